@@ -1,0 +1,35 @@
+"""mlcv: multi-label image classification on imperfect labels, with PyTorch Lightning."""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Where public names live; importing them waits for their first use, since some take seconds.
+_HOMES = {
+    "Classifier": "mlcv.methods",
+    "COCODataModule": "mlcv.data",
+    "COCODataModule": "mlcv.data",
+    "CSVDataModule": "mlcv.data",
+    "DigitScenesDataModule": "mlcv.data",
+    "MultiLabelDataModule": "mlcv.data",
+    "MultiLabelModule": "mlcv.methods",
+    "Optim": "mlcv.methods",
+    "Policy": "mlcv.labels",
+    "Protocol": "mlcv.labels",
+    "UserError": "mlcv.errors",
+    "VOCDataModule": "mlcv.data",
+    "multilabel_scores": "mlcv.metrics",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mlcv' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

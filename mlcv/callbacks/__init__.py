@@ -1,0 +1,8 @@
+"""What the Trainer needs and Lightning lacks."""
+
+from mlcv.callbacks.ema import EMA
+from mlcv.callbacks.non_finite import StopOnNonFiniteLoss
+from mlcv.callbacks.random_state import KeepRandomState
+from mlcv.callbacks.results import PredictionWriter, ResultsWriter
+
+__all__ = ["EMA", "KeepRandomState", "PredictionWriter", "ResultsWriter", "StopOnNonFiniteLoss"]

@@ -1,0 +1,151 @@
+"""Writes what a run found out: metrics as JSON, a per-class table as CSV, predictions as CSV; prints the table."""
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
+
+from mlcv.metrics.scores import Scores
+
+_HEADLINE = ("mAP", "AUROC", "CF1", "OF1", "CF1_top3", "OF1_top3", "GAP@20", "ranking_loss", "coverage_error", "LRAP")
+
+
+class ResultsWriter(Callback):
+    """After each evaluation writes `val.json` or `test.json` and `val_per_class.csv` or `test_per_class.csv`.
+
+    Files that an earlier run left in the folder are kept, renamed with a number.
+
+    Args:
+        directory: the run's folder.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        self.directory = Path(directory)
+        self._mine: set[Path] = set()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._write("val", trainer, pl_module)
+        if trainer.state.fn == "validate":
+            self._print(trainer, pl_module, "validation")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write("test", trainer, pl_module)
+        self._print(trainer, pl_module, "test")
+
+    def _print(self, trainer: Trainer, pl_module: LightningModule, title: str) -> None:
+        scores = getattr(pl_module, "scores", None)
+        if scores is not None and trainer.is_global_zero:
+            print_scores(scores, title)
+            Console().print(f"results and configuration: {self.directory}", soft_wrap=True, highlight=False)
+
+    def _write(self, stage: str, trainer: Trainer, pl_module: LightningModule) -> None:
+        scores = getattr(pl_module, "scores", None)
+        if scores is None or not trainer.is_global_zero:
+            return
+        facts = {
+            "metrics": {name: None if math.isnan(value) else value for name, value in scores.summary.items()},
+            "not_evaluable": list(scores.excluded),
+            "epoch": trainer.current_epoch,
+            "step": trainer.global_step,
+            "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
+            "labels": getattr(trainer.datamodule, "label_summary", None) if hasattr(trainer, "datamodule") else None,
+            "skipped_images": sorted(getattr(getattr(trainer, "datamodule", None), "skipped", ())),
+        }
+        text = json.dumps(facts, indent=2)
+        self._place(f"{stage}.json").write_text(text + "\n", encoding="utf-8")
+        write_rows(self._place(f"{stage}_per_class.csv"), scores.rows())
+
+    def _place(self, name: str) -> Path:
+        path = self.directory / name
+        if path not in self._mine:
+            keep_earlier(path)
+            self._mine.add(path)
+        return path
+
+
+class PredictionWriter(Callback):
+    """After `predict` writes `predictions.csv`: each image's path or position and the probability of each class.
+
+    Args:
+        directory: the run's folder.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        self.directory = Path(directory)
+        self._rows: dict[int, list[float]] = {}
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._rows.update(zip(outputs["index"].tolist(), outputs["probs"].tolist(), strict=True))
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        rows = self._rows
+        if trainer.world_size > 1:
+            parts: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(parts, rows)
+            rows = {index: row for part in parts for index, row in part.items()}
+        if not trainer.is_global_zero:
+            return
+        dataset = trainer.datamodule.datasets["test"]  # type: ignore[attr-defined]  # set by every run with data
+        path = self.directory / "predictions.csv"
+        keep_earlier(path)
+        names = pl_module.class_names
+        table = [
+            {"index": index, "image": dataset.describe(index), **dict(zip(names, rows[index], strict=True))}  # type: ignore[call-overload]
+            for index in sorted(rows)
+        ]
+        write_rows(path, table)
+        Console().print(f"{len(table)} predictions: {path}", soft_wrap=True, highlight=False)
+
+
+def keep_earlier(path: Path) -> None:
+    """Renames a file that is in the way: `test.json` becomes `test.1.json`, or the next free number."""
+    if not path.exists():
+        return
+    number = 1
+    while (kept := path.with_suffix(f".{number}{path.suffix}")).exists():
+        number += 1
+    path.rename(kept)
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Writes dictionaries of equal keys as CSV with a header."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def print_scores(scores: Scores, title: str) -> None:
+    """Prints the headline numbers, then the per-class table; at most 30 classes, the worst by AP first."""
+    console = Console()
+    headline = Table("metric", "value", title=title)
+    for name in (*_HEADLINE, "mAP_11point"):
+        if name in scores.summary:
+            headline.add_row(name, f"{scores.summary[name]:.4f}")
+    judged = len(scores.class_names) - len(scores.excluded)
+    headline.add_row("evaluable classes", f"{judged} of {len(scores.class_names)}")
+    rows = sorted(scores.rows(), key=lambda row: (math.isnan(float(row["AP"])), row["AP"]))[:30]
+    columns = ("AP", "AUROC", "precision", "recall", "F1")
+    table = Table("class", "AP", "AUROC", "P", "R", "F1", "pos.", "neg.", "unk.", title="per class, lowest AP first")
+    for row in rows:
+        numbers = ["-" if math.isnan(float(row[name])) else f"{row[name]:.4f}" for name in columns]
+        table.add_row(str(row["class"]), *numbers, *(f"{row[name]:d}" for name in ("positives", "negatives", "unknown")))
+    console.print(headline, table)
+    if scores.excluded:
+        console.print(f"in no mean, for want of a known positive or negative: {', '.join(scores.excluded)}")

@@ -1,0 +1,341 @@
+"""What every data set shares: samples, splits, protocol and policy, loaders."""
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+import cv2
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from mlcv.data.images import Pixels, find_unreadable, read_image
+from mlcv.data.transforms import Augment, ImageStatistics, Transform, evaluation_transform, training_transform
+from mlcv.errors import ConfigError, DataError
+from mlcv.labels.policies import Policy
+from mlcv.labels.protocols import Protocol, fingerprint
+from mlcv.labels.states import States, check_states, count_states
+
+logger = logging.getLogger(__name__)
+
+Split = Literal["train", "val", "test"]
+OnError = Literal["raise", "skip"]
+PREFETCH = 2
+"""Batches that each worker prepares ahead."""
+
+
+class Sample(TypedDict, total=False):
+    """One image: `image` uint8 (H, W, 3), `target` float32 (C,), `index`; or `error` alone if it was skipped."""
+
+    image: Pixels
+    target: Tensor
+    index: int
+    error: str
+
+
+class Batch(TypedDict):
+    """What a method gets: `image` float32 (B, 3, H, W) normalised, `target` float32 (B, C), `index` int64 (B,).
+
+    `errors` lists what was wrong with images that were skipped, as text.
+    """
+
+    image: Tensor
+    target: Tensor
+    index: Tensor
+    errors: list[str]
+
+
+@dataclass(frozen=True)
+class LabeledImages:
+    """One split as its annotators left it.
+
+    Args:
+        images: M paths, or uint8 (M, H, W, 3).
+        states: label states int8 (M, C).
+        boxes: for each image, float32 (K, 5) of class, x, y, width, height in pixels, where the truth knows them.
+    """
+
+    images: Sequence[Path] | NDArray[np.uint8]
+    states: States
+    boxes: Sequence[NDArray[np.float32]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def select(self, rows: NDArray[np.intp]) -> "LabeledImages":
+        """The images at these positions, in this order."""
+        images = self.images[rows] if isinstance(self.images, np.ndarray) else [self.images[i] for i in rows]
+        boxes = None if self.boxes is None else [self.boxes[i] for i in rows]
+        return LabeledImages(images, self.states[rows], boxes)
+
+
+class MultiLabelDataset(Dataset[Sample]):
+    """Images with their targets; a sample is named by its position, or by (epoch, position) to vary its augmentation.
+
+    Args:
+        labeled: M images.
+        targets: float32 (M, C), see `mlcv.labels`.
+        transform: from any image to one of the network's size.
+        on_error: `raise` a DataError for an unreadable image, or `skip` it: the sample then holds `error` alone.
+        seed: of the augmentation.
+    """
+
+    def __init__(
+        self, labeled: LabeledImages, targets: Tensor, transform: Transform, on_error: OnError = "raise", seed: int = 0
+    ) -> None:
+        self.labeled, self.targets, self.transform = labeled, targets, transform
+        self.on_error, self.seed = on_error, seed
+
+    def __len__(self) -> int:
+        return len(self.labeled)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        try:
+            image = self.load(index)
+        except DataError as error:
+            if self.on_error == "raise":
+                raise
+            return {"error": str(error)}
+        return {
+            "image": self.transform(image, (self.seed, epoch, index)),
+            "target": self.targets[index],
+            "index": index,
+        }
+
+    def load(self, index: int) -> Pixels:
+        """The image as it is stored, before any transform: uint8 (H, W, 3)."""
+        image = self.labeled.images[index]
+        return read_image(image, self.transform.min_side) if isinstance(image, Path) else image
+
+    def describe(self, index: int) -> str:
+        """How to find a sample again: its path, or its position."""
+        image = self.labeled.images[index]
+        return str(image) if isinstance(image, Path) else f"image {index}"
+
+
+class EpochSampler(DistributedSampler[Any]):
+    """A shuffle that depends on the seed and the epoch alone, so that a resumed run sees what a straight one would.
+
+    Yields (epoch, position). Samples are dealt to the processes in turn.
+    """
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:  # type: ignore[override]  # the parent yields positions alone
+        return ((self.epoch, index) for index in super().__iter__())
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Stacks samples into a batch and normalises it at once.
+
+    Args:
+        mean: of each channel, for pixels in [0, 1].
+        std: likewise.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __call__(self, samples: list[Sample]) -> Batch:
+        """The batch of all samples without `error`.
+
+        Raises:
+            DataError: if none is left.
+        """
+        good = [sample for sample in samples if "error" not in sample]
+        errors = [sample["error"] for sample in samples if "error" in sample]
+        if not good:
+            raise DataError(f"a whole batch of {len(samples)} images cannot be read; the first: {errors[0]}")
+        pixels = torch.from_numpy(np.stack([sample["image"] for sample in good]))
+        # Channels stay last in memory, as decoded: no copy here, and the layout in which convolutions are fastest.
+        image = pixels.permute(0, 3, 1, 2).to(torch.float32)
+        mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (self.mean, self.std))
+        image.sub_(mean * 255).div_(std * 255)
+        return {
+            "image": image,
+            "target": torch.stack([sample["target"] for sample in good]),
+            "index": torch.tensor([sample["index"] for sample in good]),
+            "errors": errors,
+        }
+
+
+class MultiLabelDataModule(LightningDataModule):
+    """Splits, label protocol, policy, transforms and loaders; a data set adds `class_names` and `read_split`.
+
+    Args:
+        image_size: side of the network's square input in pixels.
+        batch_size: images a step and process.
+        num_workers: loader processes; None takes one a processor core, 8 at most.
+        val_fraction: part of the training images that validates instead of the data set's own validation split,
+            in [0, 1); drawn with the seed, before any protocol.
+        protocol: what is done to the training labels.
+        policy: what uncertain labels mean, in every split.
+        augment: how training images are varied.
+        statistics: what the backbone expects; the command line fills it in.
+        check: decode every image before training and report all that fail.
+        on_error: `raise` on an unreadable image, or `skip` it (logged and counted).
+        seed: of the split, the order and the augmentation.
+    """
+
+    class_names: tuple[str, ...] = ()
+
+    def __init__(  # noqa: PLR0913  # one flat list is what the command line and a config show
+        self,
+        image_size: int = 448,
+        batch_size: int = 32,
+        num_workers: int | None = None,
+        val_fraction: float = 0.0,
+        protocol: Protocol = Protocol(),  # noqa: B008  # frozen
+        policy: Policy = Policy(),  # noqa: B008
+        augment: Augment = Augment(),  # noqa: B008
+        statistics: ImageStatistics | None = None,
+        check: bool = False,
+        on_error: OnError = "raise",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= val_fraction < 1:
+            raise ConfigError(f"data.val_fraction lies in [0, 1), got {val_fraction}")
+        for name, value in (("image_size", image_size), ("batch_size", batch_size)):
+            if value < 1:
+                raise ConfigError(f"data.{name} is at least 1, got {value}")
+        self.image_size, self.batch_size = image_size, batch_size
+        self.num_workers = min(len(os.sched_getaffinity(0)), 8) if num_workers is None else num_workers
+        self.val_fraction, self.protocol, self.policy, self.augment = val_fraction, protocol, policy, augment
+        self.statistics = statistics or ImageStatistics()
+        self.check, self.on_error, self.seed = check, on_error, seed
+        self.datasets: dict[Split, MultiLabelDataset] = {}
+        self.label_summary: dict[str, dict[str, int | str]] = {}
+        self.skipped: set[str] = set()
+
+    @property
+    def num_classes(self) -> int:
+        """Label columns."""
+        return len(self.class_names)
+
+    def read_split(self, split: Split) -> LabeledImages:
+        """Reads a split's images and label states, without protocol or policy.
+
+        Raises:
+            DataError: naming the file and row that is missing or malformed, and the remedy.
+        """
+        raise ConfigError(f"{type(self).__name__} does not say how to read {split!r}: it must define read_split")
+
+    def setup(self, stage: str) -> None:
+        wanted: tuple[Split, ...] = {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ("test",))  # type: ignore[assignment]
+        for split in wanted:
+            if split not in self.datasets:
+                self.datasets[split] = self._build(split)
+
+    def _build(self, split: Split) -> MultiLabelDataset:
+        labeled = self._read(split)
+        source = f"{type(self).__name__}, {split} split"
+        states = check_states(labeled.states, self.class_names, source)
+        if len(labeled) == 0:
+            raise DataError(f"{source}: there is no image; look at data.root and the split's list")
+        if self.check:
+            labeled = self._without_unreadable(labeled, source)
+            states = labeled.states
+        if split == "train":
+            states = self.protocol.apply(states)
+        self.label_summary[split] = {"images": len(labeled), **count_states(states), "fingerprint": fingerprint(states)}
+        logger.info("%s: %s", source, self.label_summary[split])
+        make = training_transform if split == "train" else evaluation_transform
+        transform = make(self.image_size, self.augment, self.statistics)
+        targets = self.policy.resolve(states, self.class_names)
+        return MultiLabelDataset(labeled, targets, transform, self.on_error, self.seed)
+
+    def _read(self, split: Split) -> LabeledImages:
+        if not self.val_fraction or split == "test":
+            return self.read_split(split)
+        labeled = self.read_split("train")
+        order = np.random.default_rng(self.seed).permutation(len(labeled))
+        held_out = round(len(labeled) * self.val_fraction)
+        return labeled.select(np.sort(order[:held_out] if split == "val" else order[held_out:]))
+
+    def _without_unreadable(self, labeled: LabeledImages, source: str) -> LabeledImages:
+        if isinstance(labeled.images, np.ndarray):
+            return labeled
+        bad = find_unreadable(labeled.images, self.image_size, max(self.num_workers, 1))
+        for error in bad.values():
+            logger.warning("%s", error)
+        if bad and self.on_error == "raise":
+            first = next(iter(bad.values()))
+            raise DataError(f"{source}: {len(bad)} of {len(labeled)} images cannot be read; the first: {first}")
+        self.skipped.update(str(error) for error in bad.values())
+        return labeled.select(np.setdiff1d(np.arange(len(labeled)), list(bad)))
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        return self._loader("train")
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader[Sample]:
+        return self._loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Sample]:
+        return self._loader("test")
+
+    def _loader(self, split: Split) -> DataLoader[Sample]:
+        dataset = self.datasets[split]
+        self._check_shared_memory()
+        sampler = None
+        if split == "train":
+            processes, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+            if len(dataset) < self.batch_size * processes:
+                raise ConfigError(
+                    f"{len(dataset)} training images do not fill one batch of {self.batch_size} on {processes} "
+                    f"process(es); set data.batch_size to at most {len(dataset) // processes}"
+                )
+            sampler = EpochSampler(dataset, num_replicas=processes, rank=rank, seed=self.seed)
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            drop_last=split == "train",  # a small last batch would weigh its images more, and unsettle BatchNorm
+            num_workers=self.num_workers,
+            collate_fn=Collate(self.statistics.mean, self.statistics.std),
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+            prefetch_factor=PREFETCH if self.num_workers else None,
+            worker_init_fn=_one_thread,
+        )
+
+    def _check_shared_memory(self) -> None:
+        """Too little of it kills workers with a bus error in the middle of an epoch."""
+        shared = Path("/dev/shm")  # noqa: S108  # where Linux keeps it
+        if not self.num_workers or not shared.is_dir():
+            return
+        batch = self.batch_size * 3 * self.image_size**2 * 4
+        needed = batch * (PREFETCH * self.num_workers + 1)
+        free = shutil.disk_usage(shared).free
+        if free < needed:
+            raise ConfigError(
+                f"{self.num_workers} loader workers pass batches of {batch / 2**20:.0f} MiB through /dev/shm: that takes "
+                f"up to {needed / 2**20:.0f} MiB, and {free / 2**20:.0f} MiB are free. Give the container more "
+                "(docker run --shm-size=8g), or lower data.num_workers (0 needs none) or data.batch_size"
+            )
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        for error in batch["errors"]:
+            if error not in self.skipped:
+                self.skipped.add(error)
+                logger.warning("skipped, %d so far: %s", len(self.skipped), error)
+        return batch
+
+    def teardown(self, stage: str) -> None:
+        if self.skipped:
+            logger.warning("%d unreadable images were skipped in all", len(self.skipped))
+
+
+def _one_thread(worker: int) -> None:
+    """Each worker is one core's work; OpenCV's own threads would fight with the other workers."""
+    cv2.setNumThreads(0)

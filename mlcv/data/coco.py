@@ -1,0 +1,151 @@
+"""MS-COCO 2014 and 2017: 80 classes, from the official `instances_*.json`."""
+
+import hashlib
+import logging
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from mlcv.data.base import LabeledImages, MultiLabelDataModule, Split
+from mlcv.errors import ConfigError, DataError
+from mlcv.labels.states import NEGATIVE, POSITIVE, States
+
+logger = logging.getLogger(__name__)
+
+# In the order of COCO's category ids, which run from 1 to 90 with gaps.
+COCO_CLASSES = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
+    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant",
+    "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard",
+    "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
+    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli",
+    "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet",
+    "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink",
+    "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
+)  # fmt: skip
+
+_SOURCE = "https://cocodataset.org/#download"
+
+
+class COCODataModule(MultiLabelDataModule):
+    """MS-COCO as a multi-label data set: a class is present if any object of it is annotated, crowds included.
+
+    Images without any object are kept, as in the partial-label literature (82,783 and 40,504 images in 2014). COCO's
+    test labels are not public, so `test` is the validation split, as everywhere in this field; hold out
+    `val_fraction` of the training images to choose checkpoints and thresholds on something else.
+
+    The label matrix is cached in $MLCV_CACHE (default ~/.cache/mlcv), keyed by the annotation file's path, size and time.
+
+    Args:
+        root: folder with `annotations/` and the image folders `train2014/`, `val2014/` (or 2017), or `images/` with these.
+        year: 2014 or 2017.
+        kwargs: see `MultiLabelDataModule`.
+    """
+
+    class_names = COCO_CLASSES
+
+    def __init__(self, root: str, year: int = 2014, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if year not in (2014, 2017):
+            raise ConfigError(f"data.year is 2014 or 2017, got {year}")
+        self.root, self.year = Path(root), year
+
+    def read_split(self, split: Split) -> LabeledImages:
+        part = f"{'train' if split == 'train' else 'val'}{self.year}"
+        annotations = self.root / "annotations" / f"instances_{part}.json"
+        if not annotations.is_file():
+            raise DataError(
+                f"COCO {self.year}: {annotations} not found. Point data.root at the folder that holds annotations/ "
+                f"(annotations_trainval{self.year}.zip of {_SOURCE})"
+            )
+        folder = next((f for f in (self.root / part, self.root / "images" / part) if f.is_dir()), None)
+        if folder is None:
+            raise DataError(
+                f"COCO {self.year}: no folder {self.root / part} with images; it comes from {part}.zip of {_SOURCE}"
+            )
+        names, states = read_instances(annotations)
+        images = [folder / name for name in names]
+        present = set(os.listdir(folder))
+        missing = [name for name in names if name not in present]
+        if missing and self.on_error == "raise":
+            raise DataError(
+                f"{annotations} lists {len(names)} images, of which {len(missing)} are not in {folder}; the first: "
+                f"{missing[0]}. Unpack {part}.zip again, or set data.on_error to skip"
+            )
+        return LabeledImages(images, states)
+
+
+def read_instances(path: Path) -> tuple[list[str], States]:
+    """File names and label states (M, 80) of an `instances_*.json`, in the file's order; from the cache if it is there.
+
+    Raises:
+        DataError: if the file is no JSON of that kind, or an annotation names no image or no class.
+    """
+    cached = _cache_file(path)
+    try:
+        with np.load(cached) as stored:
+            return stored["names"].astype(str).tolist(), stored["states"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        names, states = parse_instances(path)
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        temporary = cached.with_suffix(f".{os.getpid()}.npz")
+        np.savez(temporary, names=np.array(names, dtype=np.bytes_), states=states)
+        temporary.replace(cached)  # at once, so that another process never reads half a file
+    except OSError as error:
+        logger.warning("label cache %s cannot be written (%s): the next start reads %s again", cached, error, path)
+    return names, states
+
+
+def parse_instances(path: Path) -> tuple[list[str], States]:
+    """As `read_instances`, always from the JSON."""
+    try:
+        content = orjson.loads(path.read_bytes())
+        names = [image["file_name"] for image in content["images"]]
+        image_ids = np.array([image["id"] for image in content["images"]], np.int64)
+        category_of = {category["name"]: category["id"] for category in content["categories"]}
+        annotations = content["annotations"]
+        owners = np.array([annotation["image_id"] for annotation in annotations], np.int64)
+        categories = np.array([annotation["category_id"] for annotation in annotations], np.int64)
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DataError(
+            f"{path}: not a COCO instances file ({type(error).__name__}: {error}); download it again from {_SOURCE}"
+        ) from error
+    if set(category_of) != set(COCO_CLASSES):
+        strange = sorted(set(category_of) ^ set(COCO_CLASSES))
+        raise DataError(
+            f"{path}: its categories are not COCO's 80 (the first that differs: {strange[0]!r}). For classes of your "
+            "own use CSVDataModule"
+        )
+    category_ids = np.array([category_of[name] for name in COCO_CLASSES], np.int64)
+    rows = _positions(owners, image_ids, annotations, "image_id", path)
+    columns = _positions(categories, category_ids, annotations, "category_id", path)
+    states = np.full((len(names), len(COCO_CLASSES)), NEGATIVE, np.int8)
+    states[rows, columns] = POSITIVE
+    return names, states
+
+
+def _positions(wanted: Any, ids: Any, annotations: list[dict[str, Any]], key: str, path: Path) -> Any:
+    """Position in `ids` of each wanted id."""
+    order = np.argsort(ids, kind="stable")
+    place = np.searchsorted(ids, wanted, sorter=order)
+    found = order[np.minimum(place, len(ids) - 1)] if len(ids) else np.zeros(len(wanted), np.intp)
+    wrong = np.flatnonzero(ids[found] != wanted) if len(ids) else np.arange(len(wanted))
+    if len(wrong):
+        annotation = annotations[wrong[0]]
+        raise DataError(
+            f"{path}: annotation {annotation.get('id')} has {key} {annotation[key]}, which the file does not define "
+            f"({len(wrong)} such annotations); download it again from {_SOURCE}"
+        )
+    return found
+
+
+def _cache_file(path: Path) -> Path:
+    about = path.stat()
+    key = f"{path.resolve()}|{about.st_size}|{about.st_mtime_ns}"
+    folder = Path(os.environ.get("MLCV_CACHE") or Path.home() / ".cache" / "mlcv")
+    return folder / f"{path.stem}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"

@@ -1,0 +1,295 @@
+"""Any table of images: one row an image, its labels in columns or in one cell."""
+
+import csv
+import gzip
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+import numpy as np
+
+from mlcv.data.base import LabeledImages, MultiLabelDataModule, Split
+from mlcv.errors import ConfigError, DataError
+from mlcv.labels.states import NEGATIVE, POSITIVE, UNCERTAIN, UNKNOWN, States
+
+_SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Codes:
+    """How a cell of a label column says what it says; numbers match as numbers, so `1`, `1.0` and `1.` are the same.
+
+    Args:
+        positive: cells that mean present.
+        negative: cells that mean absent.
+        uncertain: cells that mean maybe.
+        unknown: cells that mean that nobody said, besides blank ones.
+        blank: what an empty cell means.
+    """
+
+    positive: tuple[str, ...] = ("1",)
+    negative: tuple[str, ...] = ("0",)
+    uncertain: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    blank: Literal["unknown", "negative"] = "unknown"
+
+    def table(self) -> dict[str, int]:
+        """State of each spelling."""
+        states = {"": UNKNOWN if self.blank == "unknown" else NEGATIVE}
+        for spellings, state in (
+            (self.unknown, UNKNOWN),
+            (self.uncertain, UNCERTAIN),
+            (self.negative, NEGATIVE),
+            (self.positive, POSITIVE),
+        ):
+            for spelling in spellings:
+                if states.setdefault(_normal(spelling), state) != state:
+                    raise ConfigError(f"data.codes give {spelling!r} two meanings")
+        return states
+
+
+class CSVDataModule(MultiLabelDataModule):
+    """Images and labels from the user's own CSV file (or files), plain or gzipped, with a header.
+
+    Labels stand in one column a class (`label_columns`), or as names in one cell (`labels_column`, NIH's `A|B|C`). The
+    splits are files of their own (`val_path`, `test_path`), a column (`split_column`, with the values train, val and
+    test), or drawn (`fractions`), by patient if `group_column` says who that is.
+
+    Args:
+        path: the table; of all splits, or of the training split.
+        image_root: folder that the image column's paths start from; the table's own if None.
+        image_column: header of the column with the image's path; the first if None.
+        label_columns: headers of the label columns, which are the class names; if None (and no `labels_column`), every
+            column that is not named by another argument.
+        labels_column: header of the one column with names of the classes that are present; those not named are absent.
+        classes: class names in order, for `labels_column`; if None, all that occur in the table, sorted.
+        delimiter: between names in `labels_column`.
+        no_finding: the word in `labels_column` that means that none is present; it is no class.
+        codes: what the cells of label columns mean.
+        val_path: table of the validation split.
+        test_path: table of the test split.
+        split_column: header of the column that names the split.
+        fractions: parts of the images (or groups) that train, validate and test, if neither files nor a column say so.
+        group_column: header of the column whose equal values (a patient's images) must stay together.
+        kwargs: see `MultiLabelDataModule`.
+    """
+
+    def __init__(  # noqa: PLR0913  # a table can be laid out in many ways
+        self,
+        path: str,
+        image_root: str | None = None,
+        image_column: str | None = None,
+        label_columns: list[str] | None = None,
+        labels_column: str | None = None,
+        classes: list[str] | None = None,
+        delimiter: str = "|",
+        no_finding: str | None = "No Finding",
+        codes: Codes = Codes(),  # noqa: B008  # frozen
+        val_path: str | None = None,
+        test_path: str | None = None,
+        split_column: str | None = None,
+        fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+        group_column: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if labels_column is not None and label_columns is not None:
+            raise ConfigError("data.label_columns and data.labels_column exclude each other: choose one")
+        if split_column is not None and (val_path or test_path):
+            raise ConfigError("data.split_column and data.val_path / data.test_path exclude each other: choose one")
+        if min(fractions) < 0 or not 0.999 < sum(fractions) < 1.001:
+            raise ConfigError(f"data.fractions are three parts of 1, got {list(fractions)}")
+        self.paths: dict[Split, Path | None] = {"train": Path(path)}
+        if val_path or test_path:
+            self.paths |= {"val": Path(val_path or test_path or ""), "test": Path(test_path or val_path or "")}
+        self.image_root = Path(image_root) if image_root is not None else Path(path).parent
+        self.labels_column, self.delimiter, self.no_finding = labels_column, delimiter, no_finding
+        self.codes, self.split_column, self.fractions, self.group_column = codes, split_column, fractions, group_column
+        self._tables: dict[Path, Table] = {}
+        header = read_header(Path(path))
+        self.image_column = image_column or header[0]
+        special = {self.image_column, split_column, group_column}
+        self.label_columns = label_columns or [column for column in header if column not in special]
+        wanted = [self.image_column, split_column, group_column, labels_column]
+        wanted += [] if labels_column else self.label_columns
+        for column in wanted:
+            if column is not None and column not in header:
+                raise ConfigError(f"{path}: no column {column!r}; its columns are {', '.join(header)}")
+        if labels_column is None:
+            self.class_names = tuple(self.label_columns)
+        else:
+            self.class_names = tuple(classes) if classes else self._classes_that_occur()
+        if not self.class_names:
+            raise ConfigError(f"{path}: there is no label column beside {self.image_column!r}")
+
+    def read_split(self, split: Split) -> LabeledImages:
+        table = self._table(self.paths.get(split) or self.paths["train"])
+        rows = self._rows(table, split)
+        images = [self.image_root / table.column(self.image_column)[row] for row in rows]
+        missing = next((n for n, path in enumerate(images) if not path.is_file()), None)
+        if missing is not None and self.on_error == "raise":
+            raise DataError(
+                f"{table.where(rows[missing])}: no image {images[missing]}; data.image_root is the folder that the column "
+                f"{self.image_column!r} starts from (or set data.on_error to skip)"
+            )
+        states = self._from_names(table) if self.labels_column else self._from_columns(table)
+        return LabeledImages(images, states[rows])
+
+    def _table(self, path: Path | None) -> "Table":
+        if path is None:
+            raise ConfigError("data.path is needed")
+        if path not in self._tables:
+            self._tables[path] = Table(path)
+        return self._tables[path]
+
+    def _rows(self, table: "Table", split: Split) -> Any:
+        if len(self.paths) > 1:
+            return np.arange(len(table))
+        if self.split_column is not None:
+            return self._rows_by_column(table, split)
+        keys = table.column(self.group_column) if self.group_column else [str(row) for row in range(len(table))]
+        groups, group_of = np.unique(np.array(keys), return_inverse=True)
+        place = np.empty(len(groups))
+        place[np.random.default_rng(self.seed).permutation(len(groups))] = (np.arange(len(groups)) + 0.5) / max(len(groups), 1)
+        low = sum(self.fractions[: _SPLITS.index(split)])
+        inside = (place >= low) & (place < low + self.fractions[_SPLITS.index(split)])
+        return np.flatnonzero(inside[group_of])
+
+    def _rows_by_column(self, table: "Table", split: Split) -> Any:
+        cells = np.array([cell.strip().lower() for cell in table.column(str(self.split_column))])
+        wrong = np.flatnonzero(~np.isin(cells, [*_SPLITS, "valid", "validation"]))
+        if len(wrong):
+            raise DataError(
+                f"{table.where(wrong[0])}: column {self.split_column!r} holds {cells[wrong[0]]!r}; a split is train, val or test"
+            )
+        cells[np.isin(cells, ["valid", "validation"])] = "val"
+        # A table with two splits is common; the other two names then mean the same one.
+        other = {"val": "test", "test": "val", "train": "train"}[split]
+        rows = np.flatnonzero(cells == split)
+        rows = rows if len(rows) else np.flatnonzero(cells == other)
+        if split != "train" and self.group_column and len(rows):
+            self._check_groups(table, rows, np.flatnonzero(cells == "train"))
+        return rows
+
+    def _check_groups(self, table: "Table", rows: Any, training: Any) -> None:
+        groups = table.column(str(self.group_column))
+        known_groups = {groups[row] for row in training}
+        shared = next((row for row in rows if groups[row] in known_groups), None)
+        if shared is not None:
+            raise DataError(
+                f"{table.where(shared)}: {self.group_column} {groups[shared]!r} is also in the training split, so results "
+                "would be too good; mend the split column, or leave data.group_column out if that is intended"
+            )
+
+    def _from_columns(self, table: "Table") -> States:
+        meaning = self.codes.table()
+        states = np.empty((len(table), len(self.label_columns)), np.int8)
+        for number, name in enumerate(self.label_columns):
+            cells = table.column(name)
+            # Few spellings stand in many cells: each is understood once.
+            state_of = {cell: meaning.get(_normal(cell)) for cell in set(cells)}
+            bad = {cell for cell, state in state_of.items() if state is None}
+            if bad:
+                row = next(row for row, cell in enumerate(cells) if cell in bad)
+                allowed = ", ".join(repr(spelling) if spelling else "blank" for spelling in meaning)
+                raise DataError(
+                    f"{table.where(row)}: column {name!r} holds {cells[row]!r}, expected one of {allowed}; data.codes says "
+                    "what cells mean, data.label_columns which columns are labels"
+                )
+            states[:, number] = [state_of[cell] for cell in cells]
+        return states
+
+    def _from_names(self, table: "Table") -> States:
+        position = {name: number for number, name in enumerate(self.class_names)}
+        states = np.full((len(table), len(position)), NEGATIVE, np.int8)
+        for row, cell in enumerate(table.column(str(self.labels_column))):
+            for name in self._names(cell):
+                if name not in position:
+                    raise DataError(
+                        f"{table.where(row)}: unknown class {name!r} in column {self.labels_column!r}; the classes are "
+                        f"{', '.join(self.class_names)} (data.classes)"
+                    )
+                states[row, position[name]] = POSITIVE
+            if not cell.strip():
+                states[row] = UNKNOWN if self.codes.blank == "unknown" else NEGATIVE
+        return states
+
+    def _names(self, cell: str) -> list[str]:
+        names = (name.strip() for name in cell.split(self.delimiter))
+        return [name for name in names if name and name != self.no_finding]
+
+    def _classes_that_occur(self) -> tuple[str, ...]:
+        paths = {path for path in self.paths.values() if path is not None}
+        cells = {cell for path in paths for cell in self._table(path).column(str(self.labels_column))}
+        return tuple(sorted({name for cell in cells for name in self._names(cell)}))
+
+
+class Table:
+    """A CSV file in memory, by columns.
+
+    Args:
+        path: plain or gzipped, with a header.
+
+    Raises:
+        DataError: if it is missing, empty, or has a row of another length than its header.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with _open(path) as file:
+            rows = [row for row in csv.reader(file) if row]
+        header = rows[0] if rows else []
+        bad = next((number for number, row in enumerate(rows) if len(row) != len(header)), None)
+        if bad is not None:
+            raise DataError(f"{path}:{bad + 1}: {len(rows[bad])} cells under a header of {len(header)}; quote cells with commas")
+        self._columns = dict(zip(header, zip(*rows[1:], strict=True), strict=True)) if len(rows) > 1 else {}
+        self._length = len(rows) - 1
+
+    def __len__(self) -> int:
+        return max(self._length, 0)
+
+    def column(self, name: str) -> Sequence[str]:
+        """The cells under a header, from top to bottom.
+
+        Raises:
+            DataError: if there is no such header.
+        """
+        if self._length and name not in self._columns:
+            raise DataError(f"{self.path}: no column {name!r}; its columns are {', '.join(self._columns)}")
+        return self._columns.get(name, ())
+
+    def where(self, row: int) -> str:
+        """The file and line of a row, for errors; lines count from 1, the header's."""
+        return f"{self.path}:{int(row) + 2}"
+
+
+def read_header(path: Path) -> list[str]:
+    """The first row of a CSV file.
+
+    Raises:
+        DataError: if the file is missing or empty.
+    """
+    with _open(path) as file:
+        header = next(csv.reader(file), None)
+    if not header:
+        raise DataError(f"{path}: the file is empty; the first row names the columns")
+    return header
+
+
+def _open(path: Path) -> TextIO:
+    if not path.is_file():
+        raise DataError(f"no table {path}; data.path (or val_path, test_path) is a CSV file with a header, plain or .gz")
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", newline="", encoding="utf-8-sig")
+    return path.open(newline="", encoding="utf-8-sig")
+
+
+def _normal(cell: str) -> str:
+    """`1`, `1.0` and ` 1 ` are one spelling."""
+    text = cell.strip()
+    try:
+        number = float(text)
+    except ValueError:
+        return text.lower()
+    return f"{number:g}"

@@ -1,0 +1,8 @@
+"""Losses, called as `loss(logits, targets)`; targets are in [0, 1], or -1 where unknown."""
+
+from mlcv.losses.asymmetric import AsymmetricLoss
+from mlcv.losses.bce import BCELoss, PartialBCELoss
+from mlcv.losses.focal import FocalLoss
+from mlcv.losses.hill import HillLoss, SPLCLoss
+
+__all__ = ["AsymmetricLoss", "BCELoss", "FocalLoss", "HillLoss", "PartialBCELoss", "SPLCLoss"]

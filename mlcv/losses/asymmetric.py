@@ -1,0 +1,59 @@
+"""Asymmetric loss (Ridnik et al., ICCV 2021, arXiv 2009.14119)."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from mlcv.errors import ConfigError
+from mlcv.labels.states import UnknownAs
+from mlcv.losses.base import ElementwiseLoss
+
+
+class AsymmetricLoss(ElementwiseLoss):
+    """Cross-entropy that forgets easy negatives faster than easy positives (eqs. 4-7).
+
+    The probability of a negative is first shifted down by `margin`; what is already below it costs nothing. The
+    focusing weights carry no gradient, as in the authors' training code, whose `gamma_pos` of 0 is the default here
+    (their class says 1).
+
+    Args:
+        gamma_pos: focusing exponent of positives, >= 0.
+        gamma_neg: focusing exponent of negatives, >= 0.
+        margin: shift of a negative's probability, in [0, 1).
+        unknown: see `ElementwiseLoss`.
+        smoothing: see `ElementwiseLoss`.
+
+    Shape:
+        see `ElementwiseLoss`. A soft target shares its weight between both sides.
+    """
+
+    def __init__(
+        self,
+        gamma_pos: float = 0.0,
+        gamma_neg: float = 4.0,
+        margin: float = 0.05,
+        unknown: UnknownAs = "ignore",
+        smoothing: float = 0.1,
+    ) -> None:
+        super().__init__(unknown, smoothing)
+        if not 0 <= margin < 1:
+            raise ConfigError(f"margin is a probability below 1, got {margin}")
+        if min(gamma_pos, gamma_neg) < 0:
+            raise ConfigError(f"gamma_pos and gamma_neg are at least 0, got {gamma_pos} and {gamma_neg}")
+        self.gamma_pos, self.gamma_neg, self.margin = gamma_pos, gamma_neg, margin
+
+    def elementwise(self, logits: Tensor, targets: Tensor) -> Tensor:
+        p = logits.sigmoid()
+        p_shifted = (p - self.margin).clamp(min=0)
+        if self.margin:
+            log_not_p = ((-logits).sigmoid() + self.margin).clamp(max=1).log()
+        else:
+            log_not_p = logsigmoid(-logits)  # the sum above would round to log 0 here
+        positive = targets * self._focus(1 - p, self.gamma_pos) * logsigmoid(logits)
+        negative = (1 - targets) * self._focus(p_shifted, self.gamma_neg) * log_not_p
+        return -(positive + negative)
+
+    @staticmethod
+    @torch.no_grad()
+    def _focus(distance: Tensor, gamma: float) -> Tensor:
+        return distance.pow(gamma) if gamma else torch.ones_like(distance)

@@ -1,0 +1,232 @@
+"""What every method shares: hyperparameters that survive a checkpoint, parameter groups, evaluation."""
+
+import dataclasses
+import functools
+import inspect
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from timm.optim import create_optimizer_v2, param_groups_weight_decay
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
+
+from mlcv.errors import ConfigError
+from mlcv.metrics.outputs import EvaluationOutputs
+from mlcv.metrics.scores import Scores, multilabel_scores
+
+Batch = dict[str, Any]
+"""`image` (B, 3, H, W), `target` (B, C), `index` (B,); a data set may add to it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Optim:
+    """The optimizer and its schedule. Norms and biases never decay.
+
+    Args:
+        name: any of timm's optimizers (adamw, adam, sgd, lamb, ...).
+        lr: peak learning rate, > 0.
+        weight_decay: decoupled or L2, as the optimizer has it, >= 0.
+        backbone_lr_scale: factor on the backbone's learning rate, >= 0; 0 freezes it.
+        schedule: `onecycle` (rise and fall, both cosine), `cosine` (linear rise, cosine fall) or `constant` (linear
+            rise), stepped after every batch.
+        warmup: part of the training in which the rate rises, in [0, 1).
+        horizon_epochs: plan the schedule for this many epochs though fewer are trained (as ASL's recipe does: planned
+            for 80, stopped at 40); None plans for what is trained.
+    """
+
+    name: str = "adamw"
+    lr: float = 1e-4
+    weight_decay: float = 1e-4
+    backbone_lr_scale: float = 1.0
+    schedule: Literal["onecycle", "cosine", "constant"] = "onecycle"
+    warmup: float = 0.2
+    horizon_epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or self.weight_decay < 0 or self.backbone_lr_scale < 0:
+            raise ConfigError("optim: lr > 0, weight_decay >= 0 and backbone_lr_scale >= 0 are needed")
+        if not 0 <= self.warmup < 1:
+            raise ConfigError(f"optim.warmup is a part of the training, in [0, 1); got {self.warmup}")
+
+
+class MultiLabelModule(LightningModule):
+    """Base of all methods: a subclass builds `backbone`, and `loss` if it has one, and writes `forward`.
+
+    After an evaluation epoch, `scores` and `outputs` hold its results until the next one.
+
+    Args:
+        num_classes: label columns C; the command line takes it from the data.
+        class_names: C names for tables; numbers if None.
+        optim: optimizer and schedule.
+        eleven_point: also log VOC 2007's 11-point mAP.
+    """
+
+    backbone: nn.Module
+    loss: nn.Module
+
+    def __init__(
+        self,
+        num_classes: int,
+        class_names: Sequence[str] | None = None,
+        optim: Optim = Optim(),  # noqa: B008  # frozen
+        eleven_point: bool = False,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        if "_instantiator" not in self.hparams:
+            self._set_hparams({**plain_arguments(dict(self.hparams)), "_instantiator": _INSTANTIATOR})
+        self.class_names = tuple(class_names) if class_names is not None else tuple(map(str, range(num_classes)))
+        if len(self.class_names) != num_classes:
+            raise ConfigError(f"{len(self.class_names)} class names were given for {num_classes} classes")
+        self.num_classes, self.optim, self.eleven_point = num_classes, optim, eleven_point
+        self.collected = EvaluationOutputs()
+        self.scores: Scores | None = None
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """What the metrics and predictions get, in float32: (B, C) in [0, 1]."""
+        return logits.float().sigmoid()
+
+    def on_train_epoch_start(self) -> None:
+        start_epoch = getattr(self.loss, "start_epoch", None)
+        if start_epoch is not None:
+            start_epoch(self.current_epoch)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss: Tensor = self.loss(self(batch["image"]), batch["target"])
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["index"]))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.collected.update(batch["index"], self(batch["image"]), batch["target"])
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.validation_step(batch, batch_idx)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        return {"index": batch["index"], "probs": self.probabilities(self(batch["image"]))}
+
+    def on_validation_epoch_end(self) -> None:
+        self._evaluate("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._evaluate("test")
+
+    def _evaluate(self, stage: Literal["val", "test"]) -> None:
+        """Scores the whole split at once, so that nothing depends on the batch size or the number of processes."""
+        outputs = self.collected.compute()
+        self.collected.reset()
+        probs = self.probabilities(outputs.logits)
+        self.scores = multilabel_scores(probs, outputs.targets, self.class_names, eleven_point=self.eleven_point)
+        summary = {f"{stage}/{name}": value for name, value in self.scores.summary.items()}
+        with torch.no_grad():
+            summary[f"{stage}/loss"] = float(self.loss(outputs.logits, outputs.targets))
+        headline = f"{stage}/mAP"
+        self.log(headline, summary.pop(headline), prog_bar=True, sync_dist=True)
+        self.log_dict(summary, sync_dist=True)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Backbone and rest, each with and without weight decay; what is frozen is left out."""
+        exempt = getattr(self.backbone, "no_weight_decay", set)()
+        backbone = param_groups_weight_decay(self.backbone, self.optim.weight_decay, exempt)
+        inside = {id(parameter) for parameter in self.backbone.parameters()}
+        outside = nn.Module()
+        for number, (name, parameter) in enumerate(self.named_parameters()):
+            if id(parameter) not in inside:
+                outside.register_parameter(f"{number}_{name.replace('.', '_')}", parameter)
+        rest = param_groups_weight_decay(outside, self.optim.weight_decay)
+        for part, groups, scale in (("backbone", backbone, self.optim.backbone_lr_scale), ("head", rest, 1.0)):
+            for group in groups:
+                decays = "" if group["weight_decay"] else "_no_decay"
+                group.update(lr=self.optim.lr * scale, name=part + decays)
+        return [group for group in backbone + rest if group["params"]]
+
+    def configure_optimizers(self) -> Any:
+        if self.optim.backbone_lr_scale == 0:
+            self.backbone.requires_grad_(False)
+        groups = self.parameter_groups()
+        decay = self.optim.weight_decay
+        optimizer = create_optimizer_v2(groups, opt=self.optim.name, lr=self.optim.lr, weight_decay=decay)
+        schedule = self._schedule(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _schedule(self, optimizer: Optimizer) -> LRScheduler:
+        total = self.trainer.estimated_stepping_batches
+        if math.isinf(total):
+            raise ConfigError("the schedule needs an end: set trainer.max_epochs or trainer.max_steps")
+        if self.optim.horizon_epochs is not None and self.trainer.max_epochs:
+            total = total * self.optim.horizon_epochs / self.trainer.max_epochs
+        steps = max(math.ceil(total), 2)
+        if self.optim.schedule == "onecycle":
+            peaks = [group["lr"] for group in optimizer.param_groups]
+            # A rise of 0 steps divides by zero in torch; one step is the least.
+            return OneCycleLR(optimizer, peaks, total_steps=steps, pct_start=max(self.optim.warmup, 1 / steps))
+        rise = max(round(steps * self.optim.warmup), 1)
+        warmup = LinearLR(optimizer, start_factor=1 / (rise + 1), total_iters=rise)
+        after: LRScheduler = CosineAnnealingLR(optimizer, T_max=max(steps - rise, 1))
+        if self.optim.schedule == "constant":
+            after = ConstantLR(optimizer, factor=1.0)
+        return SequentialLR(optimizer, [warmup, after], milestones=[rise])
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        theirs = checkpoint.get("hyper_parameters", {}).get("class_names")
+        if theirs is not None and tuple(theirs) != self.class_names:
+            raise ConfigError(
+                f"the checkpoint knows {len(theirs)} classes ({_some(theirs)}), the data {self.num_classes} "
+                f"({_some(self.class_names)}). Use the data set it was trained on, or train anew"
+            )
+
+
+_INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
+
+
+def plain_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Constructor arguments as plain data, in the form of a config, so that a checkpoint needs no pickled object.
+
+    Objects become `{"class_path", "init_args"}`. For that, an object's class must keep each constructor argument
+    under the argument's own name, as all of this project's do.
+
+    Raises:
+        ConfigError: naming the class and argument for which this is not so.
+    """
+    return {name: _plain(value) for name, value in arguments.items()}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, functools.partial):
+        return {"class_path": _path(value.func), "init_args": plain_arguments(value.keywords)}
+    if isinstance(value, type):
+        return {"class_path": _path(value)}
+    if isinstance(value, nn.Module):
+        names = inspect.signature(type(value).__init__).parameters
+        return {
+            "class_path": _path(type(value)),
+            "init_args": {name: _plain(_argument(value, name)) for name in names if name != "self"},
+        }
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return plain_arguments(value)
+    return value
+
+
+def _argument(instance: nn.Module, name: str) -> Any:
+    if not hasattr(instance, name):
+        raise ConfigError(
+            f"{type(instance).__name__} does not keep its argument {name!r}, so no checkpoint could build it again: "
+            f"set self.{name} = {name} in its constructor"
+        )
+    return getattr(instance, name)
+
+
+def _path(cls: Any) -> str:
+    return f"{cast(type, cls).__module__}.{cast(type, cls).__qualname__}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

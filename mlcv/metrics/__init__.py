@@ -1,0 +1,14 @@
+"""What results are judged by: unknown entries ignored, means over evaluable classes only."""
+
+from mlcv.metrics.outputs import EvaluationOutputs, Outputs
+from mlcv.metrics.ranking import ranking_metrics
+from mlcv.metrics.scores import Scores, global_average_precision, multilabel_scores
+
+__all__ = [
+    "EvaluationOutputs",
+    "Outputs",
+    "Scores",
+    "global_average_precision",
+    "multilabel_scores",
+    "ranking_metrics",
+]

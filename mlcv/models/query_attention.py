@@ -1,0 +1,57 @@
+"""What the query-based heads share: a decoder layer that looks at patches, and a classifier per group of classes."""
+
+import torch
+from torch import Tensor, nn
+
+
+class CrossAttentionLayer(nn.Module):
+    """A transformer decoder layer without self-attention: cross-attention and a feed-forward net, normalised after.
+
+    Args:
+        width: of queries and memory.
+        num_heads: of the attention; divides the width.
+        hidden: width of the feed-forward net.
+        dropout: probability, in [0, 1).
+
+    Shape:
+        queries (B, Q, width), keys and values (B, N, width); returns (B, Q, width).
+    """
+
+    def __init__(self, width: int, num_heads: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(width, num_heads, dropout=dropout, batch_first=True)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, width)
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.norm_attention, self.norm_output = nn.LayerNorm(width), nn.LayerNorm(width)
+
+    def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        looked_up, _ = self.attention(queries, keys, values, need_weights=False)
+        queries = self.norm_attention(queries + self.dropout(looked_up))
+        output: Tensor = self.norm_output(queries + self.dropout(self.feed_forward(queries)))
+        return output
+
+
+class GroupLinear(nn.Module):
+    """Each query answers for its own group of classes, with one weight vector a class.
+
+    Args:
+        num_queries: Q; each has ceil(C / Q) classes, the last ones fewer.
+        width: of a query.
+        num_classes: C.
+
+    Shape:
+        queries (B, Q, width) to logits (B, C).
+    """
+
+    def __init__(self, num_queries: int, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.weight = nn.Parameter(torch.empty(num_queries, width, -(-num_classes // num_queries)))
+        self.bias = nn.Parameter(torch.zeros(num_classes))
+        nn.init.trunc_normal_(self.weight, std=width**-0.5)
+
+    def forward(self, queries: Tensor) -> Tensor:
+        logits = torch.einsum("bqd,qdg->bqg", queries, self.weight).flatten(1)
+        return logits[:, : self.num_classes] + self.bias

@@ -1,0 +1,275 @@
+"""LightningCLI with this project's conventions: run folders, links between data and model, checkpoints that know their config."""
+
+import difflib
+import logging
+import os
+import re
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+import mlcv.callbacks
+import mlcv.data
+import mlcv.losses
+import mlcv.methods
+import mlcv.models
+from mlcv.callbacks.non_finite import StopOnNonFiniteLoss
+from mlcv.callbacks.random_state import KeepRandomState
+from mlcv.callbacks.results import PredictionWriter, ResultsWriter, keep_earlier
+from mlcv.data.base import MultiLabelDataModule
+from mlcv.data.transforms import ImageStatistics
+from mlcv.errors import ConfigError, find_user_error
+from mlcv.methods.base import MultiLabelModule
+from mlcv.models.backbones import pretrained_config
+
+RUN_DIR_VARIABLE = "MLCV_RUN_DIR"
+"""How the first process tells those it starts where the run's folder is."""
+
+_CONFIG_KEY = "mlcv_config"
+
+
+class Parser(LightningArgumentParser):
+    """Says what is wrong with an option in one sentence, and which option comes nearest."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        user_error = find_user_error(ex) if ex is not None else None
+        raise user_error or ConfigError(explain(message, sys.argv[1:], self)) from ex
+
+
+class ConfigKeeper(SaveConfigCallback):
+    """Writes the full configuration to the run's folder, and into every checkpoint."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        path = Path(trainer.default_root_dir) / "config.yaml"
+        keep_earlier(path)
+        path.write_text(self._text(), encoding="utf-8")
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[_CONFIG_KEY] = self._text()
+
+    def _text(self) -> str:
+        text: str = self.parser.dump(self.config, skip_none=False, skip_validation=True)
+        return text
+
+
+class TrainingCLI(LightningCLI):
+    """`mlcv fit | validate | test | predict`; see `mlcv.cli` for what comes before it."""
+
+    @classmethod
+    def run(cls, arguments: list[str]) -> None:
+        """Parses and runs a command.
+
+        Args:
+            arguments: what stands behind `mlcv` on the command line.
+        """
+        logging.getLogger("mlcv").setLevel(logging.INFO)
+        with tempfile.TemporaryDirectory() as folder:
+            sys.argv[1:] = with_checkpoint_config(arguments, Path(folder))
+            cls(
+                MultiLabelModule,
+                MultiLabelDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                save_config_callback=ConfigKeeper,
+                save_config_kwargs={"save_to_log_dir": False},
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                parser_class=Parser,
+            )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--run_dir",
+            type=str | None,
+            default=None,
+            help="The run's folder; by default runs/<config>/<next number>, or the checkpoint's.",
+        )
+        parser.add_argument(
+            "--test_after_fit", type=bool, default=False, help="Test the best checkpoint when training is done."
+        )
+        for name in ("num_classes", "class_names", "image_size"):
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+        parser.link_arguments(
+            "model", "data.init_args.statistics", compute_fn=image_statistics, apply_on="parse"
+        )
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning's own way to read a checkpoint's hyperparameters; `with_checkpoint_config` reads all of its config."""
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        self.run_dir = self._run_dir(config)
+        config.run_dir = str(self.run_dir)
+        config.trainer.default_root_dir = str(self.run_dir)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        given = self._get(self.config_init, "trainer")
+        fitting = self.subcommand == "fit"
+        if given.get("logger") in (None, True):
+            kwargs["logger"] = self._loggers() if fitting else False
+        callbacks = [*(given.get("callbacks") or []), ResultsWriter(self.run_dir), PredictionWriter(self.run_dir)]
+        if fitting:
+            callbacks += [StopOnNonFiniteLoss(), KeepRandomState()]
+            if kwargs.get("logger", given.get("logger")):
+                callbacks.append(LearningRateMonitor("epoch"))
+            if given.get("enable_checkpointing") is not False:
+                callbacks.append(_checkpoints(self.run_dir))
+        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+
+    def fit(self, **kwargs: Any) -> None:
+        """Trains; on Ctrl-C says how to resume."""
+        try:
+            self.trainer.fit(**{**kwargs, "weights_only": True})
+        except SystemExit:
+            last = self.run_dir / "checkpoints" / "last.ckpt"
+            if self.trainer.is_global_zero and last.is_file():
+                sys.stderr.write(f"mlcv: stopped. To resume: mlcv fit --ckpt_path {last}\n")
+            raise KeyboardInterrupt from None
+
+    def after_fit(self) -> None:
+        """Tests the best checkpoint, if asked to."""
+        if self.config[self.subcommand].test_after_fit and not self.trainer.fast_dev_run:
+            self.trainer.test(self.model, self.datamodule, ckpt_path="best", verbose=False, weights_only=True)
+
+    def validate(self, **kwargs: Any) -> None:
+        """Evaluates on the validation split."""
+        self.trainer.validate(**{**kwargs, "verbose": False, "weights_only": True})
+
+    def test(self, **kwargs: Any) -> None:
+        """Evaluates on the test split."""
+        self.trainer.test(**{**kwargs, "verbose": False, "weights_only": True})
+
+    def predict(self, **kwargs: Any) -> None:
+        """Predicts the test split."""
+        self.trainer.predict(**{**kwargs, "return_predictions": False, "weights_only": True})
+
+    def _run_dir(self, config: Namespace) -> Path:
+        if config.run_dir is not None:
+            path = Path(config.run_dir)
+        elif config.get("ckpt_path"):
+            path = run_dir_of(Path(config.ckpt_path))
+        elif RUN_DIR_VARIABLE in os.environ and "LOCAL_RANK" in os.environ:
+            return Path(os.environ[RUN_DIR_VARIABLE])
+        else:
+            path = _next_run_dir(Path("runs") / _experiment(config))
+        _make_writable(path)
+        os.environ[RUN_DIR_VARIABLE] = str(path)
+        return path
+
+    def _loggers(self) -> list[CSVLogger | TensorBoardLogger]:
+        # A resumed run would delete the file of the first part.
+        keep_earlier(self.run_dir / "metrics.csv")
+        return [CSVLogger(self.run_dir, name="", version=""), TensorBoardLogger(self.run_dir, name="", version="")]
+
+
+def image_statistics(model: Any) -> dict[str, Any] | None:
+    """What a model's backbone expects of its images, from timm's data config; None for a model without backbone name."""
+    name = model.get("init_args", {}).get("backbone") if model is not None else None
+    if not isinstance(name, str):
+        return None
+    config = pretrained_config(name)
+    statistics = ImageStatistics(tuple(config.mean), tuple(config.std), config.interpolation, config.crop_pct)
+    return asdict(statistics)  # plain, since the parser writes it into the saved configuration
+
+
+def with_checkpoint_config(arguments: list[str], folder: Path) -> list[str]:
+    """Puts the configuration that a checkpoint carries in front of the other arguments, if they name no config.
+
+    Args:
+        arguments: subcommand and options.
+        folder: where to write the configuration; it must exist until the arguments are parsed.
+
+    Raises:
+        ConfigError: if the checkpoint is missing, unreadable, would run code, or carries no configuration.
+    """
+    options = [argument.split("=")[0] for argument in arguments]
+    if {"-c", "--config", "-h", "--help"} & set(options) or "--ckpt_path" not in options:
+        return arguments
+    place = options.index("--ckpt_path")
+    value = arguments[place].partition("=")[2] or "".join(arguments[place + 1 : place + 2])
+    config = yaml.safe_load(read_checkpoint(Path(value)).get(_CONFIG_KEY, "null"))
+    if config is None:
+        raise ConfigError(f"{value} carries no configuration (it is not from `mlcv fit`); name one with --config")
+    for own in ("ckpt_path", "weights_only", "run_dir", "test_after_fit"):
+        config.pop(own, None)
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    return [arguments[0], "--config", str(path), *arguments[1:]]
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint's plain data and tensors; code in it is never run.
+
+    Raises:
+        ConfigError: if there is no such file, or it holds anything else.
+    """
+    if not path.is_file():
+        raise ConfigError(f"--ckpt_path: no file {path}; a run keeps its checkpoints in runs/<name>/<number>/checkpoints")
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch raises what the damaged bytes lead it to
+        raise ConfigError(f"--ckpt_path: {path} is no checkpoint that can be read safely ({error})") from error
+    return checkpoint
+
+
+def run_dir_of(checkpoint: Path) -> Path:
+    """The run's folder that a checkpoint lies in."""
+    folder = checkpoint.parent
+    return folder.parent if folder.name == "checkpoints" else folder
+
+
+def explain(message: str, arguments: list[str], parser: LightningArgumentParser) -> str:
+    """One sentence from a parser's report, with the nearest valid key if a key does not exist.
+
+    Args:
+        message: what the parser said, over many lines.
+        arguments: of the command line.
+        parser: that said it; its keys are the valid ones.
+    """
+    return message
+
+
+def _experiment(config: Namespace) -> str:
+    """A name for the run's folder: that of the last config file with its folder, else of the method."""
+    for entry in reversed(config.get("config") or []):
+        path = Path(str(entry))
+        return path.stem if path.parent.name in ("", ".", "configs") else f"{path.parent.name}-{path.stem}"
+    return str(config.model.class_path).rpartition(".")[2].lower()
+
+
+def _next_run_dir(parent: Path) -> Path:
+    numbers = [int(path.name) for path in parent.glob("*") if path.name.isdigit()] if parent.is_dir() else []
+    return parent / str(max(numbers, default=-1) + 1)
+
+
+def _make_writable(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ConfigError(f"the run's folder {path} cannot be written ({error.strerror}); choose one with --run_dir") from error
+
+
+def _checkpoints(run_dir: Path) -> ModelCheckpoint:
+    return ModelCheckpoint(
+        dirpath=run_dir / "checkpoints",
+        filename="best",
+        monitor="val/mAP",
+        mode="max",
+        save_last=True,
+        auto_insert_metric_name=False,
+        enable_version_counter=False,
+    )
