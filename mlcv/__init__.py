@@ -9,7 +9,6 @@ __version__ = "0.1.0"
 _HOMES = {
     "Classifier": "mlcv.methods",
     "COCODataModule": "mlcv.data",
-    "COCODataModule": "mlcv.data",
     "CSVDataModule": "mlcv.data",
     "DigitScenesDataModule": "mlcv.data",
     "MultiLabelDataModule": "mlcv.data",

@@ -1,12 +1,9 @@
-"""LightningCLI with this project's conventions: run folders, links between data and model, checkpoints that know their config."""
+"""LightningCLI with this project's conventions: run folders, links, checkpoints that know their configuration."""
 
-import difflib
 import logging
 import os
-import re
 import sys
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,17 +15,12 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-import mlcv.callbacks
-import mlcv.data
-import mlcv.losses
-import mlcv.methods
-import mlcv.models
 from mlcv.callbacks.non_finite import StopOnNonFiniteLoss
 from mlcv.callbacks.random_state import KeepRandomState
 from mlcv.callbacks.results import PredictionWriter, ResultsWriter, keep_earlier
 from mlcv.data.base import MultiLabelDataModule
-from mlcv.data.transforms import ImageStatistics
 from mlcv.errors import ConfigError, find_user_error
+from mlcv.explain import explain, option_names
 from mlcv.methods.base import MultiLabelModule
 from mlcv.models.backbones import pretrained_config
 
@@ -43,7 +35,7 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         user_error = find_user_error(ex) if ex is not None else None
-        raise user_error or ConfigError(explain(message, sys.argv[1:], self)) from ex
+        raise user_error or ConfigError(explain(message, sys.argv[1:], option_names(self))) from ex
 
 
 class ConfigKeeper(SaveConfigCallback):
@@ -101,12 +93,10 @@ class TrainingCLI(LightningCLI):
         )
         for name in ("num_classes", "class_names", "image_size"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
-        parser.link_arguments(
-            "model", "data.init_args.statistics", compute_fn=image_statistics, apply_on="parse"
-        )
+        parser.link_arguments("model", "data.init_args.statistics", compute_fn=image_statistics, apply_on="parse")
 
     def _parse_ckpt_path(self) -> None:
-        """Lightning's own way to read a checkpoint's hyperparameters; `with_checkpoint_config` reads all of its config."""
+        """Lightning reads a checkpoint's hyperparameters here; `with_checkpoint_config` has read its whole config."""
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
@@ -140,7 +130,8 @@ class TrainingCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Tests the best checkpoint, if asked to."""
-        if self.config[self.subcommand].test_after_fit and not self.trainer.fast_dev_run:
+        config = self.config[self.subcommand]
+        if config.test_after_fit and not config.trainer.fast_dev_run:
             self.trainer.test(self.model, self.datamodule, ckpt_path="best", verbose=False, weights_only=True)
 
     def validate(self, **kwargs: Any) -> None:
@@ -175,13 +166,18 @@ class TrainingCLI(LightningCLI):
 
 
 def image_statistics(model: Any) -> dict[str, Any] | None:
-    """What a model's backbone expects of its images, from timm's data config; None for a model without backbone name."""
+    """What a model's backbone expects of its images, from timm; None without a backbone's name."""
     name = model.get("init_args", {}).get("backbone") if model is not None else None
     if not isinstance(name, str):
         return None
     config = pretrained_config(name)
-    statistics = ImageStatistics(tuple(config.mean), tuple(config.std), config.interpolation, config.crop_pct)
-    return asdict(statistics)  # plain, since the parser writes it into the saved configuration
+    # Plain data, since the parser writes it into the saved configuration.
+    return {
+        "mean": list(config.mean),
+        "std": list(config.std),
+        "interpolation": config.interpolation,
+        "crop_fraction": config.crop_pct,
+    }
 
 
 def with_checkpoint_config(arguments: list[str], folder: Path) -> list[str]:
@@ -216,7 +212,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ConfigError: if there is no such file, or it holds anything else.
     """
     if not path.is_file():
-        raise ConfigError(f"--ckpt_path: no file {path}; a run keeps its checkpoints in runs/<name>/<number>/checkpoints")
+        raise ConfigError(
+            f"--ckpt_path: no file {path}; a run keeps its checkpoints in runs/<name>/<number>/checkpoints"
+        )
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises what the damaged bytes lead it to
@@ -228,17 +226,6 @@ def run_dir_of(checkpoint: Path) -> Path:
     """The run's folder that a checkpoint lies in."""
     folder = checkpoint.parent
     return folder.parent if folder.name == "checkpoints" else folder
-
-
-def explain(message: str, arguments: list[str], parser: LightningArgumentParser) -> str:
-    """One sentence from a parser's report, with the nearest valid key if a key does not exist.
-
-    Args:
-        message: what the parser said, over many lines.
-        arguments: of the command line.
-        parser: that said it; its keys are the valid ones.
-    """
-    return message
 
 
 def _experiment(config: Namespace) -> str:
@@ -260,7 +247,9 @@ def _make_writable(path: Path) -> None:
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise ConfigError(f"the run's folder {path} cannot be written ({error.strerror}); choose one with --run_dir") from error
+        raise ConfigError(
+            f"the run's folder {path} cannot be written ({error.strerror}); choose one with --run_dir"
+        ) from error
 
 
 def _checkpoints(run_dir: Path) -> ModelCheckpoint:

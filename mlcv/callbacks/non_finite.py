@@ -37,8 +37,8 @@ class StopOnNonFiniteLoss(Callback):
         loss, index, step = self._last
         self._last = None
         if not loss.isfinite():
-            dataset = trainer.datamodule.datasets["train"] if hasattr(trainer, "datamodule") else None
-            first = f" ({dataset.describe(int(index[0]))}, ...)" if hasattr(dataset, "describe") else ""
+            dataset: Any = getattr(getattr(trainer, "datamodule", None), "datasets", {}).get("train")
+            first = f" ({dataset.describe(int(index[0]))}, ...)" if dataset is not None else ""
             raise UserError(
                 f"the loss was {float(loss)} at step {step}, on the training samples {index.tolist()}{first}. The "
                 "checkpoints are from before. Lower model.optim.lr, set trainer.gradient_clip_val 1.0, or look at "

@@ -104,9 +104,9 @@ class PredictionWriter(Callback):
         dataset = trainer.datamodule.datasets["test"]  # type: ignore[attr-defined]  # set by every run with data
         path = self.directory / "predictions.csv"
         keep_earlier(path)
-        names = pl_module.class_names
+        names: Any = pl_module.class_names
         table = [
-            {"index": index, "image": dataset.describe(index), **dict(zip(names, rows[index], strict=True))}  # type: ignore[call-overload]
+            {"index": index, "image": dataset.describe(index), **dict(zip(names, rows[index], strict=True))}
             for index in sorted(rows)
         ]
         write_rows(path, table)
@@ -145,7 +145,9 @@ def print_scores(scores: Scores, title: str) -> None:
     table = Table("class", "AP", "AUROC", "P", "R", "F1", "pos.", "neg.", "unk.", title="per class, lowest AP first")
     for row in rows:
         numbers = ["-" if math.isnan(float(row[name])) else f"{row[name]:.4f}" for name in columns]
-        table.add_row(str(row["class"]), *numbers, *(f"{row[name]:d}" for name in ("positives", "negatives", "unknown")))
+        table.add_row(
+            str(row["class"]), *numbers, *(f"{row[name]:d}" for name in ("positives", "negatives", "unknown"))
+        )
     console.print(headline, table)
     if scores.excluded:
         console.print(f"in no mean, for want of a known positive or negative: {', '.join(scores.excluded)}")

@@ -127,7 +127,7 @@ class EpochSampler(DistributedSampler[Any]):
     Yields (epoch, position). Samples are dealt to the processes in turn.
     """
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:  # type: ignore[override]  # the parent yields positions alone
+    def __iter__(self) -> Iterator[tuple[int, int]]:
         return ((self.epoch, index) for index in super().__iter__())
 
 
@@ -319,8 +319,8 @@ class MultiLabelDataModule(LightningDataModule):
         free = shutil.disk_usage(shared).free
         if free < needed:
             raise ConfigError(
-                f"{self.num_workers} loader workers pass batches of {batch / 2**20:.0f} MiB through /dev/shm: that takes "
-                f"up to {needed / 2**20:.0f} MiB, and {free / 2**20:.0f} MiB are free. Give the container more "
+                f"{self.num_workers} loader workers pass batches of {batch / 2**20:.0f} MiB through /dev/shm: that "
+                f"takes up to {needed / 2**20:.0f} MiB, and {free / 2**20:.0f} MiB are free. Give the container more "
                 "(docker run --shm-size=8g), or lower data.num_workers (0 needs none) or data.batch_size"
             )
 
@@ -336,6 +336,6 @@ class MultiLabelDataModule(LightningDataModule):
             logger.warning("%d unreadable images were skipped in all", len(self.skipped))
 
 
-def _one_thread(worker: int) -> None:
+def _one_thread(_worker: int) -> None:
     """Each worker is one core's work; OpenCV's own threads would fight with the other workers."""
     cv2.setNumThreads(0)

@@ -38,10 +38,10 @@ class COCODataModule(MultiLabelDataModule):
     test labels are not public, so `test` is the validation split, as everywhere in this field; hold out
     `val_fraction` of the training images to choose checkpoints and thresholds on something else.
 
-    The label matrix is cached in $MLCV_CACHE (default ~/.cache/mlcv), keyed by the annotation file's path, size and time.
+    The label matrix is cached in $MLCV_CACHE (default ~/.cache/mlcv), keyed by the file's path, size and time.
 
     Args:
-        root: folder with `annotations/` and the image folders `train2014/`, `val2014/` (or 2017), or `images/` with these.
+        root: folder with `annotations/` and `train2014/`, `val2014/` (or 2017), these perhaps under `images/`.
         year: 2014 or 2017.
         kwargs: see `MultiLabelDataModule`.
     """

@@ -85,7 +85,7 @@ class CSVDataModule(MultiLabelDataModule):
         classes: list[str] | None = None,
         delimiter: str = "|",
         no_finding: str | None = "No Finding",
-        codes: Codes = Codes(),  # noqa: B008  # frozen
+        codes: Codes = Codes(),  # frozen
         val_path: str | None = None,
         test_path: str | None = None,
         split_column: str | None = None,
@@ -130,8 +130,8 @@ class CSVDataModule(MultiLabelDataModule):
         missing = next((n for n, path in enumerate(images) if not path.is_file()), None)
         if missing is not None and self.on_error == "raise":
             raise DataError(
-                f"{table.where(rows[missing])}: no image {images[missing]}; data.image_root is the folder that the column "
-                f"{self.image_column!r} starts from (or set data.on_error to skip)"
+                f"{table.where(rows[missing])}: no image {images[missing]}; data.image_root is the folder that "
+                f"column {self.image_column!r} starts from (or set data.on_error to skip)"
             )
         states = self._from_names(table) if self.labels_column else self._from_columns(table)
         return LabeledImages(images, states[rows])
@@ -151,7 +151,9 @@ class CSVDataModule(MultiLabelDataModule):
         keys = table.column(self.group_column) if self.group_column else [str(row) for row in range(len(table))]
         groups, group_of = np.unique(np.array(keys), return_inverse=True)
         place = np.empty(len(groups))
-        place[np.random.default_rng(self.seed).permutation(len(groups))] = (np.arange(len(groups)) + 0.5) / max(len(groups), 1)
+        place[np.random.default_rng(self.seed).permutation(len(groups))] = (np.arange(len(groups)) + 0.5) / max(
+            len(groups), 1
+        )
         low = sum(self.fractions[: _SPLITS.index(split)])
         inside = (place >= low) & (place < low + self.fractions[_SPLITS.index(split)])
         return np.flatnonzero(inside[group_of])
@@ -161,7 +163,8 @@ class CSVDataModule(MultiLabelDataModule):
         wrong = np.flatnonzero(~np.isin(cells, [*_SPLITS, "valid", "validation"]))
         if len(wrong):
             raise DataError(
-                f"{table.where(wrong[0])}: column {self.split_column!r} holds {cells[wrong[0]]!r}; a split is train, val or test"
+                f"{table.where(wrong[0])}: column {self.split_column!r} holds {cells[wrong[0]]!r}; "
+                "a split is train, val or test"
             )
         cells[np.isin(cells, ["valid", "validation"])] = "val"
         # A table with two splits is common; the other two names then mean the same one.
@@ -178,8 +181,8 @@ class CSVDataModule(MultiLabelDataModule):
         shared = next((row for row in rows if groups[row] in known_groups), None)
         if shared is not None:
             raise DataError(
-                f"{table.where(shared)}: {self.group_column} {groups[shared]!r} is also in the training split, so results "
-                "would be too good; mend the split column, or leave data.group_column out if that is intended"
+                f"{table.where(shared)}: {self.group_column} {groups[shared]!r} is also in the training split, so "
+                "results would be too good; mend the split column, or leave data.group_column out if that is intended"
             )
 
     def _from_columns(self, table: "Table") -> States:
@@ -194,10 +197,10 @@ class CSVDataModule(MultiLabelDataModule):
                 row = next(row for row, cell in enumerate(cells) if cell in bad)
                 allowed = ", ".join(repr(spelling) if spelling else "blank" for spelling in meaning)
                 raise DataError(
-                    f"{table.where(row)}: column {name!r} holds {cells[row]!r}, expected one of {allowed}; data.codes says "
-                    "what cells mean, data.label_columns which columns are labels"
+                    f"{table.where(row)}: column {name!r} holds {cells[row]!r}, expected one of {allowed}; "
+                    "data.codes says what cells mean, data.label_columns which columns are labels"
                 )
-            states[:, number] = [state_of[cell] for cell in cells]
+            states[:, number] = np.array([state_of[cell] for cell in cells], np.int8)
         return states
 
     def _from_names(self, table: "Table") -> States:
@@ -242,7 +245,9 @@ class Table:
         header = rows[0] if rows else []
         bad = next((number for number, row in enumerate(rows) if len(row) != len(header)), None)
         if bad is not None:
-            raise DataError(f"{path}:{bad + 1}: {len(rows[bad])} cells under a header of {len(header)}; quote cells with commas")
+            raise DataError(
+                f"{path}:{bad + 1}: {len(rows[bad])} cells under a header of {len(header)}; quote cells with commas"
+            )
         self._columns = dict(zip(header, zip(*rows[1:], strict=True), strict=True)) if len(rows) > 1 else {}
         self._length = len(rows) - 1
 
@@ -279,7 +284,9 @@ def read_header(path: Path) -> list[str]:
 
 def _open(path: Path) -> TextIO:
     if not path.is_file():
-        raise DataError(f"no table {path}; data.path (or val_path, test_path) is a CSV file with a header, plain or .gz")
+        raise DataError(
+            f"no table {path}; data.path (or val_path, test_path) is a CSV file with a header, plain or .gz"
+        )
     if path.suffix == ".gz":
         return gzip.open(path, "rt", newline="", encoding="utf-8-sig")
     return path.open(newline="", encoding="utf-8-sig")

@@ -63,7 +63,7 @@ class DigitScenesDataModule(MultiLabelDataModule):
         num_train: int = 4000,
         num_val: int = 500,
         num_test: int = 1000,
-        scene: Scene = Scene(),  # noqa: B008  # frozen
+        scene: Scene = Scene(),  # frozen
         augment: Augment = Augment(min_scale=1.0, flip=False, strength=0.0, cutout=0.0),  # noqa: B008
         image_size: int = 64,
         num_workers: int = 0,

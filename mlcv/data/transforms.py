@@ -12,7 +12,9 @@ from mlcv.data.images import Pixels
 from mlcv.errors import ConfigError
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import asks the network for a newer version
-import albumentations as A  # noqa: E402, N812  # the environment variable must come first; the library's own short name
+import albumentations as A  # the environment variable must come first; the library's own short name
+
+Step = A.BasicTransform | A.BaseCompose
 
 _INTERPOLATION = {
     "nearest": cv2.INTER_NEAREST,
@@ -77,7 +79,7 @@ class Transform:
         min_side: shorter side in pixels below which an input would lose detail; decoders may stop there.
     """
 
-    def __init__(self, steps: list[A.BasicTransform], min_side: int) -> None:
+    def __init__(self, steps: list[Step], min_side: int) -> None:
         self.pipeline = A.Compose(steps)
         self.min_side = min_side
 
@@ -85,7 +87,9 @@ class Transform:
         if not self.pipeline.transforms:
             return image
         generator = np.random.default_rng(seed)
-        self.pipeline.set_random_state(generator, random.Random(int(generator.integers(2**63))))
+        # albumentations draws from both kinds of generator.
+        other = random.Random(int(generator.integers(2**63)))  # noqa: S311  # no secret
+        self.pipeline.set_random_state(generator, other)
         return self.pipeline(image=image)["image"]  # type: ignore[no-any-return]
 
 
@@ -98,7 +102,7 @@ def training_transform(size: int, augment: Augment, statistics: ImageStatistics)
         statistics: of the backbone; its interpolation is used.
     """
     interpolation = interpolation_flag(statistics)
-    steps: list[A.BasicTransform] = []
+    steps: list[Step] = []
     if augment.min_scale < 1:
         ratio = (0.75, 4 / 3)
         scale = (augment.min_scale, 1.0)
@@ -137,7 +141,7 @@ def interpolation_flag(statistics: ImageStatistics) -> int:
     return _INTERPOLATION[statistics.interpolation]
 
 
-def _fit(size: int, augment: Augment, statistics: ImageStatistics) -> list[A.BasicTransform]:
+def _fit(size: int, augment: Augment, statistics: ImageStatistics) -> list[Step]:
     interpolation = interpolation_flag(statistics)
     if augment.resize == "squash":
         return [A.Resize(size, size, interpolation=interpolation, area_for_downscale="image")]
@@ -146,7 +150,7 @@ def _fit(size: int, augment: Augment, statistics: ImageStatistics) -> list[A.Bas
     return [resize, A.CenterCrop(size, size)]
 
 
-def _colour_and_geometry(strength: float) -> list[A.BasicTransform]:
+def _colour_and_geometry(strength: float) -> list[Step]:
     """One step of each kind; ranges grow linearly with the strength and reach RandAugment's usual ones at 1."""
     shear, turn, shift = 17.0 * strength, 30.0 * strength, 0.3 * strength
     jitter = 0.8 * strength

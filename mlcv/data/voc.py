@@ -69,14 +69,16 @@ class VOCDataModule(MultiLabelDataModule):
         found = [path for path in per_class if path.is_file()]
         if found and len(found) < len(per_class):
             absent = next(path for path in per_class if not path.is_file())
-            raise DataError(f"VOC {self.year}: {absent} is missing beside {len(found)} of its kind; {self._remedy(name)}")
+            raise DataError(
+                f"VOC {self.year}: {absent} is missing beside {len(found)} of its kind; {self._remedy(name)}"
+            )
         ids, states = read_class_lists(per_class) if found else self._read_xml(folder, name)
         images = [folder / "JPEGImages" / f"{image_id}.jpg" for image_id in ids]
         missing = [path for path in images if not path.is_file()]
         if missing and self.on_error == "raise":
             raise DataError(
-                f"VOC {self.year}: {len(missing)} of the {len(images)} images of the list {name!r} are missing; the first: "
-                f"{missing[0]}; {self._remedy(name)}"
+                f"VOC {self.year}: {len(missing)} of the {len(images)} images of the list {name!r} are missing; "
+                f"the first: {missing[0]}; {self._remedy(name)}"
             )
         return LabeledImages(images, states)
 
@@ -86,8 +88,8 @@ class VOCDataModule(MultiLabelDataModule):
             if (folder / "ImageSets" / "Main").is_dir():
                 return folder
         raise DataError(
-            f"VOC {self.year}: no ImageSets/Main under {self.root / year} or {self.root}. Point data.root at the folder "
-            f"that holds {year}/; {self._remedy('')}"
+            f"VOC {self.year}: no ImageSets/Main under {self.root / year} or {self.root}. Point data.root at the "
+            f"folder that holds {year}/; {self._remedy('')}"
         )
 
     def _read_xml(self, folder: Path, name: str) -> tuple[list[str], States]:
@@ -120,7 +122,9 @@ def read_class_lists(paths: list[Path]) -> tuple[list[str], States]:
         if ids is None:
             ids = mine
         elif mine != ids:
-            line = next((n for n, (a, b) in enumerate(zip(mine, ids, strict=False), 1) if a != b), min(len(mine), len(ids)) + 1)
+            line = next(
+                (n for n, (a, b) in enumerate(zip(mine, ids, strict=False), 1) if a != b), min(len(mine), len(ids)) + 1
+            )
             raise DataError(f"{path}:{line}: not the image of the same line of {paths[0]}; the lists must go together")
         columns.append([_CODES[pair[1]] for pair in pairs])
     return ids or [], np.array(columns, np.int8).T.reshape(-1, len(paths))

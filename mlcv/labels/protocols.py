@@ -71,7 +71,10 @@ def flip(states: States, positives: Rate, negatives: Rate, seed: int) -> States:
         seed: of the draws.
     """
     draws = np.random.default_rng([seed, 1]).random(states.shape)
-    rate_up, rate_down = _per_class(negatives, states, "flip_negatives"), _per_class(positives, states, "flip_positives")
+    rate_up, rate_down = (
+        _per_class(negatives, states, "flip_negatives"),
+        _per_class(positives, states, "flip_positives"),
+    )
     flipped = np.where((states == POSITIVE) & (draws < rate_down), NEGATIVE, states)
     return np.where((states == NEGATIVE) & (draws < rate_up), POSITIVE, flipped).astype(np.int8)
 
@@ -113,5 +116,7 @@ def fingerprint(states: States) -> str:
 def _per_class(rate: float | Sequence[float], states: States, name: str) -> np.ndarray:
     rates = np.atleast_1d(np.asarray(rate, dtype=np.float64))
     if len(rates) not in (1, states.shape[1]):
-        raise ConfigError(f"protocol.{name} has {len(rates)} rates for {states.shape[1]} classes: give one, or one a class")
+        raise ConfigError(
+            f"protocol.{name} has {len(rates)} rates for {states.shape[1]} classes: give one, or one a class"
+        )
     return rates

@@ -33,7 +33,7 @@ ArrayOrTensor = TypeVar("ArrayOrTensor", NDArray[Any], Tensor)
 
 def known(targets: ArrayOrTensor) -> ArrayOrTensor:
     """True where somebody said something definite: states or targets that are not negative numbers."""
-    return targets >= 0  # type: ignore[no-any-return]  # numpy's comparison is typed as Any
+    return targets >= 0
 
 
 def evaluable(targets: Tensor) -> Tensor:

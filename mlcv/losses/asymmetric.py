@@ -45,10 +45,9 @@ class AsymmetricLoss(ElementwiseLoss):
     def elementwise(self, logits: Tensor, targets: Tensor) -> Tensor:
         p = logits.sigmoid()
         p_shifted = (p - self.margin).clamp(min=0)
-        if self.margin:
-            log_not_p = ((-logits).sigmoid() + self.margin).clamp(max=1).log()
-        else:
-            log_not_p = logsigmoid(-logits)  # the sum above would round to log 0 here
+        # Without a margin the sum would round to log 0.
+        shifted = ((-logits).sigmoid() + self.margin).clamp(max=1)
+        log_not_p = shifted.log() if self.margin else logsigmoid(-logits)
         positive = targets * self._focus(1 - p, self.gamma_pos) * logsigmoid(logits)
         negative = (1 - targets) * self._focus(p_shifted, self.gamma_neg) * log_not_p
         return -(positive + negative)

