@@ -11,7 +11,7 @@ import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
@@ -112,8 +112,6 @@ class TrainingCLI(LightningCLI):
         callbacks = [*(given.get("callbacks") or []), ResultsWriter(self.run_dir), PredictionWriter(self.run_dir)]
         if fitting:
             callbacks += [StopOnNonFiniteLoss(), KeepRandomState()]
-            if kwargs.get("logger", given.get("logger")):
-                callbacks.append(LearningRateMonitor("epoch"))
             if given.get("enable_checkpointing") is not False:
                 callbacks.append(_checkpoints(self.run_dir))
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)

@@ -163,7 +163,7 @@ class CSVDataModule(MultiLabelDataModule):
         wrong = np.flatnonzero(~np.isin(cells, [*_SPLITS, "valid", "validation"]))
         if len(wrong):
             raise DataError(
-                f"{table.where(wrong[0])}: column {self.split_column!r} holds {cells[wrong[0]]!r}; "
+                f"{table.where(wrong[0])}: column {self.split_column!r} holds {str(cells[wrong[0]])!r}; "
                 "a split is train, val or test"
             )
         cells[np.isin(cells, ["valid", "validation"])] = "val"

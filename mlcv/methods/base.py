@@ -100,6 +100,9 @@ class MultiLabelModule(LightningModule):
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["index"]))
         return loss
 
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        self.log("train/lr", optimizer.param_groups[-1]["lr"])  # the head's, which no factor scales
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.collected.update(batch["index"], self(batch["image"]), batch["target"])
 

@@ -132,6 +132,7 @@ def eleven_point_average_precision(probs: Tensor, targets: Tensor) -> Tensor:
         probs (M,), targets (M,) in {0, 1}; returns a scalar.
     """
     precision, recall, _ = binary_precision_recall_curve(probs, targets)
+    precision, recall = precision[:-1], recall[:-1]  # the last point, precision 1 at recall 0, is no prediction
     levels = torch.arange(11, device=probs.device, dtype=torch.float64) / 10
     # Recall is a ratio of counts in float32: 0.3 must count as reaching 0.3.
     reached = recall.double()[None] >= levels[:, None] - 1e-6

@@ -1,0 +1,57 @@
+import os
+import secrets
+from pathlib import Path
+
+# Before anything imports a hub client or a kernel compiler.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import numpy as np
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--run-slow", action="store_true", help="also run the tests that take minutes")
+
+
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if "slow" in item.keywords and not config.getoption("--run-slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: run with --run-slow"))
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture
+def seed(request):
+    """A fresh seed for each test, printed if it fails; MLCV_TEST_SEED repeats one."""
+    value = int(os.environ.get("MLCV_TEST_SEED", secrets.randbelow(2**31)))
+    print(f"MLCV_TEST_SEED={value}")
+    return value
+
+
+@pytest.fixture
+def rng(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def numpy_rng(seed):
+    return np.random.default_rng(seed)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLCV_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("MLCV_RUN_DIR", raising=False)
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    folder = Path(os.environ.get("MLCV_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; MLCV_SHARED_DATA says where it is")
+    return folder

@@ -1,0 +1,152 @@
+import logging
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from mlcv.data import CSVDataModule, DigitScenesDataModule
+from mlcv.data.base import Collate
+from mlcv.errors import ConfigError, DataError, find_user_error
+from mlcv.labels import Protocol
+from tests.tiny_sets import write_csv
+
+
+def digits(**options):
+    sizes = {"num_train": 60, "num_val": 20, "num_test": 20, "batch_size": 8, "image_size": 32}
+    return DigitScenesDataModule(**(sizes | options))
+
+
+def csv_images(tmp_path, **options):
+    path = write_csv(tmp_path)
+    options = {"label_columns": ["fish"], "split_column": "split", "batch_size": 2, "image_size": 32, **options}
+    return CSVDataModule(str(path), **options)
+
+
+def test_a_batch_is_normalised_with_the_backbones_statistics():
+    image = np.random.default_rng(0).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    sample = {"image": image, "target": torch.zeros(2), "index": 7}
+    batch = Collate(mean, std)([sample, sample])
+    expected = (image / 255 - np.array(mean)) / np.array(std)
+    torch.testing.assert_close(batch["image"][1], torch.from_numpy(expected.transpose(2, 0, 1)).float())
+    assert batch["image"].is_contiguous(memory_format=torch.channels_last)
+    assert batch["index"].tolist() == [7, 7]
+
+
+def test_the_protocol_touches_the_training_split_only():
+    clean, worse = digits(), digits(protocol=Protocol(known_fraction=0.5, positives_only=True))
+    for data in (clean, worse):
+        data.setup("fit")
+        data.setup("test")
+    assert (worse.datasets["train"].targets == -1).float().mean() > 0.5
+    for split in ("val", "test"):
+        assert torch.equal(worse.datasets[split].targets, clean.datasets[split].targets)
+    assert worse.label_summary["train"]["negative"] == 0
+
+
+def test_held_out_validation_images_leave_the_training_split():
+    data = digits(val_fraction=0.25)
+    data.setup("fit")
+    train, val = (data.datasets[split].labeled.images for split in ("train", "val"))
+    assert (len(train), len(val)) == (45, 15)
+    assert not {image.tobytes() for image in train} & {image.tobytes() for image in val}
+
+
+def test_each_epoch_has_its_own_order_which_the_seed_decides():
+    def orders(seed):
+        data = digits(seed=seed, num_train=64)
+        data.setup("fit")
+        loader = data.train_dataloader()
+        found = []
+        for epoch in (0, 1):
+            loader.sampler.set_epoch(epoch)
+            found.append([i for batch in loader for i in batch["index"].tolist()])
+        return found
+
+    first, second = orders(1)
+    assert sorted(first) == list(range(64))
+    assert first != second
+    assert [first, second] == orders(1)
+    assert first != orders(2)[0]
+
+
+def test_an_unreadable_image_stops_the_loader_with_its_path(tmp_path):
+    data = csv_images(tmp_path, num_workers=1)
+    (tmp_path / "images" / "2.jpg").write_bytes(b"\xff\xd8 half")
+    data.setup("fit")
+    with pytest.raises(DataError) as caught:
+        list(data.train_dataloader())
+    sentence = str(find_user_error(caught.value))
+    assert sentence.startswith(str(tmp_path / "images" / "2.jpg"))
+    assert "\n" not in sentence
+
+
+def test_a_skipped_image_is_logged_and_counted(tmp_path, caplog):
+    data = csv_images(tmp_path, on_error="skip", num_workers=0)
+    (tmp_path / "images" / "2.jpg").write_bytes(b"")
+    data.setup("fit")
+    caplog.set_level(logging.WARNING)
+    batches = [data.on_before_batch_transfer(batch, 0) for batch in data.train_dataloader()]
+    assert sum(len(batch["index"]) for batch in batches) == 5
+    assert len(data.skipped) == 1
+    data.teardown("fit")
+    assert "2.jpg" in caplog.text
+    assert "1 unreadable images were skipped in all" in caplog.text
+
+
+def test_a_batch_without_a_readable_image_is_an_error():
+    with pytest.raises(DataError, match="a whole batch of 2 images cannot be read; the first: a.jpg"):
+        Collate((0, 0, 0), (1, 1, 1))([{"error": "a.jpg: empty"}, {"error": "b.jpg: empty"}])
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_check_finds_bad_images_before_training(tmp_path, on_error):
+    data = csv_images(tmp_path, check=True, on_error=on_error)
+    (tmp_path / "images" / "1.jpg").write_bytes(b"")
+    if on_error == "raise":
+        with pytest.raises(DataError, match=r"1 of 6 images cannot be read; the first: .*1.jpg"):
+            data.setup("fit")
+    else:
+        data.setup("fit")
+        assert len(data.datasets["train"]) == 5
+        assert len(data.datasets["train"].targets) == 5
+
+
+def test_too_little_shared_memory_is_found_before_training(tmp_path, monkeypatch):
+    data = csv_images(tmp_path, num_workers=2)
+    data.setup("fit")
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr("mlcv.data.base.shutil.disk_usage", lambda path: usage)
+    with pytest.raises(ConfigError, match=r"--shm-size=8g.*data.num_workers"):
+        data.train_dataloader()
+
+
+def test_a_batch_larger_than_the_training_split_is_refused():
+    data = digits(batch_size=100)
+    data.setup("fit")
+    with pytest.raises(ConfigError, match="60 training images do not fill one batch of 100.*at most 60"):
+        data.train_dataloader()
+
+
+@pytest.mark.parametrize("options", [{"val_fraction": 1.0}, {"image_size": 0}, {"batch_size": 0}])
+def test_impossible_options_are_refused(options):
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        digits(**options)
+
+
+def test_augmentation_does_not_depend_on_the_number_of_workers(tmp_path):
+    def images(workers):
+        data = csv_images(tmp_path, num_workers=workers)
+        data.setup("fit")
+        return torch.cat([batch["image"] for batch in data.train_dataloader()])
+
+    assert torch.equal(images(0), images(2))
+
+
+def test_the_loader_works_under_a_trainer():
+    data = digits()
+    trainer = Trainer(logger=False, enable_checkpointing=False)
+    data.trainer = trainer
+    data.setup("fit")
+    assert len(data.train_dataloader()) == 7

@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+
+from mlcv.data.transforms import Augment, ImageStatistics, evaluation_transform, training_transform
+from mlcv.errors import ConfigError
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (90, 130, 3), dtype=np.uint8)
+PLAIN = Augment(min_scale=1.0, flip=False, strength=0.0, cutout=0.0)
+
+
+@pytest.mark.parametrize("resize", ["squash", "crop"])
+@pytest.mark.parametrize("make", [training_transform, evaluation_transform])
+def test_any_image_comes_out_square_and_uint8(make, resize):
+    transform = make(64, Augment(resize=resize), ImageStatistics(crop_fraction=0.875))
+    for shape in ((90, 130, 3), (130, 90, 3), (64, 64, 3), (20, 300, 3)):
+        image = transform(np.resize(IMAGE, shape), (0, 0, 0))
+        assert image.shape == (64, 64, 3)
+        assert image.dtype == np.uint8
+
+
+def test_training_varies_with_the_epoch_and_repeats_with_the_seed():
+    transform = training_transform(64, Augment(strength=1.0), ImageStatistics())
+    first, again, other = (transform(IMAGE, key) for key in ((0, 1, 5), (0, 1, 5), (0, 2, 5)))
+    assert (first == again).all()
+    assert (first != other).any()
+    another = training_transform(64, Augment(strength=1.0), ImageStatistics())
+    assert (another(IMAGE, (0, 1, 5)) == first).all()
+
+
+def test_evaluation_depends_on_no_seed():
+    transform = evaluation_transform(64, Augment(), ImageStatistics())
+    assert (transform(IMAGE, (0, 0, 0)) == transform(IMAGE, (9, 9, 9))).all()
+
+
+def test_without_flip_no_image_is_mirrored():
+    gradient = np.repeat(np.arange(64, dtype=np.uint8)[None, :, None], 64, axis=0).repeat(3, axis=2)
+    plain = training_transform(64, PLAIN, ImageStatistics())
+    assert all((plain(gradient, (0, e, 0)) == gradient).all() for e in range(20))
+    flipping = training_transform(64, Augment("squash", 1.0, True, 0.0, 0.0), ImageStatistics())
+    mirrored = [(flipping(gradient, (0, e, 0)) == gradient[:, ::-1]).all() for e in range(40)]
+    assert 5 < sum(mirrored) < 35
+
+
+def test_a_decoder_may_stop_where_a_crop_would_lose_nothing():
+    assert training_transform(100, Augment(min_scale=0.25), ImageStatistics()).min_side == 200
+    assert evaluation_transform(100, Augment(), ImageStatistics(crop_fraction=0.5)).min_side == 200
+
+
+@pytest.mark.parametrize("options", [{"min_scale": 0.0}, {"strength": 2.0}, {"cutout": -1.0}])
+def test_impossible_options_are_refused(options):
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        Augment(**options)
+
+
+def test_an_interpolation_that_does_not_exist_is_refused():
+    with pytest.raises(ConfigError, match="nearest, bilinear, bicubic, lanczos"):
+        evaluation_transform(64, Augment(), ImageStatistics(interpolation="magic"))

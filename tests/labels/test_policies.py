@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+import torch
+
+from mlcv.errors import ConfigError
+from mlcv.labels import Policy
+
+STATES = np.array([[1, -2, 0], [-1, -2, -2], [-2, 1, -1]], np.int8)
+NAMES = ("a", "b", "c")
+
+
+@pytest.mark.parametrize(("uncertain", "value"), [("ignore", -1.0), ("zeros", 0.0), ("ones", 1.0)])
+def test_uncertain_entries_become_what_the_policy_says(uncertain, value):
+    targets = Policy(uncertain).resolve(STATES, NAMES)
+    assert targets.dtype == torch.float32
+    assert targets.tolist() == np.where(STATES == -2, value, STATES).tolist()
+
+
+@pytest.mark.parametrize(("uncertain", "low", "high"), [("smoothed_ones", 0.55, 0.85), ("smoothed_zeros", 0.0, 0.3)])
+def test_smoothed_policies_draw_from_their_range_and_repeat_themselves(uncertain, low, high):
+    states = np.full((1000, 3), -2, np.int8)
+    first, second = Policy(uncertain).resolve(states, NAMES), Policy(uncertain).resolve(states, NAMES)
+    assert torch.equal(first, second)
+    assert first.min() >= low
+    assert first.max() <= high
+    assert abs(first.mean() - (low + high) / 2) < 0.02
+
+
+def test_a_class_may_have_its_own_policy():
+    targets = Policy("ignore", by_class={"b": "ones"}).resolve(STATES, NAMES)
+    assert targets.tolist() == [[1, 1, 0], [-1, 1, -1], [-1, 1, -1]]
+
+
+def test_a_stranger_among_the_classes_is_named():
+    with pytest.raises(ConfigError, match=r"names 'Edema'; the classes are a, b, c"):
+        Policy(by_class={"Edema": "ones"}).resolve(STATES, NAMES)
+
+
+def test_a_falling_range_is_refused():
+    with pytest.raises(ConfigError, match="ones_range"):
+        Policy(ones_range=(0.9, 0.5))

@@ -1,0 +1,46 @@
+import pytest
+import torch
+from sklearn import metrics as sk
+
+from mlcv.metrics import ranking_metrics
+
+
+def by_hand(probs, targets):
+    """Each metric for one image with unknown entries left out, by its definition, over pairs and ranks."""
+    known = [(p, t) for p, t in zip(probs.tolist(), targets.tolist(), strict=True) if t != -1]
+    positives, negatives = [p for p, t in known if t == 1], [p for p, t in known if t == 0]
+    pairs = [(a, b) for a in positives for b in negatives]
+    loss = sum(b >= a for a, b in pairs) / len(pairs) if pairs else 0.0
+    ranks = [sum(q >= p for q, _ in known) for p in positives]
+    coverage = max(ranks, default=0)
+    hits = [sum(q >= p for q in positives) for p in positives]
+    precision = sum(h / r for h, r in zip(hits, ranks, strict=True)) / len(ranks) if pairs else 1.0
+    return loss, coverage, precision
+
+
+@pytest.mark.parametrize("levels", [4, 10**6])  # many ties, hardly any
+def test_equals_scikit_learn_where_all_is_known(levels, rng):
+    probs = (torch.rand(300, 9, generator=rng) * levels).round() / levels
+    targets = (torch.rand(300, 9, generator=rng) < 0.3).long()
+    ours = ranking_metrics(probs, targets)
+    assert ours["ranking_loss"].item() == pytest.approx(sk.label_ranking_loss(targets, probs), abs=1e-6)
+    assert ours["coverage_error"].item() == pytest.approx(sk.coverage_error(targets, probs), abs=1e-6)
+    assert ours["LRAP"].item() == pytest.approx(sk.label_ranking_average_precision_score(targets, probs), abs=1e-6)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 12])
+def test_unknown_entries_are_as_if_they_were_not_there(classes, rng):
+    probs = (torch.rand(200, classes, generator=rng) * 5).round() / 5
+    targets = torch.randint(-1, 2, (200, classes), generator=rng)
+    rows = [by_hand(p, t) for p, t in zip(probs, targets, strict=True)]
+    expected = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+    ours = ranking_metrics(probs, targets)
+    assert [ours[name].item() for name in ("ranking_loss", "coverage_error", "LRAP")] == pytest.approx(expected)
+
+
+def test_chunks_do_not_change_the_result(rng, monkeypatch):
+    probs, targets = torch.rand(50, 7, generator=rng), torch.randint(-1, 2, (50, 7), generator=rng)
+    whole = ranking_metrics(probs, targets)
+    monkeypatch.setattr("mlcv.metrics.ranking._CHUNK", 20)
+    for name, value in ranking_metrics(probs, targets).items():
+        torch.testing.assert_close(value, whole[name])

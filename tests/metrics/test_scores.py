@@ -1,0 +1,131 @@
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics as sk
+
+from mlcv.metrics import global_average_precision, multilabel_scores
+from mlcv.metrics.scores import eleven_point_average_precision
+
+X = torch.tensor([[2.0, -1.0, 0.5], [0.3, 0.8, -2.0], [-1.2, 1.5, 0.1], [0.7, -0.4, -0.9]]).sigmoid()
+Y = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 1, 1], [1, 0, 0]])
+
+
+def case(rng, images=400, classes=8, unknown=0.3, levels=10**6):
+    probs = (torch.rand(images, classes, generator=rng) * levels).round() / levels
+    targets = (torch.rand(images, classes, generator=rng) < 0.25).long()
+    return probs, torch.where(torch.rand(images, classes, generator=rng) < unknown, -1, targets)
+
+
+def per_class(metric, probs, targets):
+    """A scikit-learn metric of each class over its known entries."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        columns = zip(targets.T.numpy(), probs.T.numpy(), strict=True)
+        return [metric(t[t >= 0], p[t >= 0]) for t, p in columns]
+
+
+@pytest.mark.parametrize("levels", [10, 10**6])
+@pytest.mark.parametrize("unknown", [0.0, 0.4])
+def test_areas_equal_scikit_learn(rng, levels, unknown):
+    probs, targets = case(rng, levels=levels, unknown=unknown)
+    scores = multilabel_scores(probs, targets)
+    for name, metric in (("AP", sk.average_precision_score), ("AUROC", sk.roc_auc_score)):
+        expected = per_class(metric, probs, targets)
+        assert scores.per_class[name] == pytest.approx(expected, abs=1e-6)
+        summary = {"AP": "mAP", "AUROC": "AUROC"}[name]
+        assert scores.summary[summary] == pytest.approx(np.mean(expected), abs=1e-6)
+
+
+@pytest.mark.parametrize("top", [None, 3])
+def test_precision_recall_and_f1_equal_scikit_learn(rng, top):
+    probs, targets = case(rng)
+    if top:
+        chosen = torch.zeros_like(targets).scatter_(1, probs.topk(top, dim=1).indices, 1)
+    else:
+        chosen = (probs > 0.5).long()
+    suffix = f"_top{top}" if top else ""
+    summary = multilabel_scores(probs, targets).summary
+    cp = np.mean(per_class(lambda t, p: sk.precision_score(t, p, zero_division=0), chosen, targets))
+    cr = np.mean(per_class(lambda t, p: sk.recall_score(t, p, zero_division=0), chosen, targets))
+    flat = targets >= 0
+    op, recall = (metric(targets[flat], chosen[flat]) for metric in (sk.precision_score, sk.recall_score))
+    expected = [cp, cr, 2 * cp * cr / (cp + cr), op, recall, 2 * op * recall / (op + recall)]
+    ours = [summary[f"{name}{suffix}"] for name in ("CP", "CR", "CF1", "OP", "OR", "OF1")]
+    assert ours == pytest.approx(expected, abs=1e-6)
+
+
+def test_gap_equals_the_official_code_on_its_check_values():
+    assert global_average_precision(X, Y).item() == pytest.approx(0.942857, abs=1e-6)
+    assert global_average_precision(X, Y, top=1).item() == pytest.approx(0.8, abs=1e-6)
+
+
+def test_gap_counts_every_known_positive_of_the_set(rng):
+    probs, targets = case(rng, images=60, classes=40)
+    pooled = []
+    for p, t in zip(probs.tolist(), targets.tolist(), strict=True):
+        row = sorted(((a, b) for a, b in zip(p, t, strict=True) if b != -1), reverse=True)[:20]
+        pooled += row
+    pooled.sort(reverse=True)
+    hits, area, positives = 0, 0.0, int((targets == 1).sum())
+    for rank, (_, t) in enumerate(pooled, 1):
+        hits += t
+        area += t * hits / rank
+    assert global_average_precision(probs, targets).item() == pytest.approx(area / positives, abs=1e-5)
+
+
+def test_classes_that_cannot_be_judged_are_in_no_mean_and_named(rng):
+    probs, targets = case(rng, classes=5, unknown=0.0)
+    whole = multilabel_scores(probs[:, :2], targets[:, :2])
+    targets[:, 2], targets[:, 3], targets[:, 4] = 1, 0, -1
+    scores = multilabel_scores(probs, targets, ["a", "b", "all", "none", "nobody"])
+    assert scores.excluded == ("all", "none", "nobody")
+    assert scores.summary["num_evaluable_classes"] == 2
+    for name in ("mAP", "AUROC", "CP", "CR", "CF1"):
+        assert scores.summary[name] == pytest.approx(whole.summary[name])
+    assert math.isnan(scores.per_class["AP"][2])
+    assert scores.rows()[4]["unknown"] == len(targets)
+
+
+def test_nothing_to_judge_gives_nan_and_no_crash():
+    scores = multilabel_scores(torch.rand(4, 3), -torch.ones(4, 3, dtype=torch.long))
+    assert math.isnan(scores.summary["mAP"])
+    assert scores.summary["num_evaluable_classes"] == 0
+
+
+def test_one_class_and_one_image_work(rng):
+    probs, targets = case(rng, classes=1)
+    assert multilabel_scores(probs, targets).summary["mAP"] == pytest.approx(
+        per_class(sk.average_precision_score, probs, targets)[0], abs=1e-6
+    )
+    assert multilabel_scores(probs[:1], targets[:1]).summary["num_evaluable_classes"] == 0
+
+
+def test_eleven_point_average_precision_is_vocs(rng):
+    probs, targets = torch.rand(50, generator=rng), (torch.rand(50, generator=rng) < 0.3).long()
+    order = probs.argsort(descending=True).tolist()
+    precisions, recalls, hits = [], [], 0
+    for rank, i in enumerate(order, 1):
+        hits += int(targets[i])
+        precisions.append(hits / rank)
+        recalls.append(hits / int(targets.sum()))
+    levels = [max((p for p, r in zip(precisions, recalls, strict=True) if r >= k / 10 - 1e-9), default=0) for k in range(11)]
+    assert eleven_point_average_precision(probs, targets).item() == pytest.approx(sum(levels) / 11, abs=1e-6)
+    both = multilabel_scores(probs[:, None], targets[:, None], eleven_point=True)
+    assert both.summary["mAP_11point"] == pytest.approx(sum(levels) / 11, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("probs", "targets", "problem"),
+    [
+        (torch.tensor([[1.5]]), torch.tensor([[1]]), "logits need a sigmoid"),
+        (torch.tensor([[float("nan")]]), torch.tensor([[1]]), "no NaN"),
+        (torch.tensor([[0.5]]), torch.tensor([[0.3]]), "soft targets"),
+        (torch.tensor([[0.5, 0.1]]), torch.tensor([[1]]), "probs and targets are"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(probs, targets, problem):
+    with pytest.raises(ValueError, match=problem):
+        multilabel_scores(probs, targets)

@@ -1,0 +1,89 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from mlcv.errors import ConfigError
+from mlcv.models import CSRAHead, LinearHead, MLDecoderHead, Query2LabelHead
+from mlcv.models.query2label import sine_positions
+
+HEADS = [
+    LinearHead,
+    CSRAHead,
+    lambda d, c: MLDecoderHead(d, c, width=32, hidden=48),
+    lambda d, c: Query2LabelHead(d, c, width=32, hidden=48),
+]
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(("batch", "classes"), [(2, 7), (1, 1), (3, 130)])
+def test_logits_have_one_column_a_class_and_every_parameter_learns(head, batch, classes, rng):
+    module = head(16, classes)
+    shape = (batch, 16) if module.features == "pooled" else (batch, 9, 16)
+    logits = module(torch.randn(shape, generator=rng))
+    assert logits.shape == (batch, classes)
+    (logits * torch.randn(logits.shape, generator=rng)).sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
+
+
+def test_csra_equals_the_paper_on_its_check_values():
+    head = CSRAHead(2, 2, lam=0.5)
+    head.weight.data = torch.tensor([[[1.0, 2.0], [0.5, -1.0]]])
+    head.temperatures = (2.0,)
+    patches = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [-1.0, 1.0], [2.0, 0.5]]])
+    torch.testing.assert_close(head(patches), torch.tensor([[1.315232, -0.145593]]), atol=1e-5, rtol=0)
+
+
+def test_csra_heads_are_summed_and_the_last_takes_the_maximum(rng):
+    head = CSRAHead(4, 3, lam=0.7, num_heads=2)
+    patches = torch.randn(2, 5, 4, generator=rng)
+    expected = torch.zeros(2, 3)
+    for b in range(2):
+        for c in range(3):
+            for h in range(2):
+                w = head.weight[h, c] / head.weight[h, c].norm()
+                s = [(w @ patches[b, n]).item() for n in range(5)]
+                e = [math.exp(x) for x in s]
+                attended = sum(x * y for x, y in zip(e, s, strict=True)) / sum(e) if h == 0 else max(s)
+                expected[b, c] += sum(s) / 5 + 0.7 * attended
+    torch.testing.assert_close(head(patches), expected)
+    with pytest.raises(ConfigError, match="1, 2, 4, 6, 8"):
+        CSRAHead(4, 3, num_heads=3)
+
+
+def test_ml_decoder_answers_for_many_classes_with_few_queries():
+    head = MLDecoderHead(8, 250, num_queries=100, width=16, hidden=16).eval()
+    assert head.queries.shape == (1, 100, 16)
+    assert not head.queries.requires_grad
+    # Each of 100 queries has 3 classes, so class 299 would be the last; those from 250 on are cut off.
+    assert head(torch.randn(2, 4, 8)).shape == (2, 250)
+
+
+def test_a_decoder_layer_equals_attention_written_out(rng):
+    head = MLDecoderHead(4, 2, width=6, num_heads=1, hidden=5).eval()
+    patches = torch.randn(1, 3, 4, generator=rng)
+    memory = torch.relu(head.project[0](patches))[0]
+    query = nn.functional.layer_norm(2 * head.queries[0], (6,))
+    wq, wk, wv = head.layer.attention.in_proj_weight.chunk(3)
+    bq, bk, bv = head.layer.attention.in_proj_bias.chunk(3)
+    weight = ((query @ wq.T + bq) @ (memory @ wk.T + bk).T / 6**0.5).softmax(dim=-1)
+    looked_up = weight @ (memory @ wv.T + bv) @ head.layer.attention.out_proj.weight.T
+    query = head.layer.norm_attention(query + looked_up + head.layer.attention.out_proj.bias)
+    output = head.layer.norm_output(query + head.layer.feed_forward(query))
+    logits = torch.stack([output[c] @ head.classifier.weight[c, :, 0] for c in range(2)]) + head.classifier.bias
+    torch.testing.assert_close(head(patches)[0], logits)
+
+
+def test_query2label_knows_where_a_patch_is(rng):
+    head = Query2LabelHead(8, 3, width=16, hidden=16).eval()
+    patches = torch.randn(1, 9, 8, generator=rng)
+    assert not torch.allclose(head(patches), head(patches.flip(1)))
+
+
+def test_positions_are_all_different_and_need_a_square():
+    positions = sine_positions(49, 32)
+    assert positions.shape == (49, 32)
+    assert torch.cdist(positions, positions).add(torch.eye(49) * 9).min() > 0.05
+    with pytest.raises(ConfigError, match="50 patches form no square"):
+        sine_positions(50, 32)

@@ -1,0 +1,93 @@
+"""Writes data sets of a few small images in their official layouts."""
+
+import csv
+import json
+
+import cv2
+import numpy as np
+
+from mlcv.data.coco import COCO_CLASSES
+from mlcv.data.voc import VOC_CLASSES
+
+
+def write_image(path, size=(48, 64), seed=0, quality=90):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    assert cv2.imwrite(str(path), cv2.blur(pixels, (5, 5)), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return path
+
+
+def write_coco(root, year=2014, images=6):
+    """Each image has an object of class (n mod 80), every other one another of class 0, in JSON order."""
+    for split in ("train", "val"):
+        part = f"{split}{year}"
+        names = [f"COCO_{part}_{n:012d}.jpg" for n in range(images)]
+        for n, name in enumerate(names):
+            write_image(root / part / name, seed=n)
+        # COCO's ids run to 90 with gaps; what matters is that they are no positions.
+        categories = [{"id": 2 * c + 3, "name": name} for c, name in enumerate(COCO_CLASSES)]
+        owners = [(n, n % 80) for n in range(images)] + [(n, 0) for n in range(0, images, 2)]
+        annotations = [
+            {"id": i, "image_id": 1000 + n, "category_id": 2 * c + 3, "bbox": [1, 1, 5, 5], "iscrowd": 0}
+            for i, (n, c) in enumerate(owners)
+        ]
+        content = {
+            "images": [{"id": 1000 + n, "file_name": name} for n, name in enumerate(names)],
+            "annotations": annotations,
+            "categories": categories[::-1],
+        }
+        path = root / "annotations" / f"instances_{part}.json"
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text(json.dumps(content))
+    return root
+
+
+def voc_states(images=6):
+    """1, -1 and 0 (difficult) as VOC's lists have them."""
+    codes = np.full((images, len(VOC_CLASSES)), -1)
+    codes[np.arange(images), np.arange(images) % 20] = 1
+    codes[0, 5] = 0
+    return codes
+
+
+def write_voc(root, year=2007, images=6, xml=False):
+    folder = root / f"VOC{year}"
+    lists = folder / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    for split in ("train", "val", "test"):
+        ids = [f"{split}{n:04d}" for n in range(images)]
+        codes = voc_states(images)
+        for n, name in enumerate(ids):
+            write_image(folder / "JPEGImages" / f"{name}.jpg", seed=n)
+        (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in ids))
+        if xml:
+            (folder / "Annotations").mkdir(exist_ok=True)
+            for name, row in zip(ids, codes, strict=True):
+                (folder / "Annotations" / f"{name}.xml").write_text(_annotation(row))
+        else:
+            for c, cls in enumerate(VOC_CLASSES):
+                lines = (f"{name} {code:2d}\n" for name, code in zip(ids, codes[:, c], strict=True))
+                (lists / f"{cls}_{split}.txt").write_text("".join(lines))
+    return root
+
+
+def _annotation(codes):
+    objects = [(cls, code) for cls, code in zip(VOC_CLASSES, codes, strict=True) if code >= 0]
+    text = "".join(
+        f"<object><name>{cls}</name><difficult>{int(code == 0)}</difficult></object>" for cls, code in objects
+    )
+    return f"<annotation>{text}</annotation>"
+
+
+def write_csv(root, images=10):
+    """Columns image, patient, split, cat, dog, fish; two images a patient; one cell uncertain, one blank."""
+    rows = []
+    for n in range(images):
+        write_image(root / "images" / f"{n}.jpg", seed=n)
+        split = "train" if n < images - 4 else "val" if n < images - 2 else "test"
+        rows.append([f"images/{n}.jpg", f"p{n // 2}", split, str(n % 2), str((n + 1) % 2), "1.0" if n % 3 else "0"])
+    rows[0][3], rows[1][4] = "-1", ""
+    path = root / "table.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["image", "patient", "split", "cat", "dog", "fish"], *rows])
+    return path
