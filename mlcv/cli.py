@@ -69,8 +69,10 @@ def _check_subcommand(name: str) -> None:
 def _run(arguments: list[str]) -> None:
     # Scenes in memory need no loader process, and the user has set the number for the rest.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    # A resumed run goes on in its own folder.
-    warnings.filterwarnings("ignore", message=".*[Cc]heckpoint directory .* exists and is not empty.*")
+    # A resumed run goes on in its own folder, where earlier files are kept.
+    warnings.filterwarnings("ignore", message=".*directory .* exists and is not empty.*")
+    # A checkpoint that is tested needs none of what it was trained with.
+    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
     # Lightning 2.6's own use of torch.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     from mlcv.training_cli import TrainingCLI  # noqa: PLC0415  # takes seconds, which --help shall not

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 import sys
 import tempfile
 from pathlib import Path
@@ -215,8 +216,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         )
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch raises what the damaged bytes lead it to
-        raise ConfigError(f"--ckpt_path: {path} is no checkpoint that can be read safely ({error})") from error
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(
+            f"--ckpt_path: {path} is no checkpoint that can be read safely: it is damaged, or holds objects that would "
+            f"run code when loaded, and is not opened ({reason})"
+        ) from error
     return checkpoint
 
 

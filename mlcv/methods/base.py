@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import inspect
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, cast
 
@@ -76,7 +77,10 @@ class MultiLabelModule(LightningModule):
         eleven_point: bool = False,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(logger=False)
+        with warnings.catch_warnings():
+            # Lightning advises to leave a loss out; then its default would come back from a checkpoint.
+            warnings.filterwarnings("ignore", message="Attribute .* is an instance of `nn.Module`")
+            self.save_hyperparameters(logger=False)
         if "_instantiator" not in self.hparams:
             self._set_hparams({**plain_arguments(dict(self.hparams)), "_instantiator": _INSTANTIATOR})
         self.class_names = tuple(class_names) if class_names is not None else tuple(map(str, range(num_classes)))
@@ -166,8 +170,9 @@ class MultiLabelModule(LightningModule):
         steps = max(math.ceil(total), 2)
         if self.optim.schedule == "onecycle":
             peaks = [group["lr"] for group in optimizer.param_groups]
-            # A rise of 0 steps divides by zero in torch; one step is the least.
-            return OneCycleLR(optimizer, peaks, total_steps=steps, pct_start=max(self.optim.warmup, 1 / steps))
+            # A rise of exactly one step divides by zero in torch; it may as well be none.
+            rise = self.optim.warmup if abs(self.optim.warmup * steps - 1) > 1e-6 else 0.0
+            return OneCycleLR(optimizer, peaks, total_steps=steps, pct_start=rise)
         rise = max(round(steps * self.optim.warmup), 1)
         warmup = LinearLR(optimizer, start_factor=1 / (rise + 1), total_iters=rise)
         after: LRScheduler = CosineAnnealingLR(optimizer, T_max=max(steps - rise, 1))

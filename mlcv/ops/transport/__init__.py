@@ -1,0 +1,1 @@
+"""Conditional transport between an image's patches and its labels."""

@@ -1,0 +1,33 @@
+"""The definition of conditional transport, one line an equation."""
+
+import torch
+from torch import Tensor
+
+
+def transport_cost(
+    patches: Tensor, labels: Tensor, theta: Tensor, beta: Tensor, temperature: float | Tensor, rho: float
+) -> Tensor:
+    """Cost of each image; see `mlcv.ops.conditional_transport`.
+
+    Shape:
+        patches (B, N, D), labels (C, D) or (B, C, D), theta (B, N), beta (B, C); returns (B,).
+    """
+    similarity = patches @ labels.transpose(-1, -2)  # (B, N, C)
+    cost = 1 - similarity
+    forward = _plan(similarity / temperature, beta[:, None, :], dim=2)  # pi(m|n)
+    backward = _plan(similarity / temperature, theta[:, :, None], dim=1)  # pi(n|m)
+    there = (theta * (forward * cost).sum(dim=2)).sum(dim=1)
+    back = (beta * (backward * cost).sum(dim=1)).sum(dim=1)
+    is_labeled = (beta > 0).any(dim=1) & (theta > 0).any(dim=1)
+    return torch.where(is_labeled, rho * there + (1 - rho) * back, 0.0)
+
+
+def _plan(score: Tensor, weight: Tensor, dim: int) -> Tensor:
+    """Weighted softmax over the points of positive weight; 0 everywhere if there is none."""
+    included = weight > 0
+    top = score.masked_fill(~included, -torch.inf).amax(dim=dim, keepdim=True)
+    # The shift cancels, so it needs no gradient; where nothing is included it must not be infinite.
+    shifted = score - top.detach().nan_to_num(neginf=0.0)
+    mass = weight * shifted.masked_fill(~included, 0.0).exp()
+    total = mass.sum(dim=dim, keepdim=True)
+    return mass / total.where(total > 0, total.new_ones(()))

@@ -1,0 +1,154 @@
+import functools
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import nn
+
+from mlcv import Classifier, DigitScenesDataModule, Optim
+from mlcv.errors import ConfigError
+from mlcv.losses import AsymmetricLoss, SPLCLoss
+from mlcv.methods.base import MultiLabelModule
+from mlcv.models import CSRAHead
+
+
+def fit(module, tmp_path, epochs=1, **options):
+    data = DigitScenesDataModule(32, 16, 16, batch_size=8, image_size=32)
+    trainer = Trainer(
+        max_epochs=epochs, default_root_dir=tmp_path, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, accelerator="cpu", **options,
+    )  # fmt: skip
+    trainer.fit(module, data)
+    return trainer, data
+
+
+def build(**options):
+    return Classifier("test_resnet", 10, **options)
+
+
+def test_a_module_built_in_python_comes_back_whole_from_weights_only(tmp_path):
+    head = functools.partial(CSRAHead, lam=0.4, num_heads=2)
+    module = build(head=head, loss=AsymmetricLoss(gamma_neg=2.0, margin=0.1), optim=Optim(lr=3e-3, schedule="cosine"))
+    trainer, _ = fit(module, tmp_path)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    again = Classifier.load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True)
+    assert isinstance(again.loss, AsymmetricLoss)
+    assert (again.loss.gamma_neg, again.loss.margin) == (2.0, 0.1)
+    assert (again.head.lam, len(again.head.temperatures)) == (0.4, 2)
+    assert again.optim == module.optim
+    image = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(again.eval()(image), module.eval()(image))
+
+
+class Forgetful(nn.Module):
+    def __init__(self, power):
+        super().__init__()
+        self.exponent = power
+
+    def forward(self, logits, targets):
+        return (logits - targets).abs().pow(self.exponent).mean()
+
+
+def test_an_object_that_no_checkpoint_could_rebuild_is_refused_at_once():
+    with pytest.raises(ConfigError, match=r"Forgetful does not keep its argument 'power'.*set self.power = power"):
+        build(loss=Forgetful(2))
+
+
+def test_every_parameter_is_in_one_group_and_norms_and_biases_do_not_decay():
+    module = build(optim=Optim(lr=1.0, weight_decay=0.5, backbone_lr_scale=0.1))
+    groups = {group["name"]: group for group in module.parameter_groups()}
+    grouped = [id(p) for group in groups.values() for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in module.parameters())
+    assert {name: (g["lr"], g["weight_decay"]) for name, g in groups.items()} == {
+        "backbone": (0.1, 0.5), "backbone_no_decay": (0.1, 0.0), "head": (1.0, 0.5), "head_no_decay": (1.0, 0.0),
+    }  # fmt: skip
+    assert all(p.ndim > 1 for name in ("backbone", "head") for p in groups[name]["params"])
+    assert all(p.ndim == 1 for name in ("backbone_no_decay", "head_no_decay") for p in groups[name]["params"])
+
+
+def test_position_embeddings_do_not_decay():
+    module = Classifier("test_vit", 3, image_size=64)
+    decaying = {id(p) for g in module.parameter_groups() if g["weight_decay"] for p in g["params"]}
+    assert id(module.backbone.net.pos_embed) not in decaying
+
+
+def test_a_scale_of_zero_freezes_the_backbone(tmp_path):
+    module = build(optim=Optim(lr=0.1, backbone_lr_scale=0))
+    before = [p.clone() for p in module.backbone.parameters()]
+    fit(module, tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(before, module.backbone.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lamb"])
+@pytest.mark.parametrize("schedule", ["onecycle", "cosine", "constant"])
+def test_every_optimizer_and_schedule_trains(tmp_path, name, schedule):
+    module = build(optim=Optim(name=name, schedule=schedule, warmup=0.0 if name == "sgd" else 0.3))
+    before = module.head.classifier.weight.clone()
+    trainer, _ = fit(module, tmp_path)
+    assert trainer.global_step == 4
+    assert not torch.equal(before, module.head.classifier.weight)
+
+
+def rates(tmp_path, **options):
+    module = build(optim=Optim(lr=1.0, **options))
+    seen = []
+    module.on_before_optimizer_step = lambda optimizer: seen.append(optimizer.param_groups[0]["lr"])
+    fit(module, tmp_path, epochs=5)
+    return seen
+
+
+def test_the_rate_rises_to_its_peak_and_falls(tmp_path):
+    for schedule in ("onecycle", "cosine"):
+        seen = rates(tmp_path, schedule=schedule, warmup=0.25)
+        peak = seen.index(max(seen))
+        assert 4 <= peak <= 5
+        assert max(seen) == pytest.approx(1.0, abs=0.05)
+        assert seen[-1] < 0.05
+    constant = rates(tmp_path, schedule="constant", warmup=0.25)
+    assert constant[6:] == pytest.approx([1.0] * 14)
+
+
+def test_a_longer_horizon_stops_on_the_way(tmp_path):
+    planned = rates(tmp_path, schedule="onecycle", horizon_epochs=10)
+    assert len(planned) == 20
+    assert planned[-1] > 0.5
+
+
+def test_a_loss_that_counts_epochs_is_told(tmp_path):
+    module = build(loss=SPLCLoss())
+    fit(module, tmp_path, epochs=3)
+    assert module.loss.epoch == 2
+
+
+def test_evaluation_does_not_depend_on_the_batch_size(tmp_path):
+    module = build()
+    results = []
+    for batch_size in (4, 16):
+        data = DigitScenesDataModule(32, 30, 16, batch_size=batch_size, image_size=32)
+        trainer = Trainer(logger=False, enable_progress_bar=False, accelerator="cpu")
+        results.append(trainer.validate(module, data, verbose=False)[0])
+    assert results[0] == pytest.approx(results[1], rel=1e-5, nan_ok=True)
+
+
+def test_a_checkpoint_of_other_classes_is_refused_with_both_counts(tmp_path):
+    trainer, _ = fit(build(class_names=[f"c{n}" for n in range(10)]), tmp_path)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    data = DigitScenesDataModule(32, 16, 16, batch_size=8, image_size=32)
+    other = Classifier("test_resnet", 3, class_names=["x", "y", "z"])
+    with pytest.raises(ConfigError, match=r"knows 10 classes \(c0, c1, c2, ...\), the data 3 \(x, y, z\)"):
+        trainer.test(other, data, ckpt_path=tmp_path / "a.ckpt", weights_only=True)
+
+
+def test_impossible_options_are_refused():
+    with pytest.raises(ConfigError, match="lr > 0"):
+        Optim(lr=0)
+    with pytest.raises(ConfigError, match="warmup"):
+        Optim(warmup=1.0)
+    with pytest.raises(ConfigError, match="2 class names were given for 3 classes"):
+        Classifier("test_resnet", 3, class_names=["a", "b"])
+
+
+def test_a_training_without_an_end_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="set trainer.max_epochs"):
+        fit(build(), tmp_path, epochs=-1)
+    assert issubclass(Classifier, MultiLabelModule)

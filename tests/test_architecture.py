@@ -1,0 +1,106 @@
+"""Who may import whom: the table of the design, as a test."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mlcv
+
+ROOT = Path(mlcv.__file__).parent
+ENTRY = {"__init__", "__main__"}
+
+MAY_IMPORT = {
+    "errors": set(),
+    "numerics": set(),
+    "labels": {"errors"},
+    "ops": {"errors", "numerics"},
+    "losses": {"labels", "ops", "numerics", "distributed", "errors"},
+    "models": {"ops", "errors"},
+    "data": {"labels", "errors"},
+    "metrics": {"labels"},
+    "methods": {"models", "losses", "metrics", "ops", "labels", "errors"},
+    "callbacks": {"metrics", "labels", "errors"},
+    "explain": {"data", "methods", "callbacks", "losses", "models"},
+    "training_cli": {"data", "methods", "callbacks", "posthoc", "errors", "explain", "losses", "models"},
+    "cli": {"training_cli", "errors"},
+}  # fmt: skip
+
+THIRD_PARTY = {
+    "lightning": ("data/base", "methods/", "callbacks/", "training_cli"),
+    "albumentations": ("data/transforms",),
+    "timm": ("models/backbones", "methods/base"),
+    "open_clip": ("models/backbones",),
+    "torchmetrics": ("metrics/",),
+    "triton": ("ops/",),
+    "jsonargparse": ("training_cli",),
+}
+
+
+def imports():
+    for path in sorted(ROOT.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in names:
+                yield path.relative_to(ROOT), node.lineno, name
+
+
+def room(path):
+    return path.parts[0].removesuffix(".py")
+
+
+def test_rooms_import_only_what_the_table_allows():
+    wrong = []
+    for path, line, name in imports():
+        parts = name.split(".")
+        if parts[0] != "mlcv" or len(parts) == 1 or room(path) in ENTRY:
+            continue
+        if parts[1] != room(path) and parts[1] not in MAY_IMPORT[room(path)]:
+            wrong.append(f"mlcv/{path}:{line}: {room(path)} may not import {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_room_is_in_the_table():
+    rooms = {room(path.relative_to(ROOT)) for path in ROOT.rglob("*.py")} - ENTRY
+    assert rooms == set(MAY_IMPORT)
+
+
+def test_nobody_imports_through_its_own_packages_facade():
+    wrong = [
+        f"mlcv/{path}:{line}: import from the defining file, not from {name}"
+        for path, line, name in imports()
+        if path.name != "__init__.py" and name == f"mlcv.{room(path)}" and (ROOT / room(path)).is_dir()
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("library", sorted(THIRD_PARTY))
+def test_libraries_stay_behind_their_gates(library):
+    wrong = [
+        f"mlcv/{path}:{line}: {name} belongs in {', '.join(THIRD_PARTY[library])}"
+        for path, line, name in imports()
+        if name.split(".")[0] == library and not path.as_posix().startswith(THIRD_PARTY[library])
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("module", ["mlcv", "mlcv.ops", "mlcv.labels", "mlcv.losses", "mlcv.errors"])
+def test_light_modules_import_nothing_heavy(module):
+    code = f"import sys, {module}; print(sorted({{'lightning', 'albumentations', 'open_clip', 'timm'}} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_public_names_exist():
+    for name in mlcv.__all__:
+        assert getattr(mlcv, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        mlcv.Nothing  # noqa: B018  # the access is the test
+
+
+def test_no_file_is_too_long_to_be_read():
+    long = {str(p.relative_to(ROOT)): len(p.read_text().splitlines()) for p in ROOT.rglob("*.py")}
+    assert {name: lines for name, lines in long.items() if lines > 400} == {}
