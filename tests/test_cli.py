@@ -211,5 +211,3 @@ def test_a_strangers_checkpoint_runs_no_code(tmp_path, monkeypatch, capsys):
         assert main(["test", "--ckpt_path", str(tmp_path / name)]) == 2
         assert "no checkpoint that can be read safely" in complaint(capsys)
     assert not target.exists()
-
-

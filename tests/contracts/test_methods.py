@@ -14,7 +14,9 @@ from mlcv.methods.base import MultiLabelModule
 METHODS = [
     name
     for name in mlcv.methods.__all__
-    if inspect.isclass(cls := getattr(mlcv.methods, name)) and issubclass(cls, MultiLabelModule) and cls is not MultiLabelModule
+    if inspect.isclass(cls := getattr(mlcv.methods, name))
+    and issubclass(cls, MultiLabelModule)
+    and cls is not MultiLabelModule
 ]
 DATA = {
     "class_path": "DigitScenesDataModule",

@@ -68,9 +68,7 @@ def test_an_unknown_class_is_named_by_line(tmp_path):
 
 def test_drawn_splits_keep_groups_together_and_cover_all(tmp_path):
     path = write_csv(tmp_path, images=40)
-    data = CSVDataModule(
-        str(path), group_column="patient", label_columns=["fish"], fractions=(0.5, 0.25, 0.25), seed=4
-    )
+    data = CSVDataModule(str(path), group_column="patient", label_columns=["fish"], fractions=(0.5, 0.25, 0.25), seed=4)
     rows = {split: {p.name for p in data.read_split(split).images} for split in ("train", "val", "test")}
     assert sum(map(len, rows.values())) == 40
     assert len(set.union(*rows.values())) == 40
@@ -88,9 +86,7 @@ def test_a_patient_in_two_splits_is_an_error(table):
 def test_splits_may_be_files(table, tmp_path):
     other = tmp_path / "other.csv"
     other.write_text("".join(table.read_text().splitlines(keepends=True)[:4]))
-    data = CSVDataModule(
-        str(table), label_columns=["dog", "fish"], val_path=str(other), codes=Codes(uncertain=("-1",))
-    )
+    data = CSVDataModule(str(table), label_columns=["dog", "fish"], val_path=str(other), codes=Codes(uncertain=("-1",)))
     assert [len(data.read_split(split)) for split in ("train", "val", "test")] == [10, 3, 3]
 
 

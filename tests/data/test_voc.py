@@ -81,7 +81,10 @@ def test_a_missing_image_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "problem"),
-    [("<annotation><object><name>unicorn</name></object></annotation>", "'unicorn'"), ("<annotation>", "not a readable XML")],
+    [
+        ("<annotation><object><name>unicorn</name></object></annotation>", "'unicorn'"),
+        ("<annotation>", "not a readable XML"),
+    ],
 )
 def test_a_bad_annotation_is_named(tmp_path, content, problem):
     write_voc(tmp_path, xml=True)

@@ -111,7 +111,9 @@ def test_eleven_point_average_precision_is_vocs(rng):
         hits += int(targets[i])
         precisions.append(hits / rank)
         recalls.append(hits / int(targets.sum()))
-    levels = [max((p for p, r in zip(precisions, recalls, strict=True) if r >= k / 10 - 1e-9), default=0) for k in range(11)]
+    levels = [
+        max((p for p, r in zip(precisions, recalls, strict=True) if r >= k / 10 - 1e-9), default=0) for k in range(11)
+    ]
     assert eleven_point_average_precision(probs, targets).item() == pytest.approx(sum(levels) / 11, abs=1e-6)
     both = multilabel_scores(probs[:, None], targets[:, None], eleven_point=True)
     assert both.summary["mAP_11point"] == pytest.approx(sum(levels) / 11, abs=1e-6)

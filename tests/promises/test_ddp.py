@@ -1,0 +1,65 @@
+"""Two processes give the numbers of one: no sample twice, none left out."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from mlcv.cli import main
+
+# 21 validation scenes do not divide by two, nor by the batch size.
+OPTIONS = [
+    "--data=DigitScenesDataModule", "--data.num_train=32", "--data.num_val=21", "--data.num_test=21",
+    "--data.batch_size=4", "--data.image_size=32", "--model=Classifier", "--model.backbone=test_resnet",
+    "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu",
+]  # fmt: skip
+
+
+def two(*arguments):
+    command = [sys.executable, "-m", "mlcv", *map(str, arguments), "--trainer.devices=2", "--trainer.strategy=ddp"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+def metrics(folder, stage="test"):
+    facts = json.loads((folder / f"{stage}.json").read_text())
+    return {name: value for name, value in facts["metrics"].items() if value is not None}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one")
+    assert main(["fit", *OPTIONS, "--trainer.max_epochs=1", "--run_dir", str(folder)]) == 0
+    return folder / "checkpoints" / "best.ckpt"
+
+
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_evaluation_on_two_processes_equals_one(checkpoint, tmp_path, stage):
+    one, both = tmp_path / "one", tmp_path / "two"
+    assert main([stage, "--ckpt_path", str(checkpoint), "--run_dir", str(one)]) == 0
+    two(stage, "--ckpt_path", checkpoint, "--run_dir", both)
+    name = {"validate": "val", "test": "test"}[stage]
+    assert metrics(both, name) == pytest.approx(metrics(one, name), abs=1e-6)
+
+
+def test_predictions_of_two_processes_are_those_of_one(checkpoint, tmp_path):
+    one, both = tmp_path / "one", tmp_path / "two"
+    assert main(["predict", "--ckpt_path", str(checkpoint), "--run_dir", str(one)]) == 0
+    two("predict", "--ckpt_path", checkpoint, "--run_dir", both)
+    rows = [list(csv.reader((folder / "predictions.csv").open())) for folder in (one, both)]
+    assert len(rows[0]) == 22
+    for ours, theirs in zip(*rows, strict=True):
+        assert ours[:2] == theirs[:2]
+    values = [[float(cell) for row in table[1:] for cell in row[2:]] for table in rows]
+    assert values[1] == pytest.approx(values[0], abs=1e-5)
+
+
+def test_training_on_two_processes_leaves_one_run(tmp_path):
+    two("fit", *OPTIONS, "--trainer.max_epochs=1", "--run_dir", tmp_path / "run", "--test_after_fit=true")
+    saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 4  # 32 images, 2 processes, batches of 4
+    assert metrics(tmp_path / "run", "val").keys() >= {"mAP", "num_evaluable_classes"}
+    assert len(list(tmp_path.iterdir())) == 1

@@ -1,0 +1,44 @@
+"""Ctrl-C and kill lose at most the current epoch, and the run goes on from there."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+OPTIONS = [
+    "--data=DigitScenesDataModule", "--data.num_train=256", "--data.num_val=16", "--data.num_test=16",
+    "--data.batch_size=16", "--data.image_size=64", "--model=Classifier", "--model.backbone=test_resnet",
+    "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu",
+    "--trainer.max_epochs=200",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_run_goes_on_where_it_was(tmp_path, how):
+    run = tmp_path / "run"
+    last = run / "checkpoints" / "last.ckpt"
+    command = [sys.executable, "-m", "mlcv", "fit", *OPTIONS, "--run_dir", str(run)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        deadline = time.monotonic() + 180
+        while not last.is_file() and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.2)
+        assert last.is_file(), process.communicate()[1][-2000:]
+        time.sleep(1)
+        os.kill(process.pid, how)
+        error = process.communicate(timeout=120)[1]
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert f"mlcv: stopped. To resume: mlcv fit --ckpt_path {last}" in error
+        assert "Traceback" not in error
+    before = torch.load(last, weights_only=True)
+    more = before["epoch"] + 2
+    again = [sys.executable, "-m", "mlcv", "fit", "--ckpt_path", str(last), f"--trainer.max_epochs={more}"]
+    result = subprocess.run(again, capture_output=True, text=True, timeout=240, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    after = torch.load(last, weights_only=True)
+    assert after["epoch"] == more - 1
+    assert after["global_step"] == before["global_step"] + 16 * (more - 1 - before["epoch"])

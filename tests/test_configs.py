@@ -1,0 +1,104 @@
+"""Every shipped config parses, says only what differs, and states no number that flows from elsewhere."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+EXPERIMENTS = sorted(p for p in CONFIGS.rglob("*.yaml") if p.parent.name not in {"data", "trainer"})
+TRAINERS = sorted((CONFIGS / "trainer").glob("*.yaml"))
+NAME = {"ids": lambda p: str(p.relative_to(CONFIGS)) if isinstance(p, Path) else None}
+
+
+def parse(monkeypatch, *arguments):
+    """The configuration that a command line gives, without building anything."""
+    from mlcv.training_cli import TrainingCLI
+
+    class Parsed(TrainingCLI):
+        def before_instantiate_classes(self):
+            raise Done(self.config)
+
+    class Done(BaseException):
+        pass
+
+    monkeypatch.setattr(sys, "argv", ["mlcv"])
+    try:
+        Parsed.run(list(map(str, arguments)))
+    except Done as done:
+        return done.args[0][arguments[0]]
+    raise AssertionError("the command line was never parsed")
+
+
+def depth(node):
+    if isinstance(node, dict):
+        return 1 + max(map(depth, node.values()), default=0)
+    return max(map(depth, node), default=0) if isinstance(node, list) else 0
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, **NAME)
+def test_the_command_at_an_experiments_head_parses(path, monkeypatch):
+    command = re.search(r"#\s+(mlcv fit .*)", path.read_text())
+    assert command, f"{path} has no command in its head"
+    arguments = shlex.split(command[1])[1:]
+    assert Path(arguments[2]) == path.relative_to(CONFIGS.parent)
+    monkeypatch.chdir(CONFIGS.parent)
+    config = parse(monkeypatch, *arguments)
+    assert config.model.class_path.startswith("mlcv.")
+    assert config.data.class_path.startswith("mlcv.")
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, **NAME)
+def test_an_experiment_is_short_and_names_one_data_set_and_one_model(path):
+    text = path.read_text()
+    content = yaml.safe_load(text)
+    assert len(text.splitlines()) <= 25
+    assert depth(content) <= 5
+    assert content["data"].startswith("../data/")
+    assert set(content) <= {"data", "model", "trainer", "test_after_fit"}
+    assert "num_classes" not in text
+    assert "class_names" not in text
+    assert "mean:" not in text
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, **NAME)
+def test_no_key_repeats_its_default(path, monkeypatch):
+    content = yaml.safe_load(path.read_text())
+    given = content["model"]["init_args"]
+    arguments = [
+        "--data=DigitScenesDataModule",
+        f"--model={content['model']['class_path']}",
+        "--model.backbone=resnet18",
+    ]
+    defaults = parse(monkeypatch, "fit", *arguments).model.init_args
+    for key, value in given.items():
+        if key != "backbone":
+            assert_differs(f"model.{key}", value, defaults[key])
+
+
+def assert_differs(name, value, default):
+    if isinstance(value, dict) and "class_path" not in value:
+        for key, inner in value.items():
+            assert_differs(f"{name}.{key}", inner, default[key])
+    else:
+        assert value != default, f"{name} repeats its default {default!r}"
+
+
+@pytest.mark.parametrize("path", TRAINERS, **NAME)
+def test_trainer_files_hold_nothing_else_and_combine_with_an_experiment(path, monkeypatch):
+    content = yaml.safe_load(path.read_text())
+    assert set(content) == {"trainer"}
+    quick = CONFIGS / "digits" / "bce.yaml"
+    config = parse(monkeypatch, "fit", "--config", quick, "--config", path)
+    assert config.trainer.max_epochs == 8
+    assert all(config.trainer[key] == value for key, value in content["trainer"].items())
+
+
+def test_options_of_the_command_line_go_before_the_file(monkeypatch):
+    quick = CONFIGS / "digits" / "bce.yaml"
+    config = parse(monkeypatch, "fit", "--config", quick, "--data.protocol.known_fraction", "0.1")
+    assert config.data.init_args.protocol.known_fraction == 0.1
+    assert config.data.init_args.batch_size == 64
