@@ -84,14 +84,13 @@ def main():
         bare_rates.append(bare(options))
         our_rates.append(ours(options))
     pairs = [b / o for b, o in zip(bare_rates, our_rates, strict=True)]
-    threads = torch.get_num_threads()
-    print(
-        f"{options.backbone}, 64 px, batch {options.batch_size}, float32, {threads} CPU threads, torch {torch.__version__}"
-    )
+    machine = f"{torch.get_num_threads()} CPU threads, torch {torch.__version__}"
+    print(f"{options.backbone}, 64 px, batch {options.batch_size}, float32, {machine}")
     print(f"bare loop  {statistics.median(bare_rates):7.2f} steps/s (median of {options.runs})")
     print(f"mlcv       {statistics.median(our_rates):7.2f} steps/s")
     print(
-        f"overhead   {100 * (statistics.median(pairs) - 1):+.1f} % (median over pairs; {min(pairs):.3f} to {max(pairs):.3f})"
+        f"overhead   {100 * (statistics.median(pairs) - 1):+.1f} % "
+        f"(median over pairs; {min(pairs):.3f} to {max(pairs):.3f})"
     )
 
 

@@ -10,7 +10,7 @@ from mlcv.errors import UserError
 class Failing(Classifier):
     def training_step(self, batch, batch_idx):
         loss = super().training_step(batch, batch_idx)
-        self.seen = getattr(self, "seen", []) + [batch["index"].tolist()]
+        self.seen = [*getattr(self, "seen", []), batch["index"].tolist()]
         return loss * (float("nan") if self.trainer.global_step == self.fail_at else 1.0)
 
 

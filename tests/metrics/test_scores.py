@@ -42,10 +42,8 @@ def test_areas_equal_scikit_learn(rng, levels, unknown):
 @pytest.mark.parametrize("top", [None, 3])
 def test_precision_recall_and_f1_equal_scikit_learn(rng, top):
     probs, targets = case(rng)
-    if top:
-        chosen = torch.zeros_like(targets).scatter_(1, probs.topk(top, dim=1).indices, 1)
-    else:
-        chosen = (probs > 0.5).long()
+    highest = torch.zeros_like(targets).scatter_(1, probs.topk(top or 1, dim=1).indices, 1)
+    chosen = highest if top else (probs > 0.5).long()
     suffix = f"_top{top}" if top else ""
     summary = multilabel_scores(probs, targets).summary
     cp = np.mean(per_class(lambda t, p: sk.precision_score(t, p, zero_division=0), chosen, targets))

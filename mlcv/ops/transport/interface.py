@@ -71,7 +71,8 @@ def _check(
 ) -> None:
     if patches.ndim != 3 or labels.ndim not in (2, 3) or labels.shape[-1] != patches.shape[-1]:
         raise ConfigError(
-            f"patches are (B, N, D) and labels (C, D) or (B, C, D), got {tuple(patches.shape)} and {tuple(labels.shape)}"
+            f"patches are (B, N, D) and labels (C, D) or (B, C, D), got {tuple(patches.shape)} and "
+            f"{tuple(labels.shape)}"
         )
     if labels.ndim == 3 and len(labels) != len(patches):
         raise ConfigError(f"{len(labels)} sets of labels were given for {len(patches)} images")
