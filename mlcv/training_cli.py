@@ -67,7 +67,7 @@ class TrainingCLI(LightningCLI):
         Args:
             arguments: what stands behind `mlcv` on the command line.
         """
-        logging.getLogger("mlcv").setLevel(logging.INFO)
+        _set_up_logging()
         with tempfile.TemporaryDirectory() as folder:
             sys.argv[1:] = with_checkpoint_config(arguments, Path(folder))
             cls(
@@ -229,6 +229,16 @@ def run_dir_of(checkpoint: Path) -> Path:
     """The run's folder that a checkpoint lies in."""
     folder = checkpoint.parent
     return folder.parent if folder.name == "checkpoints" else folder
+
+
+def _set_up_logging() -> None:
+    ours = logging.getLogger("mlcv")
+    ours.setLevel(logging.INFO)
+    if not ours.handlers:
+        ours.addHandler(logging.StreamHandler())
+    # Lightning advertises its other products at each start.
+    theirs = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    theirs.addFilter(lambda record: "Tip: For seamless" not in record.getMessage())
 
 
 def _experiment(config: Namespace) -> str:

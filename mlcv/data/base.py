@@ -245,8 +245,12 @@ class MultiLabelDataModule(LightningDataModule):
             states = labeled.states
         if split == "train":
             states = self.protocol.apply(states)
-        self.label_summary[split] = {"images": len(labeled), **count_states(states), "fingerprint": fingerprint(states)}
-        logger.info("%s: %s", source, self.label_summary[split])
+        counts = count_states(states)
+        self.label_summary[split] = {"images": len(labeled), **counts, "fingerprint": fingerprint(states)}
+        shares = ", ".join(
+            f"{100 * count / max(states.size, 1):.1f} % {name}" for name, count in counts.items() if count
+        )
+        logger.info("%s: %d images, %d classes; %s", source, len(labeled), self.num_classes, shares)
         make = training_transform if split == "train" else evaluation_transform
         transform = make(self.image_size, self.augment, self.statistics)
         targets = self.policy.resolve(states, self.class_names)

@@ -31,7 +31,7 @@ class Optim:
         name: any of timm's optimizers (adamw, adam, sgd, lamb, ...).
         lr: peak learning rate, > 0.
         weight_decay: decoupled or L2, as the optimizer has it, >= 0.
-        backbone_lr_scale: factor on the backbone's learning rate, >= 0; 0 freezes it.
+        backbone_lr_scale: factor on the backbone's learning rate, > 0; to freeze it, see `mlcv.models.Backbone`.
         schedule: `onecycle` (rise and fall, both cosine), `cosine` (linear rise, cosine fall) or `constant` (linear
             rise), stepped after every batch.
         warmup: part of the training in which the rate rises, in [0, 1).
@@ -48,8 +48,8 @@ class Optim:
     horizon_epochs: int | None = None
 
     def __post_init__(self) -> None:
-        if self.lr <= 0 or self.weight_decay < 0 or self.backbone_lr_scale < 0:
-            raise ConfigError("optim: lr > 0, weight_decay >= 0 and backbone_lr_scale >= 0 are needed")
+        if self.lr <= 0 or self.weight_decay < 0 or self.backbone_lr_scale <= 0:
+            raise ConfigError("optim: lr > 0, weight_decay >= 0 and backbone_lr_scale > 0 are needed")
         if not 0 <= self.warmup < 1:
             raise ConfigError(f"optim.warmup is a part of the training, in [0, 1); got {self.warmup}")
 
@@ -153,8 +153,6 @@ class MultiLabelModule(LightningModule):
         return [group for group in backbone + rest if group["params"]]
 
     def configure_optimizers(self) -> Any:
-        if self.optim.backbone_lr_scale == 0:
-            self.backbone.requires_grad_(False)
         groups = self.parameter_groups()
         decay = self.optim.weight_decay
         optimizer = create_optimizer_v2(groups, opt=self.optim.name, lr=self.optim.lr, weight_decay=decay)

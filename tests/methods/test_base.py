@@ -72,11 +72,20 @@ def test_position_embeddings_do_not_decay():
     assert id(module.backbone.net.pos_embed) not in decaying
 
 
-def test_a_scale_of_zero_freezes_the_backbone(tmp_path):
-    module = build(optim=Optim(lr=0.1, backbone_lr_scale=0))
-    before = [p.clone() for p in module.backbone.parameters()]
+@pytest.mark.parametrize("freeze", [[""], ["conv1", "bn1", "layer1"]])
+def test_frozen_parts_keep_their_weights_and_statistics_and_the_rest_learns(tmp_path, freeze):
+    module = build(optim=Optim(lr=0.1), freeze=freeze)
+    net = module.backbone.net
+    frozen = {f"{part}.{name}" for part in freeze for name in net.get_submodule(part).state_dict()}
+    before = {name: value.clone() for name, value in net.state_dict().items()}
     fit(module, tmp_path)
-    assert all(torch.equal(a, b) for a, b in zip(before, module.backbone.parameters(), strict=True))
+    same = {name for name, value in net.state_dict().items() if torch.equal(value, before[name])}
+    assert {name.removeprefix(".") for name in frozen} == same
+
+
+def test_a_part_that_does_not_exist_is_named_with_near_ones():
+    with pytest.raises(ConfigError, match=r"model.freeze: no part 'layer9'; near: layer"):
+        build(freeze=["layer9"])
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "lamb"])

@@ -1,0 +1,43 @@
+"""The README's first command does what it says; the others parse."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from mlcv.cli import main
+from tests.test_configs import parse
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text() + (ROOT / "docs" / "quickstart.md").read_text()
+COMMANDS = sorted(
+    set(re.findall(r"^(?:`)?(mlcv fit --config .*?)(?:\s+#.*|`.*)?$", TEXT.replace("\\\n", " "), re.MULTILINE))
+)
+
+
+def test_the_quick_start_reaches_what_the_readme_promises(monkeypatch, tmp_path, capsys):
+    command = re.search(r"\.venv/bin/mlcv (fit .*)", TEXT)[1]
+    arguments = shlex.split(command)
+    arguments[2] = str(ROOT / arguments[2])
+    monkeypatch.chdir(tmp_path)
+    assert main([*arguments, "--trainer.enable_progress_bar=false"]) == 0
+    facts = json.loads((tmp_path / "runs" / "digits-bce" / "0" / "test.json").read_text())
+    assert facts["metrics"]["mAP"] >= 0.98
+    assert "mAP" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_pages_parses(command, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    arguments = shlex.split(command)[1:]
+    if "my.csv" in arguments:
+        table = tmp_path / "my.csv"
+        table.write_text("image,patient,split,cat\na.jpg,p1,train,1\n")
+        arguments[arguments.index("my.csv")] = str(table)
+    parse(monkeypatch, *arguments)
+
+
+def test_the_pages_have_commands():
+    assert len(COMMANDS) >= 5
