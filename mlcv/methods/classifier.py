@@ -32,7 +32,7 @@ class Classifier(MultiLabelModule):
         image (B, 3, H, W) to logits (B, C).
     """
 
-    def __init__(  # the generic method has the whole field's options
+    def __init__(  # noqa: PLR0913  # the generic method has the options of the whole field
         self,
         backbone: str,
         num_classes: int,
