@@ -43,9 +43,9 @@ def option_names(parser: Any) -> list[str]:
     inner = getattr(parser._subcommands_action, "_name_parser_map", None) or {}
     parsers = [parser, *inner.values()]
     names = [action.dest for p in parsers for action in p._actions if isinstance(action.dest, str)]
-    for part in ("model", "data"):
+    for part, room in (("model", "mlcv.methods"), ("data", "mlcv.data")):
         for cls in public_classes().values():
-            if cls.__module__.startswith(("mlcv.methods", "mlcv.data")):
+            if cls.__module__.startswith(room):
                 names += [f"{part}.{name}" for name in _arguments(cls)]
     return sorted(set(names))
 

@@ -231,11 +231,19 @@ def run_dir_of(checkpoint: Path) -> Path:
     return folder.parent if folder.name == "checkpoints" else folder
 
 
+class _Terminal(logging.Handler):
+    """Writes to whatever standard error is at the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(self.format(record) + "\n")
+
+
 def _set_up_logging() -> None:
     ours = logging.getLogger("mlcv")
-    ours.setLevel(logging.INFO)
+    # What every process would say alike, the first says.
+    ours.setLevel(logging.INFO if os.environ.get("LOCAL_RANK", "0") == "0" else logging.WARNING)
     if not ours.handlers:
-        ours.addHandler(logging.StreamHandler())
+        ours.addHandler(_Terminal())
     # Lightning advertises its other products at each start.
     theirs = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     theirs.addFilter(lambda record: "Tip: For seamless" not in record.getMessage())

@@ -17,7 +17,7 @@ OPTIONS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_a_stopped_run_goes_on_where_it_was(tmp_path, how):
     run = tmp_path / "run"
     last = run / "checkpoints" / "last.ckpt"
