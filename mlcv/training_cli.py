@@ -114,7 +114,7 @@ class TrainingCLI(LightningCLI):
         if fitting:
             callbacks += [StopOnNonFiniteLoss(), KeepRandomState()]
             if given.get("enable_checkpointing") is not False:
-                callbacks.append(_checkpoints(self.run_dir))
+                callbacks += _checkpoints(self.run_dir)
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
 
     def fit(self, **kwargs: Any) -> None:
@@ -273,13 +273,9 @@ def _make_writable(path: Path) -> None:
         ) from error
 
 
-def _checkpoints(run_dir: Path) -> ModelCheckpoint:
-    return ModelCheckpoint(
-        dirpath=run_dir / "checkpoints",
-        filename="best",
-        monitor="val/mAP",
-        mode="max",
-        save_last=True,
-        auto_insert_metric_name=False,
-        enable_version_counter=False,
-    )
+def _checkpoints(run_dir: Path) -> list[ModelCheckpoint]:
+    """The best by validation, which `test` takes, and the last epoch's: `save_last` follows new bests only."""
+    folder: dict[str, Any] = {"dirpath": run_dir / "checkpoints", "enable_version_counter": False}
+    best = ModelCheckpoint(**folder, filename="best", monitor="val/mAP", mode="max")
+    last = ModelCheckpoint(**folder, filename="last", save_on_train_epoch_end=True)
+    return [best, last]

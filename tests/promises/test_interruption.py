@@ -9,6 +9,8 @@ import time
 import pytest
 import torch
 
+from mlcv.cli import main
+
 OPTIONS = [
     "--data=DigitScenesDataModule", "--data.num_train=256", "--data.num_val=16", "--data.num_test=16",
     "--data.batch_size=16", "--data.image_size=64", "--model=Classifier", "--model.backbone=test_resnet",
@@ -42,3 +44,12 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path, how):
     after = torch.load(last, weights_only=True)
     assert after["epoch"] == more - 1
     assert after["global_step"] == before["global_step"] + 16 * (more - 1 - before["epoch"])
+
+
+def test_the_last_checkpoint_is_the_last_epochs_even_when_the_best_is_an_earlier_one(tmp_path):
+    nothing_learns = [
+        "--model.optim.lr=1e-12", "--model.freeze=[conv1,bn1,layer1,layer2,layer3,layer4]", "--trainer.max_epochs=3",
+    ]  # fmt: skip
+    assert main(["fit", *OPTIONS, *nothing_learns, "--run_dir", str(tmp_path)]) == 0
+    epochs = [torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)["epoch"] for name in ("best", "last")]
+    assert epochs == [0, 2]
