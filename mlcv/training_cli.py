@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from mlcv.allocator import keep_freed_memory
 from mlcv.callbacks.non_finite import StopOnNonFiniteLoss
 from mlcv.callbacks.random_state import KeepRandomState
 from mlcv.callbacks.results import PredictionWriter, ResultsWriter, keep_earlier
@@ -68,6 +69,7 @@ class TrainingCLI(LightningCLI):
             arguments: what stands behind `mlcv` on the command line.
         """
         _set_up_logging()
+        keep_freed_memory()
         with tempfile.TemporaryDirectory() as folder:
             sys.argv[1:] = with_checkpoint_config(arguments, Path(folder))
             cls(

@@ -15,6 +15,7 @@ ENTRY = {"__init__", "__main__"}
 MAY_IMPORT = {
     "errors": set(),
     "numerics": set(),
+    "allocator": set(),
     "labels": {"errors"},
     "ops": {"errors", "numerics"},
     "losses": {"labels", "ops", "numerics", "distributed", "errors"},
@@ -24,7 +25,7 @@ MAY_IMPORT = {
     "methods": {"models", "losses", "metrics", "ops", "labels", "errors"},
     "callbacks": {"metrics", "labels", "errors"},
     "explain": {"data", "methods", "callbacks", "losses", "models"},
-    "training_cli": {"data", "methods", "callbacks", "posthoc", "errors", "explain", "losses", "models"},
+    "training_cli": {"data", "methods", "callbacks", "posthoc", "errors", "explain", "losses", "models", "allocator"},
     "cli": {"training_cli", "errors"},
 }  # fmt: skip
 

@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from mlcv import Classifier, DigitScenesDataModule, Optim
+from mlcv.allocator import keep_freed_memory
 from mlcv.callbacks import KeepRandomState, StopOnNonFiniteLoss
 
 
@@ -32,7 +33,9 @@ class Clock(Callback):
 
 def data(options):
     torch.manual_seed(0)
-    return DigitScenesDataModule(options.steps * options.batch_size, 64, 64, batch_size=options.batch_size)
+    return DigitScenesDataModule(
+        options.steps * options.batch_size, 64, 64, image_size=options.image_size, batch_size=options.batch_size
+    )
 
 
 def model(options):
@@ -76,7 +79,10 @@ def main():
     parser.add_argument("--steps", type=int, default=62, help="a run (default: one epoch of the quick start)")
     parser.add_argument("--skip", type=int, default=5, help="first steps that do not count")
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--image_size", type=int, default=64, help="side of the scenes (default: the quick start's)")
+    parser.add_argument("--default_allocator", action="store_true", help="do not keep freed memory, in either loop")
     options = parser.parse_args()
+    kept = not options.default_allocator and keep_freed_memory()
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     bare_rates, our_rates = [], []
@@ -84,8 +90,9 @@ def main():
         bare_rates.append(bare(options))
         our_rates.append(ours(options))
     pairs = [b / o for b, o in zip(bare_rates, our_rates, strict=True)]
-    machine = f"{torch.get_num_threads()} CPU threads, torch {torch.__version__}"
-    print(f"{options.backbone}, 64 px, batch {options.batch_size}, float32, {machine}")
+    memory = "freed memory kept" if kept else "the C library's default allocator"
+    machine = f"{torch.get_num_threads()} CPU threads, torch {torch.__version__}, {memory}"
+    print(f"{options.backbone}, {options.image_size} px, batch {options.batch_size}, float32, {machine}")
     print(f"bare loop  {statistics.median(bare_rates):7.2f} steps/s (median of {options.runs})")
     print(f"mlcv       {statistics.median(our_rates):7.2f} steps/s")
     print(
