@@ -5,6 +5,7 @@ import os
 import pickle
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -130,10 +131,12 @@ class TrainingCLI(LightningCLI):
             raise KeyboardInterrupt from None
 
     def after_fit(self) -> None:
-        """Tests the best checkpoint, if asked to."""
+        """Tests the best checkpoint, or the last weights where no validation chose one, if asked to."""
         config = self.config[self.subcommand]
         if config.test_after_fit and not config.trainer.fast_dev_run:
-            self.trainer.test(self.model, self.datamodule, ckpt_path="best", verbose=False, weights_only=True)
+            best = self.run_dir / "checkpoints" / "best.ckpt"
+            path = str(best) if best.is_file() else None  # without validation there is no best
+            self.trainer.test(self.model, self.datamodule, ckpt_path=path, verbose=False, weights_only=True)
 
     def validate(self, **kwargs: Any) -> None:
         """Evaluates on the validation split."""
@@ -246,6 +249,8 @@ def _set_up_logging() -> None:
     ours.setLevel(logging.INFO if os.environ.get("LOCAL_RANK", "0") == "0" else logging.WARNING)
     if not ours.handlers:
         ours.addHandler(_Terminal())
+    # Frozen parts stay in evaluation mode by our own choice.
+    warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")
     # Lightning advertises its other products at each start.
     theirs = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     theirs.addFilter(lambda record: "Tip: For seamless" not in record.getMessage())

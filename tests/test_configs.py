@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mlcv.cli import main
+from tests.tiny_sets import write_coco, write_csv, write_voc
+
 CONFIGS = Path(__file__).parents[1] / "configs"
 EXPERIMENTS = sorted(p for p in CONFIGS.rglob("*.yaml") if p.parent.name not in {"data", "trainer"})
 TRAINERS = sorted((CONFIGS / "trainer").glob("*.yaml"))
@@ -85,6 +88,35 @@ def assert_differs(name, value, default):
             assert_differs(f"{name}.{key}", inner, default[key])
     else:
         assert value != default, f"{name} repeats its default {default!r}"
+
+
+def tiny(name, folder):
+    """Options that point an experiment at six images written for it."""
+    few = ["--data.num_workers=0", "--data.batch_size=2", "--data.image_size=64"]
+    match name:
+        case "digits":
+            return ["--data.num_train=8", "--data.num_val=8", "--data.num_test=8", "--data.batch_size=4"]
+        case "csv":
+            table = f"--data.path={write_csv(folder)}"
+            return [table, "--data.split_column=split", "--data.label_columns=[fish]", *few]
+        case "voc":
+            write_voc(folder, 2007)
+            return [f"--data.root={write_voc(folder, 2012)}", *few]
+    for year in (2014, 2017):
+        root = write_coco(folder, year)
+    return [f"--data.root={root}", *few]
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, **NAME)
+def test_every_experiment_trains_validates_and_tests(path, tmp_path):
+    options = [
+        "--model.backbone=test_resnet", "--model.weights=null", "--model.freeze=[]", "--trainer.max_epochs=1",
+        "--trainer.limit_train_batches=2", "--trainer.check_val_every_n_epoch=1", "--test_after_fit=true",
+        "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false",
+    ]  # fmt: skip
+    data = tiny(path.parent.name, tmp_path / "set")
+    assert main(["fit", "--config", str(path), *data, *options, "--run_dir", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run" / "test_per_class.csv").is_file()
 
 
 @pytest.mark.parametrize("path", TRAINERS, **NAME)

@@ -18,6 +18,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from mlcv.allocator import keep_freed_memory
 from mlcv.data.base import Collate, LabeledImages, MultiLabelDataset
 from mlcv.data.transforms import Augment, ImageStatistics, training_transform
 
@@ -64,6 +65,7 @@ def main():
     if not found:
         raise SystemExit(f"no .jpg file under {options.folder}")
     paths = list(itertools.islice(itertools.cycle(found), options.images))
+    keep_freed_memory()  # as `mlcv fit` does; it helps both
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     normal = ImageStatistics()

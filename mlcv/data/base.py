@@ -153,11 +153,15 @@ class Collate:
         errors = [sample["error"] for sample in samples if "error" in sample]
         if not good:
             raise DataError(f"a whole batch of {len(samples)} images cannot be read; the first: {errors[0]}")
-        pixels = torch.from_numpy(np.stack([sample["image"] for sample in good]))
+        height, width, channels = good[0]["image"].shape
+        rows = torch.empty(len(good), height, width * channels)
+        # Mean and deviation of a whole row of pixels: three numbers at a time would leave vector units idle.
+        mean, std = (255 * torch.tensor(values).repeat(width) for values in (self.mean, self.std))
+        for row, sample in zip(rows, good, strict=True):
+            pixels = np.ascontiguousarray(sample["image"])  # a crop is a window on its image
+            row.copy_(torch.from_numpy(pixels).view(height, -1)).sub_(mean).div_(std)
         # Channels stay last in memory, as decoded: no copy here, and the layout in which convolutions are fastest.
-        image = pixels.permute(0, 3, 1, 2).to(torch.float32)
-        mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (self.mean, self.std))
-        image.sub_(mean * 255).div_(std * 255)
+        image = rows.view(len(good), height, width, channels).permute(0, 3, 1, 2)
         return {
             "image": image,
             "target": torch.stack([sample["target"] for sample in good]),

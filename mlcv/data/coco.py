@@ -7,8 +7,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
-import orjson
 
 from mlcv.data.base import LabeledImages, MultiLabelDataModule, Split
 from mlcv.errors import ConfigError, DataError
@@ -29,6 +29,30 @@ COCO_CLASSES = (
 )  # fmt: skip
 
 _SOURCE = "https://cocodataset.org/#download"
+
+
+class _Image(msgspec.Struct, gc=False):
+    id: int
+    file_name: str
+
+
+class _Category(msgspec.Struct, gc=False):
+    id: int
+    name: str
+
+
+class _Annotation(msgspec.Struct, gc=False):
+    image_id: int
+    category_id: int
+    id: int | None = None
+
+
+class _Instances(msgspec.Struct):
+    """What the label matrix needs; the decoder passes over the rest (polygons, licences) without building it."""
+
+    images: list[_Image]
+    annotations: list[_Annotation]
+    categories: list[_Category]
 
 
 class COCODataModule(MultiLabelDataModule):
@@ -105,17 +129,17 @@ def read_instances(path: Path) -> tuple[list[str], States]:
 def parse_instances(path: Path) -> tuple[list[str], States]:
     """As `read_instances`, always from the JSON."""
     try:
-        content = orjson.loads(path.read_bytes())
-        names = [image["file_name"] for image in content["images"]]
-        image_ids = np.array([image["id"] for image in content["images"]], np.int64)
-        category_of = {category["name"]: category["id"] for category in content["categories"]}
-        annotations = content["annotations"]
-        owners = np.array([annotation["image_id"] for annotation in annotations], np.int64)
-        categories = np.array([annotation["category_id"] for annotation in annotations], np.int64)
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        content = msgspec.json.decode(path.read_bytes(), type=_Instances)
+        annotations = content.annotations
+        image_ids = np.array([image.id for image in content.images], np.int64)
+        owners = np.array([annotation.image_id for annotation in annotations], np.int64)
+        categories = np.array([annotation.category_id for annotation in annotations], np.int64)
+    except (msgspec.DecodeError, UnicodeDecodeError, OverflowError) as error:
         raise DataError(
             f"{path}: not a COCO instances file ({type(error).__name__}: {error}); download it again from {_SOURCE}"
         ) from error
+    names = [image.file_name for image in content.images]
+    category_of = {category.name: category.id for category in content.categories}
     if set(category_of) != set(COCO_CLASSES):
         strange = sorted(set(category_of) - set(COCO_CLASSES)) or sorted(set(COCO_CLASSES) - set(category_of))
         raise DataError(
@@ -130,7 +154,7 @@ def parse_instances(path: Path) -> tuple[list[str], States]:
     return names, states
 
 
-def _positions(wanted: Any, ids: Any, annotations: list[dict[str, Any]], key: str, path: Path) -> Any:
+def _positions(wanted: Any, ids: Any, annotations: list[_Annotation], key: str, path: Path) -> Any:
     """Position in `ids` of each wanted id."""
     order = np.argsort(ids, kind="stable")
     place = np.searchsorted(ids, wanted, sorter=order)
@@ -139,7 +163,7 @@ def _positions(wanted: Any, ids: Any, annotations: list[dict[str, Any]], key: st
     if len(wrong):
         annotation = annotations[wrong[0]]
         raise DataError(
-            f"{path}: annotation {annotation.get('id')} has {key} {annotation[key]}, which the file does not define "
+            f"{path}: annotation {annotation.id} has {key} {getattr(annotation, key)}, which the file does not define "
             f"({len(wrong)} such annotations); download it again from {_SOURCE}"
         )
     return found

@@ -150,3 +150,14 @@ def test_the_loader_works_under_a_trainer():
     data.trainer = trainer
     data.setup("fit")
     assert len(data.train_dataloader()) == 7
+
+
+def test_a_batch_is_normalised_also_from_windows_on_larger_images():
+    image = np.random.default_rng().integers(0, 256, (9, 8, 3), dtype=np.uint8)
+    windows = [image[1:6, 2:7], image[::-1][:5, :5]]
+    samples = [{"image": window, "target": torch.zeros(1), "index": n} for n, window in enumerate(windows)]
+    mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    batch = Collate(mean, std)(samples)["image"]
+    expected = (np.stack(windows) / 255 - np.array(mean)) / np.array(std)
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    np.testing.assert_allclose(batch.permute(0, 2, 3, 1).numpy(), expected, atol=1e-6)

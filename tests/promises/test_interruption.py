@@ -51,5 +51,5 @@ def test_the_last_checkpoint_is_the_last_epochs_even_when_the_best_is_an_earlier
         "--model.optim.lr=1e-12", "--model.freeze=[conv1,bn1,layer1,layer2,layer3,layer4]", "--trainer.max_epochs=3",
     ]  # fmt: skip
     assert main(["fit", *OPTIONS, *nothing_learns, "--run_dir", str(tmp_path)]) == 0
-    epochs = [torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)["epoch"] for name in ("best", "last")]
-    assert epochs == [0, 2]
+    best, last = (torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True) for name in ("best", "last"))
+    assert (best["epoch"], last["epoch"]) == (0, 2)
