@@ -4,5 +4,15 @@ from mlcv.losses.asymmetric import AsymmetricLoss
 from mlcv.losses.bce import BCELoss, PartialBCELoss
 from mlcv.losses.focal import FocalLoss
 from mlcv.losses.hill import HillLoss, SPLCLoss
+from mlcv.losses.pu import PUMixup, PUMLCLoss
 
-__all__ = ["AsymmetricLoss", "BCELoss", "FocalLoss", "HillLoss", "PartialBCELoss", "SPLCLoss"]
+__all__ = [
+    "AsymmetricLoss",
+    "BCELoss",
+    "FocalLoss",
+    "HillLoss",
+    "PUMLCLoss",
+    "PUMixup",
+    "PartialBCELoss",
+    "SPLCLoss",
+]

@@ -1,0 +1,81 @@
+"""Two processes with a part of the batch each, against one with the whole; gloo, on this machine."""
+
+import pytest
+import torch
+import torch.distributed
+import torch.multiprocessing
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mlcv.distributed import global_sum
+from mlcv.losses import PUMLCLoss
+
+
+def batch(seed, images):
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randn(images, 6, generator=rng), torch.randint(-1, 2, (images, 4), generator=rng).float()
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Linear(6, 4)
+
+
+def join(rank, file):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+
+
+def step(rank, file, seed, parts, sync, results):
+    join(rank, file)
+    image, targets = (x.split(parts)[rank] for x in batch(seed, sum(parts)))
+    model = DistributedDataParallel(network())
+    loss = PUMLCLoss(0.55, 0.8, sync=sync)(model(image), targets)
+    loss.backward()
+    results[rank] = (loss.detach(), model.module.weight.grad)
+    torch.distributed.destroy_process_group()
+
+
+def on_two(function, *arguments):
+    with torch.multiprocessing.Manager() as manager:
+        results = manager.dict()
+        torch.multiprocessing.spawn(function, (*arguments, results), nprocs=2)
+        return results[0], results[1]
+
+
+@pytest.mark.parametrize("parts", [(8, 8), (5, 11)])
+def test_pu_loss_on_two_processes_has_the_gradients_of_one(parts, tmp_path, seed):
+    both = on_two(step, tmp_path / "rendezvous", seed, parts, True)
+    image, targets = batch(seed, 16)
+    model = network()
+    loss = PUMLCLoss(0.55, 0.8)(model(image), targets)
+    loss.backward()
+    for value, gradient in both:
+        torch.testing.assert_close(value, loss.detach(), atol=1e-5, rtol=0)
+        torch.testing.assert_close(gradient, model.weight.grad, atol=1e-5, rtol=0)
+
+
+def test_without_sync_each_process_has_its_own_statistics(tmp_path, seed):
+    both = on_two(step, tmp_path / "rendezvous", seed, (8, 8), False)
+    parts = zip(*(x.split(8) for x in batch(seed, 16)), strict=True)
+    for (value, _), (image, targets) in zip(both, parts, strict=True):
+        alone = PUMLCLoss(0.55, 0.8)(network()(image), targets)
+        torch.testing.assert_close(value, alone.detach())
+
+
+def product(rank, file, results):
+    join(rank, file)
+    mine = torch.tensor([1.0 + rank, 3.0], requires_grad=True)
+    (global_sum(mine) ** 2).sum().backward()
+    results[rank] = mine.grad
+    torch.distributed.destroy_process_group()
+
+
+def test_a_global_sums_gradient_is_summed_over_processes(tmp_path):
+    # Each of two losses is (1 + 2)^2 + (3 + 3)^2.
+    for gradient in on_two(product, tmp_path / "rendezvous"):
+        assert gradient.tolist() == [2 * 2 * 3, 2 * 2 * 6]
+
+
+def test_alone_a_tensor_is_its_own_sum():
+    tensor = torch.randn(3)
+    assert global_sum(tensor) is tensor
