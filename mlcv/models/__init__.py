@@ -4,7 +4,17 @@ from mlcv.models.backbones import Backbone
 from mlcv.models.csra import CSRAHead
 from mlcv.models.head import Head
 from mlcv.models.linear import LinearHead
+from mlcv.models.local_global_conv import LocalGlobalConv, add_global_branches
 from mlcv.models.ml_decoder import MLDecoderHead
 from mlcv.models.query2label import Query2LabelHead
 
-__all__ = ["Backbone", "CSRAHead", "Head", "LinearHead", "MLDecoderHead", "Query2LabelHead"]
+__all__ = [
+    "Backbone",
+    "CSRAHead",
+    "Head",
+    "LinearHead",
+    "LocalGlobalConv",
+    "MLDecoderHead",
+    "Query2LabelHead",
+    "add_global_branches",
+]
