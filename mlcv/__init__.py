@@ -14,6 +14,7 @@ _HOMES = {
     "MultiLabelDataModule": "mlcv.data",
     "MultiLabelModule": "mlcv.methods",
     "Optim": "mlcv.methods",
+    "PUMLC": "mlcv.methods",
     "Policy": "mlcv.labels",
     "Protocol": "mlcv.labels",
     "UserError": "mlcv.errors",

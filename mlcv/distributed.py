@@ -21,12 +21,12 @@ def global_sum(tensor: Tensor) -> Tensor:
 
 class _Sum(Function):
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+    def forward(_ctx: Any, tensor: Tensor) -> Tensor:
         summed = tensor.clone(memory_format=torch.contiguous_format)
         torch.distributed.all_reduce(summed)
         return summed
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def backward(_ctx: Any, gradient: Tensor) -> Tensor:
         summed: Tensor = _Sum.apply(gradient)
         return summed

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from mlcv.data.images import Pixels, find_unreadable, read_image
 from mlcv.data.transforms import Augment, ImageStatistics, Transform, evaluation_transform, training_transform
 from mlcv.errors import ConfigError, DataError
+from mlcv.labels.cooccurrence import cooccurrence
 from mlcv.labels.policies import Policy
 from mlcv.labels.protocols import Protocol, fingerprint
 from mlcv.labels.states import States, check_states, count_states
@@ -223,6 +224,11 @@ class MultiLabelDataModule(LightningDataModule):
     def num_classes(self) -> int:
         """Label columns."""
         return len(self.class_names)
+
+    @property
+    def cooccurrence(self) -> Tensor:
+        """How often training labels occur together (C, C), see `mlcv.labels.cooccurrence`; after `setup("fit")`."""
+        return cooccurrence(self.datasets["train"].targets)
 
     def read_split(self, split: Split) -> LabeledImages:
         """Reads a split's images and label states, without protocol or policy.

@@ -1,5 +1,6 @@
 """What a label means: states, the protocols that worsen them, the policies that turn them into targets."""
 
+from mlcv.labels.cooccurrence import cooccurrence
 from mlcv.labels.policies import Policy
 from mlcv.labels.protocols import Protocol, fingerprint
 from mlcv.labels.states import (
@@ -23,6 +24,7 @@ __all__ = [
     "Policy",
     "Protocol",
     "check_states",
+    "cooccurrence",
     "count_states",
     "evaluable",
     "fingerprint",

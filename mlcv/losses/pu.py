@@ -1,6 +1,7 @@
 """PU-MLC's loss and its mixup regulariser (Yuan, Zhang, Huang, ICME 2024, arXiv 2306.16016)."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,14 @@ from mlcv.distributed import global_sum
 from mlcv.errors import ConfigError
 from mlcv.labels.states import POSITIVE
 from mlcv.numerics import at_least_float32, full_precision
+
+
+class PUTerms(NamedTuple):
+    """Of each class, (C,): `loss`, and without gradient `temperature` in (0, 1] and `rebalance` factor in [0, 1]."""
+
+    loss: Tensor
+    temperature: Tensor
+    rebalance: Tensor
 
 
 class PUMLCLoss(nn.Module):
@@ -49,19 +58,24 @@ class PUMLCLoss(nn.Module):
         self.gamma, self.alpha, self.eps, self.sync = gamma, alpha, eps, sync
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return self.terms(logits, targets).loss.sum()
+
+    def terms(self, logits: Tensor, targets: Tensor) -> PUTerms:
+        """The loss of each class, with what it was computed from; arguments as for the call."""
         with full_precision(logits):
             logits = at_least_float32(logits)
-            s = (logits / self.temperature(logits)).sigmoid()
+            t = self._temperature(logits)
+            s = (logits / t).sigmoid()
             positive = is_positive(targets).to(s.dtype)
             log_s = (s + self.eps).log()
             images, positives, sum_s, sum_log_s = self._sum(torch.ones_like(s), positive, s, positive * log_s)
             u = sum_s / images.clamp(min=1)
-            loss = self.rebalance(u) * (u + self.eps).log() - sum_log_s / positives.clamp(min=1)
-            return torch.where(images > 0, loss, 0).sum()
+            w = u.detach() ** self.gamma
+            loss = w * (u + self.eps).log() - sum_log_s / positives.clamp(min=1)
+            return PUTerms(torch.where(images > 0, loss, 0), t, w)
 
     @torch.no_grad()
-    def temperature(self, logits: Tensor) -> Tensor:
-        """t of each class, in (0, 1]: (C,), from logits (B, C) of at least float32."""
+    def _temperature(self, logits: Tensor) -> Tensor:
         images, sums = self._sum(torch.ones_like(logits), logits)
         mean = sums / images
         (squares,) = self._sum((logits - mean) ** 2)
@@ -69,11 +83,6 @@ class PUMLCLoss(nn.Module):
         # Equal logits differ from their mean by rounding.
         constant = std <= 1e-6 * mean.abs()
         return (self.alpha * std).clamp(max=1).masked_fill(constant, 1.0)
-
-    @torch.no_grad()
-    def rebalance(self, u: Tensor) -> Tensor:
-        """w of each class, in [0, 1], from its mean probability u: (C,)."""
-        return u**self.gamma
 
     def _sum(self, *entries: Tensor) -> tuple[Tensor, ...]:
         """Each class's sum over the batch, (C,) for each (B, C)."""

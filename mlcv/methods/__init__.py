@@ -2,5 +2,6 @@
 
 from mlcv.methods.base import MultiLabelModule, Optim
 from mlcv.methods.classifier import Classifier
+from mlcv.methods.pu_mlc import PUMLC, GlobalBranches
 
-__all__ = ["Classifier", "MultiLabelModule", "Optim"]
+__all__ = ["PUMLC", "Classifier", "GlobalBranches", "MultiLabelModule", "Optim"]

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, LR
 from mlcv.errors import ConfigError
 from mlcv.metrics.outputs import EvaluationOutputs
 from mlcv.metrics.scores import Scores, multilabel_scores
+from mlcv.metrics.thresholds import choose_thresholds, tuned_f1
 
 Batch = dict[str, Any]
 """`image` (B, 3, H, W), `target` (B, C), `index` (B,); a data set may add to it."""
@@ -57,7 +58,8 @@ class Optim:
 class MultiLabelModule(LightningModule):
     """Base of all methods: a subclass builds `backbone`, and `loss` if it has one, and writes `forward`.
 
-    After an evaluation epoch, `scores` holds its results until the next one.
+    After an evaluation epoch, `scores` holds its results until the next one. Validation also chooses the thresholds
+    that are best for CF1 and OF1; they go into the checkpoint, and a test reports `CF1_tuned` and `OF1_tuned` by them.
 
     Args:
         num_classes: label columns C; the command line takes it from the data.
@@ -89,6 +91,7 @@ class MultiLabelModule(LightningModule):
         self.num_classes, self.optim, self.eleven_point = num_classes, optim, eleven_point
         self.collected = EvaluationOutputs()
         self.scores: Scores | None = None
+        self.thresholds: dict[str, float] = {}
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """What the metrics and predictions get, in float32: (B, C) in [0, 1]."""
@@ -105,11 +108,15 @@ class MultiLabelModule(LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if self.is_logged_step:
+            self.log("train/lr", optimizer.param_groups[-1]["lr"])  # the head's, which no factor scales
+
+    @property
+    def is_logged_step(self) -> bool:
+        """Whether the logger writes this step. Between them nobody reads a diagnostic, and `log` costs half a ms."""
         trainer: Any = self.trainer
         every = trainer.log_every_n_steps
-        # `log` costs half a millisecond, and between the logger's steps nobody reads the rate.
-        if every and (self.global_step + 1) % every == 0:
-            self.log("train/lr", optimizer.param_groups[-1]["lr"])  # the head's, which no factor scales
+        return bool(every) and (self.global_step + 1) % every == 0
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.collected.update(batch["index"], self(batch["image"]), batch["target"])
@@ -132,6 +139,10 @@ class MultiLabelModule(LightningModule):
         self.collected.reset()
         probs = self.probabilities(outputs.logits)
         self.scores = multilabel_scores(probs, outputs.targets, self.class_names, eleven_point=self.eleven_point)
+        if stage == "val":
+            self.thresholds = choose_thresholds(probs, outputs.targets)
+        else:
+            self.scores.summary.update(tuned_f1(probs, outputs.targets, self.thresholds))
         summary = {f"{stage}/{name}": value for name, value in self.scores.summary.items()}
         with torch.no_grad():
             summary[f"{stage}/loss"] = float(self.loss(outputs.logits, outputs.targets))
@@ -168,6 +179,11 @@ class MultiLabelModule(LightningModule):
         if math.isinf(total):
             raise ConfigError("the schedule needs an end: set trainer.max_epochs or trainer.max_steps")
         if self.optim.horizon_epochs is not None and self.trainer.max_epochs:
+            if self.optim.horizon_epochs < self.trainer.max_epochs:
+                raise ConfigError(
+                    f"model.optim.horizon_epochs is {self.optim.horizon_epochs}, and trainer.max_epochs "
+                    f"{self.trainer.max_epochs}: plan the schedule for at least the epochs that are trained"
+                )
             total = total * self.optim.horizon_epochs / self.trainer.max_epochs
         steps = max(math.ceil(total), 2)
         if self.optim.schedule == "onecycle":
@@ -182,7 +198,11 @@ class MultiLabelModule(LightningModule):
             after = ConstantLR(optimizer, factor=1.0)
         return SequentialLR(optimizer, [warmup, after], milestones=[rise])
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["thresholds"] = self.thresholds
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.thresholds = checkpoint.get("thresholds", {})
         theirs = checkpoint.get("hyper_parameters", {}).get("class_names")
         if theirs is not None and tuple(theirs) != self.class_names:
             raise ConfigError(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from mlcv.losses.bce import BCELoss
 from mlcv.methods.base import MultiLabelModule, Optim
 from mlcv.models.backbones import Backbone
-from mlcv.models.head import Head
+from mlcv.models.head import Head, build_head
 from mlcv.models.linear import LinearHead
 
 
@@ -48,19 +48,10 @@ class Classifier(MultiLabelModule):
     ) -> None:
         super().__init__(num_classes, class_names, optim, eleven_point)
         self.backbone = Backbone(backbone, weights, image_size, freeze, **(backbone_args or {}))
-        self.head = _build_head(head, self.backbone, num_classes)
+        self.head = build_head(head, self.backbone, num_classes)
         self.loss = BCELoss() if loss is None else loss
 
     def forward(self, image: Tensor) -> Tensor:
         backbone: Any = self.backbone
-        features = backbone.patches(image) if self.head.features == "patches" else backbone.pooled(image)
-        logits: Tensor = self.head(features)
+        logits: Tensor = self.head(backbone.features(image, self.head.features))
         return logits
-
-
-def _build_head(head: Callable[[int, int], Head], backbone: Backbone, num_classes: int) -> Head:
-    """A head is built to tell what it reads; few networks have patches of another width than their pooled vector."""
-    built = head(backbone.pooled_features, num_classes)
-    if built.features == "patches" and backbone.patch_features != backbone.pooled_features:
-        built = head(backbone.patch_features, num_classes)
-    return built

@@ -3,12 +3,16 @@
 from mlcv.metrics.outputs import EvaluationOutputs, Outputs
 from mlcv.metrics.ranking import ranking_metrics
 from mlcv.metrics.scores import Scores, global_average_precision, multilabel_scores
+from mlcv.metrics.thresholds import choose_thresholds, f1_curves, tuned_f1
 
 __all__ = [
     "EvaluationOutputs",
     "Outputs",
     "Scores",
+    "choose_thresholds",
+    "f1_curves",
     "global_average_precision",
     "multilabel_scores",
     "ranking_metrics",
+    "tuned_f1",
 ]

@@ -8,6 +8,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import (
     binary_auroc,
     binary_average_precision,
+    binary_calibration_error,
     binary_precision_recall_curve,
     multilabel_stat_scores,
 )
@@ -51,7 +52,8 @@ def multilabel_scores(
     (means of the exact areas), `CP`, `CR`, `CF1` (mean precision and recall of the classes, and their harmonic mean,
     as the field defines it); over all known entries together `OP`, `OR`, `OF1`; the same six with the suffix `_top3`
     where the three highest classes of an image are predicted; `GAP@20` (YouTube-8M); per image `ranking_loss`,
-    `coverage_error` and `LRAP`; and `num_evaluable_classes`. Means over nothing are NaN.
+    `coverage_error` and `LRAP`; `ECE`, the expected calibration error over all known entries (15 equal bins); and
+    `num_evaluable_classes`. Means over nothing are NaN.
 
     Args:
         probs: probabilities, in [0, 1]; never logits.
@@ -87,6 +89,7 @@ def multilabel_scores(
         **{f"{name}_top3": value for name, value in _precision_recall(_counts(top3, targets), judged).items()},
         "GAP@20": global_average_precision(probs, targets),
         **ranking_metrics(probs, targets),
+        "ECE": _calibration_error(probs, targets),
         "num_evaluable_classes": judged.sum(),
     }
     if eleven_point:
@@ -160,6 +163,13 @@ def _areas(probs: Tensor, targets: Tensor, judged: Tensor, eleven_point: bool) -
         for name, area in columns.items():
             areas[name][c] = area(probs[rows, c], targets[rows, c])
     return areas
+
+
+def _calibration_error(probs: Tensor, targets: Tensor) -> Tensor:
+    entries = known(targets)
+    if not entries.any():
+        return torch.tensor(torch.nan)
+    return binary_calibration_error(probs[entries], targets[entries], n_bins=15)
 
 
 def _counts(chosen: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
@@ -73,6 +73,10 @@ class Backbone(nn.Module):
         if getattr(self.net, "output_fmt", "NCHW") == "NHWC":
             return features.flatten(1, 2)
         return features.flatten(2).transpose(1, 2)
+
+    def features(self, image: Tensor, kind: Literal["pooled", "patches"]) -> Tensor:
+        """What a head of this kind reads."""
+        return self.patches(image) if kind == "patches" else self.pooled(image)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.pooled(image)

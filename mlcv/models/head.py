@@ -1,8 +1,11 @@
 """What a classifier needs to know of a head."""
 
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 from torch import nn
+
+from mlcv.models.backbones import Backbone
 
 
 class Head(nn.Module):
@@ -13,3 +16,14 @@ class Head(nn.Module):
     """
 
     features: ClassVar[Literal["pooled", "patches"]] = "pooled"
+
+
+def build_head(head: Callable[[int, int], Head], backbone: Backbone, num_classes: int) -> Head:
+    """A head for a backbone.
+
+    It is built to tell what it reads; few networks have patches of another width than their pooled vector.
+    """
+    built = head(backbone.pooled_features, num_classes)
+    if built.features == "patches" and backbone.patch_features != backbone.pooled_features:
+        built = head(backbone.patch_features, num_classes)
+    return built

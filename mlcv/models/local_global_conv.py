@@ -35,7 +35,7 @@ class GlobalBranch(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
-        stride: int | tuple[int, ...] = 1,
+        stride: int | tuple[int, int] = 1,
         num_heads: int = 8,
         reduction: int = 4,
     ) -> None:
@@ -82,7 +82,7 @@ class LocalGlobalConv(nn.Module):
         if not keeps_size(conv):
             raise ConfigError(f"{conv} gives another size than its input's divided by the stride; pad it")
         self.local = conv
-        self.branch = GlobalBranch(conv.in_channels, conv.out_channels, conv.stride, num_heads, reduction)
+        self.branch = GlobalBranch(conv.in_channels, conv.out_channels, _pair(conv.stride), num_heads, reduction)
         self.branch.to(conv.weight.device, conv.weight.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ def add_global_branches(
         the image itself (3 channels or fewer).
 
     Raises:
-        ConfigError: for a part that does not exist, no convolution to convert, or channels that the heads do not divide.
+        ConfigError: for a part that does not exist, nothing to convert, or channels that the heads do not divide.
     """
     parts = [""] if layers is None else list(layers)
     modules = dict(backbone.named_modules())
@@ -127,11 +127,16 @@ def add_global_branches(
     for name in chosen:
         parent, _, child = name.rpartition(".")
         try:
-            converted = LocalGlobalConv(modules[name], num_heads, reduction)  # type: ignore[arg-type]  # a Conv2d
+            converted = LocalGlobalConv(modules[name], num_heads, reduction)
         except ConfigError as error:
             raise ConfigError(f"{name}: {error}") from error
         setattr(modules[parent], child, converted)
     return chosen
+
+
+def _pair(stride: tuple[int, ...]) -> tuple[int, int]:
+    rows, columns = stride
+    return rows, columns
 
 
 def keeps_size(conv: nn.Conv2d) -> bool:

@@ -1,0 +1,150 @@
+"""PU-MLC: training with positive labels only (Yuan, Zhang, Huang, ICME 2024, arXiv 2306.16016)."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mlcv.errors import ConfigError
+from mlcv.losses.pu import PUMixup, PUMLCLoss
+from mlcv.methods.base import Batch, MultiLabelModule, Optim
+from mlcv.models.backbones import Backbone
+from mlcv.models.head import Head, build_head
+from mlcv.models.label_embeddings import read_label_embeddings
+from mlcv.models.label_graph import SemanticGraphHead
+from mlcv.models.local_global_conv import add_global_branches
+
+
+@dataclass(frozen=True)
+class GlobalBranches:
+    """Which 3x3 convolutions become local-global ones (LgConv).
+
+    Args:
+        layers: names of the backbone's parts; all of it if None.
+        num_heads: gathered vectors; it divides the channels.
+        reduction: the gates read 1 / reduction of the channels.
+    """
+
+    layers: list[str] | None = None
+    num_heads: int = 8
+    reduction: int = 4
+
+
+class PUMLC(MultiLabelModule):
+    """Positive-unlabeled multi-label classification with local-global convolutions and a label graph.
+
+    Every label that is not positive counts as unlabeled, whether annotators denied it or said nothing.
+
+        L = L_pu + mixup_weight * L_reg       see `PUMLCLoss` and `PUMixup`
+
+    Defaults are those of the authors' code for COCO 2014 with 10 % of the labels: a pretrained ResNet-101 of which
+    `layer4` learns, beside all global branches and the head; batch statistics stay as they are in every normalisation,
+    new ones included; Adam under a OneCycle schedule planned for 80 epochs, of which fewer are trained; averaged
+    weights (the callback `EMA`, which the configs add).
+
+    Args:
+        backbone: timm's name of a convolutional network.
+        num_classes: label columns C; the command line takes it from the data.
+        weights: None (random), `pretrained`, `installed`, or a file; see `mlcv.models.Backbone`.
+        gamma: exponent of the re-balance factor; see `PUMLCLoss`.
+        alpha: factor of the temperature; see `PUMLCLoss`.
+        mix_alpha: of the mixup regulariser; see `PUMixup`.
+        mixup_weight: of the regulariser, >= 0; 0 spares its pass through the network.
+        global_branches: which convolutions get one; none if None.
+        head: called as `head(num_features, num_classes)`.
+        label_embeddings: fixed vectors of the classes, see `mlcv.models.label_embeddings`; learned if None.
+        freeze: parts of the backbone that do not learn, but for their global branches.
+        freeze_batch_norm: keep all batch statistics as they are.
+        class_names: C names for tables.
+        image_size: side of the input in pixels, for backbones of fixed size; the command line takes it from the data.
+        optim: optimizer and schedule.
+        eleven_point: also log VOC 2007's 11-point mAP.
+
+    Shape:
+        image (B, 3, H, W) to logits (B, C).
+    """
+
+    loss: PUMLCLoss
+
+    def __init__(  # noqa: PLR0913  # the paper's settings, and those of every method
+        self,
+        backbone: str,
+        num_classes: int,
+        weights: str | None = None,
+        gamma: float = 0.55,
+        alpha: float = 1.0,
+        mix_alpha: float = 0.3,
+        mixup_weight: float = 1.0,
+        global_branches: GlobalBranches | None = GlobalBranches(),  # frozen
+        head: Callable[[int, int], Head] = SemanticGraphHead,
+        label_embeddings: str | None = None,
+        freeze: Sequence[str] = ("conv1", "bn1", "layer1", "layer2", "layer3"),
+        freeze_batch_norm: bool = True,
+        class_names: Sequence[str] | None = None,
+        image_size: int | None = None,
+        optim: Optim = Optim(name="adam", horizon_epochs=80),  # noqa: B008
+        eleven_point: bool = False,
+    ) -> None:
+        super().__init__(num_classes, class_names, optim, eleven_point)
+        if mixup_weight < 0:
+            raise ConfigError(f"model.mixup_weight is at least 0, got {mixup_weight}")
+        self.mixup_weight, self.freeze_batch_norm = mixup_weight, freeze_batch_norm
+        self.backbone = Backbone(backbone, weights, image_size, freeze)
+        if global_branches is not None:
+            layers, heads, reduction = global_branches.layers, global_branches.num_heads, global_branches.reduction
+            add_global_branches(self.backbone.net, layers, heads, reduction)
+        if label_embeddings is not None:
+            head = _with_embeddings(head, read_label_embeddings(label_embeddings, self.class_names))
+        self.head = build_head(head, self.backbone, num_classes)
+        self.loss = PUMLCLoss(gamma, alpha)
+        self.mixup = PUMixup(mix_alpha)
+
+    def setup(self, stage: str) -> None:
+        """The label graph comes from the training labels; a checkpoint's own is loaded after this."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and hasattr(self.head, "cooccurrence") and hasattr(data, "cooccurrence"):
+            graph: Any = self.head
+            graph.cooccurrence.copy_(data.cooccurrence)
+
+    def forward(self, image: Tensor) -> Tensor:
+        backbone: Any = self.backbone
+        logits: Tensor = self.head(backbone.features(image, self.head.features))
+        return logits
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        image, targets = batch["image"], batch["target"]
+        logits = self(image)
+        terms = self.loss.terms(logits, targets)
+        loss_pu = terms.loss.sum()
+        loss = loss_pu
+        if self.mixup_weight:
+            loss_mixup = self.mixup(self, image, logits, targets)
+            loss = loss_pu + self.mixup_weight * loss_mixup
+        if self.is_logged_step:
+            self.log("train/loss_pu", loss_pu)
+            if self.mixup_weight:
+                self.log("train/loss_mixup", loss_mixup)
+            self.log("train/temperature", terms.temperature.mean())
+            self.log("train/rebalance", terms.rebalance.mean())
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(image))
+        return loss
+
+    def train(self, mode: bool = True) -> "PUMLC":
+        """Batch statistics stay as they are, if asked for."""
+        super().train(mode)
+        if self.freeze_batch_norm:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+
+def _with_embeddings(head: Callable[[int, int], Head], embeddings: Tensor) -> Callable[[int, int], Head]:
+    if "label_embeddings" not in inspect.signature(head).parameters:
+        raise ConfigError(f"model.label_embeddings: {getattr(head, '__name__', head)} uses none; leave them out")
+    options: dict[str, Any] = {"label_embeddings": embeddings}
+    return partial(head, **options)
