@@ -54,7 +54,7 @@ def write_voc(root, year=2007, images=6, xml=False):
     folder = root / f"VOC{year}"
     lists = folder / "ImageSets" / "Main"
     lists.mkdir(parents=True)
-    for split in ("train", "val", "test"):
+    for split in ("train", "val", "trainval", "test"):
         ids = [f"{split}{n:04d}" for n in range(images)]
         codes = voc_states(images)
         for n, name in enumerate(ids):

@@ -102,6 +102,7 @@ class PUMLC(MultiLabelModule):
         self.head = build_head(head, self.backbone, num_classes)
         self.loss = PUMLCLoss(gamma, alpha)
         self.mixup = PUMixup(mix_alpha)
+        self.train()  # the Trainer leaves each part in the mode that it finds
 
     def setup(self, stage: str) -> None:
         """The label graph comes from the training labels; a checkpoint's own is loaded after this."""

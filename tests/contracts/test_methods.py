@@ -67,10 +67,10 @@ def test_trains_saves_tests_and_predicts_from_the_command_line(config, tmp_path,
 
 def test_a_resumed_run_equals_a_straight_one_to_the_last_bit(config, tmp_path):
     straight, halves = tmp_path / "straight", tmp_path / "halves"
-    run("fit", "--config", config, "--run_dir", straight, "--trainer.max_epochs", 4)
     # The schedule must be planned for four epochs in both.
-    stop = ("--model.optim.horizon_epochs", 4)
-    run("fit", "--config", config, "--run_dir", halves, "--trainer.max_epochs", 2, *stop)
+    plan = ("--model.optim.horizon_epochs", 4)
+    run("fit", "--config", config, "--run_dir", straight, "--trainer.max_epochs", 4, *plan)
+    run("fit", "--config", config, "--run_dir", halves, "--trainer.max_epochs", 2, *plan)
     last = halves / "checkpoints" / "last.ckpt"
     run("fit", "--ckpt_path", last, "--trainer.max_epochs", 4)
     ours, theirs = state(halves / "checkpoints" / "last.ckpt"), state(straight / "checkpoints" / "last.ckpt")
