@@ -52,7 +52,7 @@ def test_only_the_last_stage_the_branches_and_the_head_learn(tmp_path):
 @pytest.mark.parametrize("frozen", [True, False])
 def test_batch_statistics_are_frozen_if_asked_for(tmp_path, frozen):
     module = build(freeze_batch_norm=frozen)
-    trainer, _ = fit(module, tmp_path)
+    fit(module, tmp_path)
     module.train()
     norms = {n: m for n, m in module.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
     moved = {name for name, norm in norms.items() if norm.running_mean.abs().sum() > 0}
@@ -171,3 +171,20 @@ def test_refuses_a_negative_weight_and_a_horizon_before_the_end(tmp_path):
     trainer = Trainer(max_epochs=3, logger=False, enable_checkpointing=False, accelerator="cpu")
     with pytest.raises(ConfigError, match="plan the schedule for at least the epochs that are trained"):
         trainer.fit(build(optim=Optim(horizon_epochs=2)), data)
+
+
+def test_the_command_line_reads_label_embeddings_and_says_when_it_cannot(tmp_path, capsys):
+    np.save(tmp_path / "vectors.npy", np.ones((10, 5)))
+    options = [
+        "--data=DigitScenesDataModule", "--data.num_train=16", "--data.num_val=8", "--data.num_test=8",
+        "--data.batch_size=8", "--model=PUMLC", "--model.backbone=test_resnet", "--trainer.max_epochs=1",
+        "--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--run_dir", str(tmp_path),
+    ]  # fmt: skip
+    given = f"--model.label_embeddings={tmp_path / 'vectors.npy'}"
+    assert main(["fit", *options, given, "--model.head.width=16", "--model.head.hidden=8"]) == 0
+    best = tmp_path / "checkpoints" / "best.ckpt"
+    assert torch.load(best, weights_only=True)["state_dict"]["head.label_embeddings"].shape == (10, 5)
+    assert main(["test", "--ckpt_path", str(best)]) == 0
+    capsys.readouterr()
+    assert main(["fit", *options, "--model.label_embeddings=nowhere.txt"]) == 2
+    assert "mlcv: error: label_embeddings: no file nowhere.txt. Give a .npy file" in capsys.readouterr().err

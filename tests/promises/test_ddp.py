@@ -57,6 +57,18 @@ def test_predictions_of_two_processes_are_those_of_one(checkpoint, tmp_path):
     assert values[1] == pytest.approx(values[0], abs=1e-5)
 
 
+def test_pu_mlc_trains_on_two_processes(tmp_path):
+    options = [option for option in OPTIONS if not option.startswith(("--model", "--data.image_size"))]
+    two(
+        "fit", *options, "--model=PUMLC", "--model.backbone=test_resnet", "--trainer.max_epochs=1",
+        "--trainer.log_every_n_steps=1", "--run_dir", tmp_path,
+    )  # fmt: skip
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    temperatures = [float(row["train/temperature"]) for row in rows if row["train/temperature"]]
+    assert len(temperatures) == 4
+    assert all(0 < t <= 1 for t in temperatures)
+
+
 def test_training_on_two_processes_leaves_one_run(tmp_path):
     two("fit", *OPTIONS, "--trainer.max_epochs=1", "--run_dir", tmp_path / "run", "--test_after_fit=true")
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)

@@ -1,0 +1,149 @@
+#!/usr/bin/env python
+"""PU-MLC against the usual losses where labels are partial, or positive only: same network, budget and seeds.
+
+Every run is an `mlcv fit` with a test behind it, in a process of its own and with one thread; finished ones are not
+repeated. Prints a table of mean and standard deviation over seeds, and writes it with a plot beside the runs.
+"""
+
+import argparse
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from pathlib import Path
+
+METRICS = ("mAP", "CF1", "OF1", "ECE")
+NEGATIVE = ["--model.loss=mlcv.losses.BCELoss", "--model.loss.unknown=negative"]
+ASL = ["--model.loss=AsymmetricLoss", "--model.loss.unknown=negative"]
+# The configuration and what differs from it.
+METHODS = {
+    "digits": {
+        "PU-MLC": ["configs/digits/pu_mlc.yaml"],
+        "BCE, unknown negative": ["configs/digits/bce.yaml", *NEGATIVE],
+        "BCE, unknown ignored": ["configs/digits/bce.yaml"],
+        "ASL, unknown negative": ["configs/digits/bce.yaml", *ASL],
+        "partial BCE": ["configs/digits/bce.yaml", "--model.loss=PartialBCELoss"],
+    },
+    "voc": {
+        "PU-MLC": ["configs/voc/pu_mlc_lite0.yaml"],
+        "BCE, unknown negative": ["configs/voc/lite0.yaml", *NEGATIVE],
+        "BCE, unknown ignored": ["configs/voc/lite0.yaml"],
+        "ASL, unknown negative": ["configs/voc/lite0.yaml", *ASL],
+    },
+}
+POSITIVES = ["--data.protocol.positives_only=true"]
+SETTINGS = {
+    "digits": {
+        **{f"{percent} %": [f"--data.protocol.known_fraction={percent / 100}"] for percent in (10, 30, 50, 70, 100)},
+        "half of the positives": [*POSITIVES, "--data.protocol.known_fraction=0.5"],
+    },
+    "voc": {
+        **{f"{percent} %": [f"--data.protocol.known_fraction={percent / 100}"] for percent in (10, 50, 100)},
+        "all positives": POSITIVES,
+    },
+}
+
+
+def run(folder, method, setting, seed, options):
+    """Metrics of one run on the test split, or None if it failed."""
+    name = f"{method}-{setting}".replace(" ", "_").replace(",", "").replace("%", "percent")
+    run_dir = folder / f"{name}-{seed}"
+    result = run_dir / "test.json"
+    if not result.is_file():
+        config, *differences = METHODS[options.set][method]
+        command = [
+            sys.executable, "-m", "mlcv", "fit", "--config", config, *differences, *SETTINGS[options.set][setting],
+            f"--seed_everything={seed}", f"--data.protocol.seed={seed}", f"--run_dir={run_dir}",
+            "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", *options.options,
+        ]  # fmt: skip
+        threads = {"OMP_NUM_THREADS": str(options.threads)}
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **threads}, check=False)
+        if done.returncode:
+            sys.stderr.write(f"{method}, {setting}, seed {seed} failed: {done.stderr[-500:]}\n")
+            return None
+    metrics = json.loads(result.read_text())["metrics"]
+    sys.stderr.write(f"{method}, {setting}, seed {seed}: mAP {metrics['mAP']:.3f}\n")
+    return metrics
+
+
+def spread(values):
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def write_table(path, table, settings, methods):
+    lines = [f"| labels | method | {' | '.join(METRICS)} |", "|---" * (len(METRICS) + 2) + "|"]
+    for setting, method in product(settings, methods):
+        runs = table.get((method, setting))
+        if runs:
+            cells = [[run[name] for run in runs] for name in METRICS]
+            text = " | ".join(f"{100 * statistics.mean(c):.1f} ± {100 * spread(c):.1f}" for c in cells)
+            lines.append(f"| {setting} | {method} | {text} |")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+def write_plot(path, table, settings, methods):
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError:
+        sys.exit("the plot needs matplotlib: pip install matplotlib")
+    figure, axes = plt.subplots(1, len(METRICS), figsize=(4.2 * len(METRICS), 3.8), layout="constrained")
+    for axis, name in zip(axes, METRICS, strict=True):
+        for number, method in enumerate(methods):
+            places = [place for place, setting in enumerate(settings) if table.get((method, setting))]
+            columns = [[100 * run[name] for run in table[method, settings[place]]] for place in places]
+            shifted = [place + 0.06 * (number - len(methods) / 2) for place in places]
+            means, errors = [statistics.mean(c) for c in columns], [spread(c) for c in columns]
+            axis.errorbar(shifted, means, errors, marker="o", markersize=4, capsize=2, linewidth=1, label=method)
+        axis.set_title(f"{name} (%), {'lower' if name == 'ECE' else 'higher'} is better")
+        axis.set_xticks(range(len(settings)), settings, rotation=30, ha="right")
+        axis.grid(alpha=0.3)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(methods), frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def write_rows(path, table):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["method", "labels", "run", *METRICS])
+        for (method, setting), runs in table.items():
+            writer.writerows([method, setting, number, *(run[n] for n in METRICS)] for number, run in enumerate(runs))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--set", choices=sorted(METHODS), default="digits")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--methods", nargs="+", help="some of the methods (default: all)")
+    parser.add_argument("--settings", nargs="+", help="some of the settings (default: all)")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--threads", type=int, default=1, help="of each run")
+    parser.add_argument("--folder", type=Path, help="of the runs (default: runs/compare-<set>)")
+    parser.add_argument("options", nargs="*", help="more options of `mlcv fit` for every run, behind --")
+    options = parser.parse_args()
+    folder = options.folder or Path("runs") / f"compare-{options.set}"
+    methods = options.methods or list(METHODS[options.set])
+    settings = options.settings or list(SETTINGS[options.set])
+    for given, known in ((methods, METHODS), (settings, SETTINGS)):
+        strange = sorted(set(given) - set(known[options.set]))
+        if strange:
+            parser.error(f"{strange[0]!r} is none of: {', '.join(known[options.set])}")
+    # Seed by seed, so that a stopped comparison has whole columns.
+    jobs = [(method, setting, seed) for seed in range(options.seeds) for setting in settings for method in methods]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        results = list(pool.map(lambda job: run(folder, *job, options), jobs))
+    table = {}
+    for (method, setting, _), metrics in zip(jobs, results, strict=True):
+        if metrics is not None:
+            table.setdefault((method, setting), []).append(metrics)
+    write_rows(folder / "results.csv", table)
+    write_table(folder / "table.md", table, settings, methods)
+    write_plot(folder / "plot.png", table, settings, methods)
+
+
+if __name__ == "__main__":
+    main()
