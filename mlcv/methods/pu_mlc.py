@@ -1,6 +1,5 @@
 """PU-MLC: training with positive labels only (Yuan, Zhang, Huang, ICME 2024, arXiv 2306.16016)."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -97,9 +96,11 @@ class PUMLC(MultiLabelModule):
         if global_branches is not None:
             layers, heads, reduction = global_branches.layers, global_branches.num_heads, global_branches.reduction
             add_global_branches(self.backbone.net, layers, heads, reduction)
-        if label_embeddings is not None:
-            head = _with_embeddings(head, read_label_embeddings(label_embeddings, self.class_names))
-        self.head = build_head(head, self.backbone, num_classes)
+        if label_embeddings is None:
+            self.head = build_head(head, self.backbone, num_classes)
+        else:
+            embeddings = read_label_embeddings(label_embeddings, self.class_names)
+            self.head = _head_with_embeddings(head, self.backbone, num_classes, embeddings)
         self.loss = PUMLCLoss(gamma, alpha)
         self.mixup = PUMixup(mix_alpha)
         self.train()  # the Trainer leaves each part in the mode that it finds
@@ -144,8 +145,11 @@ class PUMLC(MultiLabelModule):
         return self
 
 
-def _with_embeddings(head: Callable[[int, int], Head], embeddings: Tensor) -> Callable[[int, int], Head]:
-    if "label_embeddings" not in inspect.signature(head).parameters:
-        raise ConfigError(f"model.label_embeddings: {getattr(head, '__name__', head)} uses none; leave them out")
+def _head_with_embeddings(
+    head: Callable[[int, int], Head], backbone: Backbone, num_classes: int, embeddings: Tensor
+) -> Head:
     options: dict[str, Any] = {"label_embeddings": embeddings}
-    return partial(head, **options)
+    try:
+        return build_head(partial(head, **options), backbone, num_classes)
+    except TypeError as error:
+        raise ConfigError(f"model.label_embeddings: this head takes none, leave them out ({error})") from error

@@ -160,7 +160,7 @@ def test_given_label_embeddings_reach_the_head(tmp_path):
     module = build(label_embeddings=str(tmp_path / "vectors.npy"))
     assert isinstance(module.head, SemanticGraphHead)
     np.testing.assert_array_equal(module.head.label_embeddings.numpy(), vectors)
-    with pytest.raises(ConfigError, match="LinearHead uses none; leave them out"):
+    with pytest.raises(ConfigError, match="this head takes none, leave them out"):
         build(label_embeddings=str(tmp_path / "vectors.npy"), head=LinearHead)
 
 
