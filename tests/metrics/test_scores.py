@@ -129,3 +129,19 @@ def test_eleven_point_average_precision_is_vocs(rng):
 def test_what_cannot_be_scored_is_refused(probs, targets, problem):
     with pytest.raises(ValueError, match=problem):
         multilabel_scores(probs, targets)
+
+
+def test_calibration_error_is_the_gap_between_probability_and_frequency_over_known_entries(rng):
+    probs = torch.rand(60, 3, generator=rng)
+    targets = torch.randint(-1, 2, (60, 3), generator=rng)
+    bins = [[] for _ in range(15)]
+    for p, t in zip(probs.flatten().tolist(), targets.flatten().tolist(), strict=True):
+        if t != -1:
+            bins[min(int(p * 15), 14)].append((p, t))
+    entries = sum(map(len, bins))
+    expected = sum(abs(sum(p - t for p, t in part)) for part in bins) / entries
+    assert multilabel_scores(probs, targets).summary["ECE"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_calibration_error_of_nothing_is_no_number():
+    assert math.isnan(multilabel_scores(torch.rand(2, 3), torch.full((2, 3), -1)).summary["ECE"])
