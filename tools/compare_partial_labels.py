@@ -98,7 +98,11 @@ def write_plot(path, table, settings, methods):
             columns = [[100 * run[name] for run in table[method, settings[place]]] for place in places]
             shifted = [place + 0.06 * (number - len(methods) / 2) for place in places]
             means, errors = [statistics.mean(c) for c in columns], [spread(c) for c in columns]
-            axis.errorbar(shifted, means, errors, marker="o", markersize=4, capsize=2, linewidth=1, label=method)
+            color = f"C{number}"
+            axis.errorbar(shifted, means, errors, fmt="o", markersize=4, capsize=2, color=color, label=method)
+            # Only fractions of the labels lie on one scale.
+            scale = sum(settings[place].endswith("%") for place in places)
+            axis.plot(shifted[:scale], means[:scale], color=color, linewidth=1)
         axis.set_title(f"{name} (%), {'lower' if name == 'ECE' else 'higher'} is better")
         axis.set_xticks(range(len(settings)), settings, rotation=30, ha="right")
         axis.grid(alpha=0.3)
