@@ -56,7 +56,7 @@ class Optim:
 
 
 class MultiLabelModule(LightningModule):
-    """Base of all methods: a subclass builds `backbone`, and `loss` if it has one, and writes `forward`.
+    """Base of all methods: a subclass builds `backbone`, and `loss` if it has one; and `head`, or writes `forward`.
 
     After an evaluation epoch, `scores` holds its results until the next one. Validation also chooses the thresholds
     that are best for CF1 and OF1; they go into the checkpoint, and a test reports `CF1_tuned` and `OF1_tuned` by them.
@@ -69,6 +69,7 @@ class MultiLabelModule(LightningModule):
     """
 
     backbone: nn.Module
+    head: nn.Module
     loss: nn.Module
 
     def __init__(
@@ -96,6 +97,11 @@ class MultiLabelModule(LightningModule):
     def probabilities(self, logits: Tensor) -> Tensor:
         """What the metrics and predictions get, in float32: (B, C) in [0, 1]."""
         return logits.float().sigmoid()
+
+    def forward(self, image: Tensor) -> Tensor:
+        backbone: Any = self.backbone
+        logits: Tensor = self.head(backbone.features(image, self.head.features))
+        return logits
 
     def on_train_epoch_start(self) -> None:
         start_epoch = getattr(self.loss, "start_epoch", None)

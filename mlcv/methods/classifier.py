@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from mlcv.losses.bce import BCELoss
 from mlcv.methods.base import MultiLabelModule, Optim
@@ -50,8 +50,3 @@ class Classifier(MultiLabelModule):
         self.backbone = Backbone(backbone, weights, image_size, freeze, **(backbone_args or {}))
         self.head = build_head(head, self.backbone, num_classes)
         self.loss = BCELoss() if loss is None else loss
-
-    def forward(self, image: Tensor) -> Tensor:
-        backbone: Any = self.backbone
-        logits: Tensor = self.head(backbone.features(image, self.head.features))
-        return logits

@@ -112,11 +112,6 @@ class PUMLC(MultiLabelModule):
             graph: Any = self.head
             graph.cooccurrence.copy_(data.cooccurrence)
 
-    def forward(self, image: Tensor) -> Tensor:
-        backbone: Any = self.backbone
-        logits: Tensor = self.head(backbone.features(image, self.head.features))
-        return logits
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         image, targets = batch["image"], batch["target"]
         logits = self(image)

@@ -85,8 +85,8 @@ def multilabel_scores(
     summary = {
         "mAP": per_class["AP"][judged].mean(),
         "AUROC": per_class["AUROC"][judged].mean(),
-        **_precision_recall(counts, judged),
-        **{f"{name}_top3": value for name, value in _precision_recall(_counts(top3, targets), judged).items()},
+        **precision_recall(counts, judged),
+        **{f"{name}_top3": value for name, value in precision_recall(_counts(top3, targets), judged).items()},
         "GAP@20": global_average_precision(probs, targets),
         **ranking_metrics(probs, targets),
         "ECE": _calibration_error(probs, targets),
@@ -186,10 +186,19 @@ def _stat_scores(chosen: Tensor, targets: Tensor) -> Tensor:
     return multilabel_stat_scores(chosen, targets, targets.shape[1], average="none", ignore_index=UNKNOWN)
 
 
-def _precision_recall(counts: tuple[Tensor, Tensor, Tensor], judged: Tensor) -> dict[str, Tensor]:
+def precision_recall(counts: tuple[Tensor, Tensor, Tensor], judged: Tensor) -> dict[str, Tensor]:
+    """`CP`, `CR`, `CF1`, `OP`, `OR`, `OF1`, as `multilabel_scores` defines them.
+
+    Args:
+        counts: true positives, false positives and false negatives.
+        judged: the classes over which CP and CR are means.
+
+    Shape:
+        counts (..., C), judged bool (C,); each result (...).
+    """
     tp, fp, fn = counts
-    cp, cr = _ratio(tp, tp + fp)[judged].mean(), _ratio(tp, tp + fn)[judged].mean()
-    op, recall = _ratio(tp.sum(), (tp + fp).sum()), _ratio(tp.sum(), (tp + fn).sum())
+    cp, cr = (_ratio(tp, tp + wrong)[..., judged].mean(dim=-1) for wrong in (fp, fn))
+    op, recall = (_ratio(tp.sum(dim=-1), (tp + wrong).sum(dim=-1)) for wrong in (fp, fn))
     cf1, of1 = (_ratio(2 * p * r, p + r) for p, r in ((cp, cr), (op, recall)))
     return {"CP": cp, "CR": cr, "CF1": cf1, "OP": op, "OR": recall, "OF1": of1}
 

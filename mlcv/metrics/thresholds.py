@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from mlcv.labels.states import POSITIVE, evaluable, known
+from mlcv.metrics.scores import precision_recall
 
 THRESHOLDS = torch.arange(1, 100) / 100
 """What is tried."""
@@ -18,12 +19,8 @@ def f1_curves(probs: Tensor, targets: Tensor) -> dict[str, Tensor]:
     levels = torch.searchsorted(THRESHOLDS.to(probs.device), probs.float().contiguous())  # thresholds that it exceeds
     positive = targets == POSITIVE
     tp, chosen = _exceeding(levels, positive), _exceeding(levels, known(targets))  # (99, C)
-    occurs, judged = positive.sum(dim=0), evaluable(targets)
-    precision, recall = _ratio(tp, chosen), _ratio(tp, occurs.expand_as(tp))
-    cf1 = _harmonic(precision[:, judged].mean(dim=1), recall[:, judged].mean(dim=1))
-    overall = tp.sum(dim=1)
-    of1 = _harmonic(_ratio(overall, chosen.sum(dim=1)), _ratio(overall, occurs.sum().expand_as(overall)))
-    return {"CF1": cf1, "OF1": of1}
+    scores = precision_recall((tp, chosen - tp, positive.sum(dim=0) - tp), evaluable(targets))
+    return {name: scores[name] for name in ("CF1", "OF1")}
 
 
 def choose_thresholds(probs: Tensor, targets: Tensor) -> dict[str, float]:
@@ -55,14 +52,6 @@ def tuned_f1(probs: Tensor, targets: Tensor, thresholds: dict[str, float]) -> di
 
 def _exceeding(levels: Tensor, entries: Tensor) -> Tensor:
     """How many of a class's marked entries exceed each threshold: (99, C)."""
-    counts = torch.zeros(len(THRESHOLDS) + 1, levels.shape[1], device=levels.device)
-    counts.scatter_add_(0, levels, entries.to(counts.dtype))
+    counts = torch.zeros(len(THRESHOLDS) + 1, levels.shape[1], dtype=torch.long, device=levels.device)
+    counts.scatter_add_(0, levels, entries.long())
     return counts.flip(0).cumsum(0).flip(0)[1:]
-
-
-def _ratio(part: Tensor, whole: Tensor) -> Tensor:
-    return torch.where(whole == 0, 0.0, part / whole)
-
-
-def _harmonic(a: Tensor, b: Tensor) -> Tensor:
-    return _ratio(2 * a * b, a + b)

@@ -54,7 +54,7 @@ class Backbone(nn.Module):
             path = Path(str(weights))
             load_weights(self.net, name, read_state(path), path)
         self.net.to(memory_format=torch.channels_last)
-        self.frozen = [_part(self.net, name) for name in freeze]
+        self.frozen = [part_of(self.net, name, "model.freeze") for name in freeze]
         for part in self.frozen:
             part.requires_grad_(False).eval()
         self.pooled_features: int = getattr(self.net, "head_hidden_size", self.net.num_features)
@@ -155,15 +155,18 @@ def load_weights(net: nn.Module, name: str, state: dict[str, Tensor], path: Path
     net.load_state_dict(state)
 
 
-def _part(net: nn.Module, name: str) -> nn.Module:
+def part_of(net: nn.Module, name: str, option: str) -> nn.Module:
+    """A part of a network by its name in `named_modules`.
+
+    Raises:
+        ConfigError: with the option that named it and similar names, if there is none.
+    """
     try:
         return net.get_submodule(name)
     except AttributeError as error:
         parts = [part for part, _ in net.named_modules() if part.count(".") < 2]
         near = difflib.get_close_matches(name, parts, n=3)
-        raise ConfigError(
-            f"model.freeze: no part {name!r}; near: {', '.join(near) or ', '.join(parts[1:8])}"
-        ) from error
+        raise ConfigError(f"{option}: no part {name!r}; near: {', '.join(near) or ', '.join(parts[1:8])}") from error
 
 
 def _create(name: str, *, pretrained: bool, **kwargs: Any) -> Any:

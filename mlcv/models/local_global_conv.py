@@ -1,6 +1,5 @@
 """LgConv, PU-MLC's local-global convolution (Yuan, Zhang, Huang, ICME 2024, arXiv 2306.16016)."""
 
-import difflib
 import math
 from collections.abc import Sequence
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mlcv.errors import ConfigError
+from mlcv.models.backbones import part_of
 
 
 class GlobalBranch(nn.Module):
@@ -84,7 +84,8 @@ class LocalGlobalConv(nn.Module):
         if not keeps_size(conv):
             raise ConfigError(f"{conv} gives another size than its input's divided by the stride; pad it")
         self.local = conv
-        self.branch = GlobalBranch(conv.in_channels, conv.out_channels, _pair(conv.stride), num_heads, reduction)
+        stride = (conv.stride[0], conv.stride[1])
+        self.branch = GlobalBranch(conv.in_channels, conv.out_channels, stride, num_heads, reduction)
         self.branch.to(conv.weight.device, conv.weight.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -113,9 +114,7 @@ def add_global_branches(
     parts = [""] if layers is None else list(layers)
     modules = dict(backbone.named_modules())
     for part in parts:
-        if part not in modules:
-            near = difflib.get_close_matches(part, modules, n=3)
-            raise ConfigError(f"layers: the network has no part {part!r}; near: {', '.join(near) or 'none'}")
+        part_of(backbone, part, "layers")
     chosen = [
         name
         for name, module in modules.items()
@@ -134,11 +133,6 @@ def add_global_branches(
             raise ConfigError(f"{name}: {error}") from error
         setattr(modules[parent], child, converted)
     return chosen
-
-
-def _pair(stride: tuple[int, ...]) -> tuple[int, int]:
-    rows, columns = stride
-    return rows, columns
 
 
 def keeps_size(conv: nn.Conv2d) -> bool:

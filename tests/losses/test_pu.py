@@ -10,7 +10,7 @@ from mlcv.errors import ConfigError
 from mlcv.losses import PUMixup, PUMLCLoss
 from tests.losses.oracles import sigmoid
 
-# FACTS: values that the authors' module gives in float64.
+# Expected numbers for these: what the authors' module gives in float64.
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.3, 0.8, -2.0], [-1.2, 1.5, 0.1], [0.7, -0.4, -0.9]], dtype=torch.float64)
 TARGETS = torch.tensor([[1.0, 0, -1], [-1, 1, 0], [0, -1, 1], [1, -1, 0]], dtype=torch.float64)
 

@@ -33,6 +33,12 @@ def fit(module, tmp_path, **options):
     return trainer, data
 
 
+def detach_from_training(module):
+    """So that a training step can be called by itself."""
+    module.log = lambda *_, **__: None
+    module._trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+
+
 def test_only_the_last_stage_the_branches_and_the_head_learn(tmp_path):
     torch.manual_seed(0)
     module = build()
@@ -68,8 +74,7 @@ def test_batch_statistics_are_frozen_if_asked_for(tmp_path, frozen):
 def test_a_training_step_is_the_papers_sum(seed):
     torch.manual_seed(seed)
     module = build(gamma=0.3, alpha=2.0, mix_alpha=0.5, mixup_weight=0.7)
-    module.log = lambda *_, **__: None
-    module._trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    detach_from_training(module)
     batch = {
         "image": torch.randn(6, 3, 64, 64),
         "target": torch.randint(-1, 2, (6, 10)).float(),
@@ -87,8 +92,7 @@ def test_a_training_step_is_the_papers_sum(seed):
 
 def test_without_weight_the_mixture_is_never_computed():
     module = build(mixup_weight=0.0)
-    module.log = lambda *_, **__: None
-    module._trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    detach_from_training(module)
     seen = []
     module.head.register_forward_hook(lambda *_: seen.append(1))
     batch = {"image": torch.randn(4, 3, 64, 64), "target": torch.ones(4, 10), "index": torch.arange(4)}
