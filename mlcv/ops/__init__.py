@@ -1,5 +1,5 @@
 """Operators; they import with torch alone."""
 
-from mlcv.ops.transport.interface import conditional_transport
+from mlcv.ops.transport.interface import conditional_transport, transport_plans
 
-__all__ = ["conditional_transport"]
+__all__ = ["conditional_transport", "transport_plans"]

@@ -1,13 +1,25 @@
 """Conditional transport (Zheng & Zhou, NeurIPS 2021, arXiv 2012.14100), as a cost between patches and labels."""
 
+import os
+from importlib.util import find_spec
 from typing import Literal
 
+import torch
 from torch import Tensor
-from torch.nn.functional import normalize as unit
+from torch.nn.functional import embedding
 
 from mlcv.errors import ConfigError
-from mlcv.numerics import at_least_float32, full_precision
-from mlcv.ops.transport.reference import transport_cost
+from mlcv.numerics import full_precision
+from mlcv.ops.transport.custom_op import transport
+from mlcv.ops.transport.reference import inverse_length, navigators, transport_cost
+
+Implementation = Literal["auto", "reference", "blocked", "triton"]
+
+HAS_TRITON = find_spec("triton") is not None
+# Triton reads it when it is imported, and so does this module.
+IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+# Up to so many pairs of patch and label in a batch, the CPU is as fast with all of them at once.
+FEW_PAIRS = 2**18
 
 
 def conditional_transport(
@@ -20,6 +32,8 @@ def conditional_transport(
     rho: float = 0.5,
     normalize: bool = True,
     reduction: Literal["mean", "sum", "none"] = "mean",
+    max_labels: int | None = None,
+    implementation: Implementation = "auto",
 ) -> Tensor:
     """What it costs to move patches to labels and labels to patches, each to where it is most similar.
 
@@ -32,43 +46,145 @@ def conditional_transport(
     Args:
         patches: embeddings.
         labels: embeddings, shared by all images or one set an image.
-        patch_weights: theta, >= 0, normalised here to sum 1; 0 leaves a patch out. Uniform if None.
+        patch_weights: theta, normalised here to sum 1; uniform if None. What is not above 0 is left out and gets no
+            gradient; NaN makes the image's cost NaN.
         label_weights: beta, likewise; an image whose weights are all 0 costs 0 and gets zero gradients.
-        temperature: t > 0; may be a tensor that learns.
+        temperature: t > 0; may be a tensor that learns (its value is not checked, the host would have to wait).
         rho: share of the forward direction, in [0, 1].
-        normalize: scale embeddings to length 1 first; without it they must have it already.
+        normalize: divide embeddings by their lengths; without it they must have length 1. A vector of zeros is similar
+            to nothing and gets no gradient.
         reduction: over images.
+        max_labels: the most labels with weight that any image has. Then work and memory follow it instead of C; an
+            image that has more is an error on the CPU and costs NaN on a GPU, which cannot ask the host. The CPU counts
+            for itself if None.
+        implementation: `reference` (plain PyTorch; differentiable twice), `blocked` (image by image, recomputing in
+            backward: O(B (N + C)) memory beside inputs and gradients), `triton` (fused kernels for CUDA, float16 to
+            float32; also for the CPU in Triton's interpreter, with TRITON_INTERPRET=1), or the best of them here.
 
     Shape:
         patches (B, N, D), labels (C, D) or (B, C, D), patch_weights (B, N), label_weights (B, C); a scalar, or (B,)
-        for "none". Computed in float32 (float64 for float64 inputs), whatever the inputs' types.
+        for "none". Computed in float32 (float64 for float64 inputs), whatever the inputs' types; gradients have them.
 
     Raises:
-        ConfigError: for shapes that do not fit, or a rho outside [0, 1].
+        ConfigError: for shapes that do not fit, numbers out of range, or an implementation that cannot run here.
     """
-    _check(patches, labels, patch_weights, label_weights, rho)
+    _check(patches, labels, patch_weights, label_weights)
+    _check_numbers(temperature, rho, max_labels)
+    chosen = _choose(implementation, patches, labels)
     with full_precision(patches):
-        patches, labels = at_least_float32(patches), at_least_float32(labels)
-        if normalize:
-            patches, labels = unit(patches, dim=-1), unit(labels, dim=-1)
-        batch, num_patches, _ = patches.shape
-        theta = _simplex(patch_weights, patches.new_ones(batch, num_patches))
-        beta = _simplex(label_weights, patches.new_ones(batch, labels.shape[-2]))
-        cost = transport_cost(patches, labels, theta, beta, temperature, rho)  # (B,)
-    if reduction == "none":
-        return cost
-    return cost.sum() / (max(batch, 1) if reduction == "mean" else 1)
+        dtype = torch.promote_types(torch.promote_types(patches.dtype, labels.dtype), torch.float32)
+        theta = _simplex(patch_weights, patches.new_ones(patches.shape[:2], dtype=dtype))
+        beta = _simplex(label_weights, patches.new_ones((len(patches), labels.shape[-2]), dtype=dtype))
+        t = torch.as_tensor(temperature, dtype=dtype, device=patches.device)
+        is_spoiled = None if label_weights is None and patch_weights is None else (theta[:, 0] + beta[:, 0]).isnan()
+        if max_labels is None and chosen == "reference" and patches.device.type == "cpu":
+            max_labels = _most_labels(beta)
+        if max_labels is not None and max_labels < labels.shape[-2]:
+            is_over = (beta > 0).sum(dim=1) > max_labels
+            _check_count(is_over, max_labels)
+            is_spoiled = is_over if is_spoiled is None else is_spoiled | is_over
+            labels, beta = _pack(labels, beta, max_labels)
+        if chosen == "reference":
+            cost = transport_cost(
+                _unit(patches, dtype, normalize), _unit(labels, dtype, normalize), theta, beta, t, rho
+            )
+        else:
+            cost = transport(patches, labels, theta, beta, t, rho, normalize, chosen)[0]
+        if is_spoiled is not None:
+            cost = cost.masked_fill(is_spoiled, torch.nan)
+        if reduction == "none":
+            return cost
+        return cost.sum() / (max(len(cost), 1) if reduction == "mean" else 1)
+
+
+def transport_plans(
+    patches: Tensor,
+    labels: Tensor,
+    patch_weights: Tensor | None = None,
+    label_weights: Tensor | None = None,
+    *,
+    temperature: float | Tensor = 1.0,
+    normalize: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """The navigators of `conditional_transport`, for pictures: pi(m|n), then pi(n|m).
+
+    The second, shaped as the patches' grid, is the heat map of label m.
+
+    Shape:
+        as there; returns two (B, N, C) in float32 or float64. The first sums to 1 over labels, the second over patches,
+        both are 0 where a weight is.
+
+    Raises:
+        ConfigError: for shapes that do not fit, or a temperature of 0 or less.
+    """
+    _check(patches, labels, patch_weights, label_weights)
+    _check_numbers(temperature)
+    with full_precision(patches):
+        dtype = torch.promote_types(torch.promote_types(patches.dtype, labels.dtype), torch.float32)
+        theta = _simplex(patch_weights, patches.new_ones(patches.shape[:2], dtype=dtype))
+        beta = _simplex(label_weights, patches.new_ones((len(patches), labels.shape[-2]), dtype=dtype))
+        similarity = _unit(patches, dtype, normalize) @ _unit(labels, dtype, normalize).transpose(-1, -2)
+        return navigators(similarity, theta, beta, torch.as_tensor(temperature, dtype=dtype, device=patches.device))
+
+
+def _choose(implementation: Implementation, patches: Tensor, labels: Tensor) -> str:
+    """By facts that do not change between calls, so that `torch.compile` can trace it."""
+    is_double = torch.float64 in (patches.dtype, labels.dtype)
+    device = patches.device.type
+    obstacle = None
+    if not HAS_TRITON:
+        obstacle = "Triton is not installed"
+    elif device != "cuda" and not (device == "cpu" and IS_INTERPRETED):
+        obstacle = f"the tensors are on {device}; its kernels run on CUDA, or in its interpreter (TRITON_INTERPRET=1)"
+    elif is_double:
+        obstacle = "its kernels know no float64"
+    if implementation == "auto":
+        if device == "cuda" and obstacle is None:
+            return "triton"
+        pairs = patches.shape[0] * patches.shape[1] * labels.shape[-2]
+        return "blocked" if device == "cpu" and pairs > FEW_PAIRS else "reference"
+    if implementation == "triton" and obstacle is not None:
+        raise ConfigError(f"conditional_transport: implementation 'triton' is not available here: {obstacle}")
+    if implementation not in ("reference", "blocked", "triton"):
+        raise ConfigError(
+            f"conditional_transport: no implementation {implementation!r}: auto, reference, blocked, triton"
+        )
+    return implementation
+
+
+def _most_labels(beta: Tensor) -> int | None:
+    """The most labels with weight in any image; not asked while compiling, which knows no values."""
+    if torch.compiler.is_compiling() or not beta.numel():
+        return None
+    return max(int((beta > 0).sum(dim=1).max()), 1)
+
+
+def _check_count(is_over: Tensor, max_labels: int) -> None:
+    if is_over.device.type == "cpu" and not torch.compiler.is_compiling() and bool(is_over.any()):
+        raise ConfigError(f"conditional_transport: an image has more labels with weight than max_labels = {max_labels}")
+
+
+def _pack(labels: Tensor, beta: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The labels of most weight of each image (B, count, D) and their weights (B, count), without asking the host."""
+    weights, index = beta.topk(count, dim=1)
+    if labels.ndim == 2:
+        return embedding(index, labels), weights
+    return labels.take_along_dim(index[:, :, None], dim=1), weights
+
+
+def _unit(points: Tensor, dtype: torch.dtype, normalize: bool) -> Tensor:
+    points = points.to(dtype)
+    return points * inverse_length(points) if normalize else points
 
 
 def _simplex(weights: Tensor | None, uniform: Tensor) -> Tensor:
     given = uniform if weights is None else weights.to(uniform.dtype)
+    given = torch.where(given <= 0, 0.0, given)
     total = given.sum(dim=-1, keepdim=True)
-    return given / total.where(total > 0, total.new_ones(()))
+    return given / torch.where(total == 0, 1.0, total)
 
 
-def _check(
-    patches: Tensor, labels: Tensor, patch_weights: Tensor | None, label_weights: Tensor | None, rho: float
-) -> None:
+def _check(patches: Tensor, labels: Tensor, patch_weights: Tensor | None, label_weights: Tensor | None) -> None:
     if patches.ndim != 3 or labels.ndim not in (2, 3) or labels.shape[-1] != patches.shape[-1]:
         raise ConfigError(
             f"patches are (B, N, D) and labels (C, D) or (B, C, D), got {tuple(patches.shape)} and "
@@ -76,11 +192,27 @@ def _check(
         )
     if labels.ndim == 3 and len(labels) != len(patches):
         raise ConfigError(f"{len(labels)} sets of labels were given for {len(patches)} images")
+    if not (patches.is_floating_point() and labels.is_floating_point()):
+        raise ConfigError(f"embeddings are floating point, got {patches.dtype} and {labels.dtype}")
+    if 0 in (*patches.shape[1:], labels.shape[-2]):
+        raise ConfigError(
+            f"patches {tuple(patches.shape)} and labels {tuple(labels.shape)}: only the batch may be empty"
+        )
     for name, weights, count in (
         ("patch_weights", patch_weights, patches.shape[1]),
         ("label_weights", label_weights, labels.shape[-2]),
     ):
         if weights is not None and weights.shape != (len(patches), count):
             raise ConfigError(f"{name} are {(len(patches), count)}, got {tuple(weights.shape)}")
+
+
+def _check_numbers(temperature: float | Tensor, rho: float = 0.5, max_labels: int | None = None) -> None:
     if not 0 <= rho <= 1:
         raise ConfigError(f"rho is a share, in [0, 1]; got {rho}")
+    if isinstance(temperature, Tensor):
+        if temperature.numel() != 1:
+            raise ConfigError(f"temperature is one number, got a tensor of shape {tuple(temperature.shape)}")
+    elif not temperature > 0:
+        raise ConfigError(f"temperature is above 0, got {temperature}")
+    if max_labels is not None and max_labels < 1:
+        raise ConfigError(f"max_labels is at least 1, got {max_labels}")

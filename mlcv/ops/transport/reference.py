@@ -10,16 +10,37 @@ def transport_cost(
     """Cost of each image; see `mlcv.ops.conditional_transport`.
 
     Shape:
-        patches (B, N, D), labels (C, D) or (B, C, D), theta (B, N), beta (B, C); returns (B,).
+        patches (B, N, D), labels (C, D) or (B, C, D), of length 1; theta (B, N), beta (B, C); returns (B,).
     """
     similarity = patches @ labels.transpose(-1, -2)  # (B, N, C)
     cost = 1 - similarity
-    forward = _plan(similarity / temperature, beta[:, None, :], dim=2)  # pi(m|n)
-    backward = _plan(similarity / temperature, theta[:, :, None], dim=1)  # pi(n|m)
+    forward, backward = navigators(similarity, theta, beta, temperature)
     there = (theta * (forward * cost).sum(dim=2)).sum(dim=1)
     back = (beta * (backward * cost).sum(dim=1)).sum(dim=1)
     is_labeled = (beta > 0).any(dim=1) & (theta > 0).any(dim=1)
     return torch.where(is_labeled, rho * there + (1 - rho) * back, 0.0)
+
+
+def navigators(similarity: Tensor, theta: Tensor, beta: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
+    """The plans pi(m|n) and pi(n|m).
+
+    Shape:
+        similarity (B, N, C), theta (B, N), beta (B, C); returns two (B, N, C): the first sums to 1 over labels, the
+        second over patches.
+    """
+    score = similarity / temperature
+    return _plan(score, beta[:, None, :], dim=2), _plan(score, theta[:, :, None], dim=1)
+
+
+def inverse_length(points: Tensor) -> Tensor:
+    """1 / length of each vector, and 0 for a vector of zeros, so that it is similar to nothing and gets no gradient.
+
+    Shape:
+        points (..., D); returns (..., 1).
+    """
+    squares = points.square().sum(dim=-1, keepdim=True)
+    # Clamped, for `where` would pass the gradient NaN of the branch that it does not take.
+    return torch.where(squares > 0, squares.clamp(min=torch.finfo(squares.dtype).tiny).rsqrt(), 0.0)
 
 
 def _plan(score: Tensor, weight: Tensor, dim: int) -> Tensor:

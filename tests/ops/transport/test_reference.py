@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mlcv.errors import ConfigError
-from mlcv.ops import conditional_transport
+from mlcv.ops import conditional_transport, transport_plans
 
 E = torch.tensor([[[1, 0, 0.5], [0.2, -1, 0.3], [0, 0.4, 1]]], dtype=torch.float64)
 L = torch.tensor([[0.5, 0.5, 0], [1, -1, 0.2]], dtype=torch.float64)
@@ -41,6 +41,22 @@ def test_equals_the_check_values(rho, expected):
     assert conditional_transport(E, L, THETA, BETA, rho=rho).item() == pytest.approx(expected, abs=1e-6)
 
 
+def test_plans_equal_the_check_values():
+    forward, backward = transport_plans(E, L, THETA, BETA, normalize=False)
+    assert forward[0, 0].tolist() == pytest.approx([0.451519, 0.548481], abs=1e-6)
+    assert backward[0, :, 0].tolist() == pytest.approx([0.649237, 0.158376, 0.192387], abs=1e-6)
+
+
+def test_plans_are_distributions_over_what_has_weight(rng):
+    patches, labels, theta, beta = case(rng)
+    theta[2] = 0
+    forward, backward = transport_plans(patches, labels, theta, beta, temperature=0.05)
+    assert (forward[0, :, 1:] == 0).all()
+    torch.testing.assert_close(forward.sum(dim=2), torch.ones_like(theta))
+    torch.testing.assert_close(backward[:2].sum(dim=1), torch.ones_like(beta[:2]))
+    assert (backward[2] == 0).all()
+
+
 def test_equals_the_equations_point_by_point(rng):
     patches, labels, theta, beta = case(rng)
     costs = conditional_transport(patches, labels, theta, beta, temperature=0.3, rho=0.7, reduction="none")
@@ -49,11 +65,20 @@ def test_equals_the_equations_point_by_point(rng):
         assert cost == pytest.approx(loops(patches[b], labels, t, w, 0.3, 0.7))
 
 
-def test_gradients_pass_gradcheck(rng):
+@pytest.mark.parametrize("implementation", ["reference", "blocked"])
+def test_gradients_pass_gradcheck(implementation, rng):
     patches, labels, theta, beta = case(rng)
     temperature = torch.tensor(0.5, dtype=torch.float64)
     inputs = tuple(x.requires_grad_() for x in (patches, labels, theta, temperature))
-    assert torch.autograd.gradcheck(lambda p, q, t, s: conditional_transport(p, q, t, beta, temperature=s), inputs)
+
+    def cost(p, q, w, t):
+        return conditional_transport(p, q, w, beta, temperature=t, implementation=implementation)
+
+    assert torch.autograd.gradcheck(cost, inputs)
+    # Of label weights, those above 0: below, they are left out.
+    weights = torch.rand(3, 4, generator=rng, dtype=torch.float64).add_(0.1).requires_grad_()
+    fixed = patches.detach(), labels.detach(), None
+    assert torch.autograd.gradcheck(lambda w: conditional_transport(*fixed, w, implementation=implementation), weights)
 
 
 def test_an_image_without_labels_costs_nothing_and_gets_zero_gradients(rng):
@@ -79,6 +104,10 @@ def test_known_answers(rng):
     )
     same = labels[:1].expand(1, 4, -1)
     torch.testing.assert_close(conditional_transport(same, labels[:1]), torch.zeros((), dtype=torch.float64))
+    hot = conditional_transport(patches, labels, theta, beta, temperature=1e8)
+    mean = 1 - torch.nn.functional.cosine_similarity(patches[:, :, None], labels, dim=-1)
+    theta, beta = theta / theta.sum(dim=1, keepdim=True), beta / beta.sum(dim=1, keepdim=True)
+    torch.testing.assert_close(hot, torch.einsum("bnc,bn,bc->b", mean, theta, beta).mean())
     cold = conditional_transport(patches, labels, temperature=1e-4, rho=1.0, reduction="none")
     nearest = 1 - torch.nn.functional.cosine_similarity(patches[:, :, None], labels, dim=-1).amax(dim=2)
     torch.testing.assert_close(cold, nearest.mean(dim=1))
@@ -99,8 +128,36 @@ def test_an_empty_batch_costs_nothing():
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
-    [((torch.ones(1, 2, 3), torch.ones(2, 4)), "patches are"), ((torch.ones(1, 2, 3), torch.ones(2, 5, 3)), "2 sets")],
+    [
+        ((torch.ones(1, 2, 3), torch.ones(2, 4)), "patches are"),
+        ((torch.ones(1, 2, 3), torch.ones(2, 5, 3)), "2 sets"),
+        ((torch.ones(1, 0, 3), torch.ones(2, 3)), "only the batch may be empty"),
+        ((torch.ones(1, 2, 3, dtype=torch.long), torch.ones(2, 3)), "floating point"),
+        ((torch.ones(1, 2, 3), torch.ones(2, 3), torch.ones(1, 3)), "patch_weights are"),
+    ],
 )
-def test_shapes_that_do_not_fit_are_refused(arguments, problem):
+def test_shapes_and_types_that_do_not_fit_are_refused(arguments, problem):
     with pytest.raises(ConfigError, match=problem):
         conditional_transport(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"rho": 1.5}, "rho is a share"),
+        ({"temperature": 0.0}, "temperature is above 0"),
+        ({"temperature": torch.ones(2)}, "one number"),
+        ({"max_labels": 0}, "at least 1"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(options, problem):
+    with pytest.raises(ConfigError, match=problem):
+        conditional_transport(torch.ones(1, 2, 3), torch.ones(2, 3), **options)
+
+
+def test_weights_that_are_not_numbers_stay_visible():
+    weights = torch.tensor([[1.0, torch.nan], [1.0, 0.0]])
+    for implementation in ("reference", "blocked"):
+        options = {"label_weights": weights, "reduction": "none", "implementation": implementation}
+        costs = conditional_transport(torch.ones(2, 2, 3), torch.ones(2, 3), **options)
+        assert costs.isnan().tolist() == [True, False]

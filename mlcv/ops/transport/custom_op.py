@@ -1,0 +1,110 @@
+"""`mlcv::transport` and its gradient as operators of torch, so that `torch.compile` sees two opaque calls."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlcv.ops.transport import blocked
+
+
+@torch.library.custom_op("mlcv::transport", mutates_args=())
+def transport(
+    patches: Tensor,
+    labels: Tensor,
+    theta: Tensor,
+    beta: Tensor,
+    temperature: Tensor,
+    rho: float,
+    normalize: bool,
+    implementation: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Cost of each image, and the statistics that its gradient needs.
+
+    Args:
+        patches: embeddings.
+        labels: embeddings.
+        theta: weights on the simplex.
+        beta: weights on the simplex.
+        temperature: t > 0.
+        rho: share of the forward direction.
+        normalize: whether embeddings are scaled to length 1.
+        implementation: `blocked` or `triton`.
+
+    Shape:
+        patches (B, N, D), labels (C, D) or (B, C, D), theta (B, N), beta (B, C), temperature (); returns the cost (B,),
+        log-normaliser and cost of each patch (B, N) twice, and of each label (B, C) twice.
+    """
+    cost, statistics = _backend(implementation).forward(patches, labels, theta, beta, temperature, rho, normalize)
+    return cost, *statistics
+
+
+@transport.register_fake
+def _(
+    _patches: Tensor, _labels: Tensor, theta: Tensor, beta: Tensor, *_: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    patch_lse, patch_cost = theta.new_empty(theta.shape), theta.new_empty(theta.shape)
+    label_lse, label_cost = beta.new_empty(beta.shape), beta.new_empty(beta.shape)
+    return theta.new_empty(theta.shape[0]), patch_lse, patch_cost, label_lse, label_cost
+
+
+@torch.library.custom_op("mlcv::transport_backward", mutates_args=())
+def transport_backward(
+    grad_cost: Tensor,
+    patches: Tensor,
+    labels: Tensor,
+    theta: Tensor,
+    beta: Tensor,
+    temperature: Tensor,
+    patch_lse: Tensor,
+    patch_cost: Tensor,
+    label_lse: Tensor,
+    label_cost: Tensor,
+    rho: float,
+    normalize: bool,
+    implementation: str,
+    with_labels: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of patches, labels, theta, beta and temperature, each in its own dtype.
+
+    Without `with_labels` those of labels and beta are zeros, and nothing is spent on them.
+    """
+    statistics = (patch_lse, patch_cost, label_lse, label_cost)
+    gradients: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _backend(implementation).backward(
+        grad_cost, patches, labels, theta, beta, temperature, statistics, rho, normalize, with_labels
+    )
+    return gradients
+
+
+@transport_backward.register_fake
+def _(
+    _grad_cost: Tensor, patches: Tensor, labels: Tensor, theta: Tensor, beta: Tensor, temperature: Tensor, *_: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    grad_patches, grad_labels = patches.new_empty(patches.shape), labels.new_empty(labels.shape)
+    grad_theta, grad_beta = theta.new_empty(theta.shape), beta.new_empty(beta.shape)
+    return grad_patches, grad_labels, grad_theta, grad_beta, temperature.new_empty(())
+
+
+def _backend(implementation: str) -> Any:
+    if implementation == "triton":
+        # Triton is an import of its own, which the CPU need not have.
+        from mlcv.ops.transport import launch  # noqa: PLC0415
+
+        return launch
+    return blocked
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, ctx.rho, ctx.normalize, ctx.implementation = inputs
+    ctx.save_for_backward(*tensors, *output[1:])
+
+
+def _backward(ctx: Any, grad_cost: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    with_labels = ctx.needs_input_grad[1] or ctx.needs_input_grad[3]
+    gradients = transport_backward(
+        grad_cost, *ctx.saved_tensors, ctx.rho, ctx.normalize, ctx.implementation, with_labels
+    )
+    return *gradients, None, None, None
+
+
+transport.register_autograd(_backward, setup_context=_setup_context)

@@ -1,0 +1,146 @@
+"""Every implementation against the reference in float64, on the same rounded inputs."""
+
+import pytest
+import torch
+
+from mlcv.errors import ConfigError
+from mlcv.ops import conditional_transport
+from mlcv.ops.transport import interface
+from tests.ops.transport.cases import CASES, DEVICE, Case, errors, inputs, results
+
+LIMITS = {torch.float32: 1e-5, torch.bfloat16: 5e-3, torch.float16: 1e-3}
+IMPLEMENTATIONS = ["reference", "blocked", "triton"]
+
+
+def limit(case, dtype):
+    # A similarity in float32 is off by 1e-7, and the plan by that over the temperature; where two labels are nearly as
+    # near, a cold plan's gradient by some times more. The float32 reference is no better.
+    return max(LIMITS[dtype], 2e-6 / case.temperature if case.normalize else 0.0)
+
+
+@pytest.fixture
+def nan_filled(monkeypatch):
+    """Memory that a kernel should have written shows as NaN."""
+    from mlcv.ops.transport import launch
+
+    monkeypatch.setattr(launch, "allocate", lambda like, *shape: like.new_full(shape, torch.nan))
+
+
+@pytest.mark.parametrize("dtype", LIMITS, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_agrees_with_the_reference_in_float64(implementation, case, dtype, rng, nan_filled):
+    tensors = inputs(case, dtype, rng)
+    exact = results(case, [tensor.double() for tensor in tensors], implementation="reference")
+    got = results(case, tensors, implementation=implementation)
+    assert got[0].dtype == torch.float32
+    assert [g.dtype for g in got[1:3]] == [dtype, dtype]
+    found = errors(case, got, exact)
+    assert max(found.values()) < limit(case, dtype), found
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_a_bound_on_the_labels_changes_no_result(implementation, rng, nan_filled):
+    case = Case(4, 21, 60, 20, positives=3)
+    for shared in (True, False):
+        tensors = inputs(Case(**{**vars(case), "shared": shared}), torch.float32, rng)
+        exact = results(case, [tensor.double() for tensor in tensors], implementation="reference")
+        got = results(case, tensors, implementation=implementation, max_labels=4)
+        found = errors(case, got, exact)
+        assert max(found.values()) < 1e-5, found
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_strided_inputs_and_mixed_types(implementation, rng):
+    case = Case(2, 18, 12, 32)
+    patches, labels, theta, beta, temperature = inputs(case, torch.float32, rng)
+    views = [patches.transpose(1, 2).contiguous().transpose(1, 2), labels.T.contiguous().T, theta, beta, temperature]
+    exact = results(case, [view.double() for view in views], implementation="reference")
+    assert max(errors(case, results(case, views, implementation=implementation), exact).values()) < 1e-5
+    mixed = [patches.bfloat16(), labels, theta, beta, temperature]
+    exact = results(case, [tensor.double() for tensor in mixed], implementation="reference")
+    got = results(case, mixed, implementation=implementation)
+    assert [g.dtype for g in got[1:3]] == [torch.bfloat16, torch.float32]
+    assert max(errors(case, got, exact).values()) < 5e-3
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_what_has_no_weight_gets_no_gradient(implementation, rng, nan_filled):
+    case = Case(3, 20, 10, 8, positives=3)
+    patches, labels, theta, beta, temperature = inputs(case, torch.float32, rng)
+    theta[0], beta[1] = 0, 0
+    costs, *gradients = results(case, [patches, labels, theta, beta, temperature], implementation=implementation)
+    assert costs[0] == costs[1] == 0
+    assert (gradients[0][:2] == 0).all()
+    assert (gradients[0][theta == 0] == 0).all()
+    assert (gradients[2][theta == 0] == 0).all()
+    assert (gradients[3][beta == 0] == 0).all()
+    unused = (beta[2] == 0).cpu()
+    assert (gradients[1].cpu()[unused] == 0).all()
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_a_vector_of_zeros_is_similar_to_nothing_and_gets_no_gradient(implementation, rng):
+    case = Case(2, 10, 4, 8, all_patches=True)
+    tensors = inputs(case, torch.float32, rng)
+    tensors[0][0, 3] = 0
+    tensors[1][2] = 0
+    costs, of_patches, of_labels, *_ = results(case, tensors, implementation=implementation)
+    assert costs.isfinite().all()
+    assert (of_patches[0, 3] == 0).all()
+    assert (of_labels[2] == 0).all()
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_equal_inputs_give_equal_bits_and_an_empty_batch_nothing(implementation, rng):
+    case = Case(3, 70, 40, 20)
+    tensors = inputs(case, torch.float32, rng)
+    for first, second in zip(*(results(case, tensors, implementation=implementation) for _ in range(2)), strict=True):
+        assert torch.equal(first, second)
+    empty = [tensor[:0] if place in (0, 2, 3) else tensor for place, tensor in enumerate(tensors)]
+    costs, *gradients = results(case, empty, implementation=implementation)
+    assert costs.shape == (0,)
+    assert all((gradient == 0).all() for gradient in gradients)
+
+
+def test_frozen_labels_cost_no_gradient(rng):
+    patches, labels, theta, beta, _ = inputs(Case(2, 18, 40, 32), torch.float32, rng)
+    patches.requires_grad_()
+    for implementation in ("blocked", "triton"):
+        cost = conditional_transport(patches, labels, theta, beta, implementation=implementation)
+        (gradient,) = torch.autograd.grad(cost, patches)
+        exact = conditional_transport(patches.double(), labels.double(), theta, beta, implementation="reference")
+        torch.testing.assert_close(gradient, torch.autograd.grad(exact, patches)[0])
+
+
+def test_too_many_labels_for_the_bound(rng):
+    patches, labels, theta, _, _ = inputs(Case(2, 5, 9, 4), torch.float32, rng)
+    beta = torch.zeros(2, 9, device=DEVICE)
+    beta[0, :2], beta[1, :3] = 1, 1
+    if DEVICE == "cpu":
+        with pytest.raises(ConfigError, match="more labels with weight than max_labels = 2"):
+            conditional_transport(patches, labels, theta, beta, max_labels=2)
+    else:
+        costs = conditional_transport(patches, labels, theta, beta, max_labels=2, reduction="none")
+        assert costs.isnan().tolist() == [False, True]
+
+
+def test_auto_takes_what_is_there_and_an_absent_choice_is_an_error(monkeypatch, rng):
+    patches, labels = torch.randn(1, 4, 3, generator=rng), torch.randn(2, 3, generator=rng)
+    choose = interface._choose
+    assert choose("auto", patches, labels) == "reference"
+    many = torch.empty(interface.FEW_PAIRS, 3)
+    assert choose("auto", patches, many) == "blocked"
+    on_gpu = torch.empty(1, 4, 3, device="meta")
+    with pytest.raises(ConfigError, match="tensors are on meta"):
+        choose("triton", on_gpu, labels)
+    with pytest.raises(ConfigError, match="no float64"):
+        choose("triton", patches.double().to(DEVICE), labels)
+    with pytest.raises(ConfigError, match="no implementation 'magic': auto, reference"):
+        choose("magic", patches, labels)
+    monkeypatch.setattr(interface, "IS_INTERPRETED", False)
+    with pytest.raises(ConfigError, match="TRITON_INTERPRET=1"):
+        choose("triton", patches, labels)
+    monkeypatch.setattr(interface, "HAS_TRITON", False)
+    with pytest.raises(ConfigError, match="not installed"):
+        choose("triton", patches, labels)

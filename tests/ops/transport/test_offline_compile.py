@@ -1,0 +1,22 @@
+"""The kernels compile for GPUs that are not here, within their registers and shared memory."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize("capability", [80, 90, 100])
+def test_kernels_compile_without_spills(capability, tmp_path):
+    program = Path(__file__).with_name("compile_offline.py")
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    environment.pop("TRITON_INTERPRET", None)
+    command = [sys.executable, program, str(capability)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert not done.returncode, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len({(row["kernel"], row["dtype"]) for row in rows}) == 12
+    assert [row for row in rows if row["spilled"] or row["shared"] > row["allowed"]] == []
