@@ -6,12 +6,11 @@ each in a process of its own (CPU), or by the allocator's count (CUDA). The resu
 """
 
 import argparse
-import multiprocessing
 import statistics
 import time
-from pathlib import Path
 
 import torch
+from measuring import measure_peak, where
 from torch import nn
 from torch.nn.functional import linear
 
@@ -59,37 +58,9 @@ def step(module, patches, embeddings):
     return output.detach(), patches.grad
 
 
-def peak(name, options, answer):
+def prepared(name, options):
     modules, patches, embeddings = inputs(options)
-    if options.device == "cuda":
-        step(modules[name], patches, embeddings)
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        step(modules[name], patches, embeddings)
-        answer.put((torch.cuda.max_memory_allocated() - before) / 2**20)
-        return
-    # Matrix products and threads want their workspace once.
-    (torch.randn(512, 512, requires_grad=True) @ torch.randn(512, 512)).tanh().sum().backward()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from what is held now
-    before = held("VmRSS")
-    step(modules[name], patches, embeddings)
-    answer.put(held("VmHWM") - before)
-
-
-def held(field):
-    """Memory of this process in MiB, by the kernel's count."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) / 2**10
-
-
-def measure_peak(name, options):
-    context = multiprocessing.get_context("spawn")
-    answer = context.Queue()
-    process = context.Process(target=peak, args=(name, options, answer))
-    process.start()
-    mib = answer.get()
-    process.join()
-    return mib
+    return lambda: step(modules[name], patches, embeddings)
 
 
 def main():
@@ -113,11 +84,10 @@ def main():
             step(module, patches, embeddings)
             seconds[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    peaks = {name: measure_peak(name, options) for name in modules}
-    where = f"{torch.get_num_threads()} CPU threads" if options.device == "cpu" else torch.cuda.get_device_name()
+    peaks = {name: measure_peak(prepared, name, options) for name in modules}
     print(
         f"B {options.batch}, {options.side}x{options.side} patches, {options.classes} classes, {options.features} "
-        f"features, {options.hidden} hidden, float32, forward and backward, {where}, torch {torch.__version__}"
+        f"features, {options.hidden} hidden, float32, forward and backward, {where(options.device)}"
     )
     print(f"greatest difference of the results: {float((ours - literal).abs().max()):.1e}")
     for name in modules:
