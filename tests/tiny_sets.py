@@ -73,10 +73,11 @@ def write_voc(root, year=2007, images=6, xml=False):
 
 def _annotation(codes):
     objects = [(cls, code) for cls, code in zip(VOC_CLASSES, codes, strict=True) if code >= 0]
+    box = "<bndbox><xmin>17</xmin><ymin>1</ymin><xmax>32</xmax><ymax>48</ymax></bndbox>"
     text = "".join(
-        f"<object><name>{cls}</name><difficult>{int(code == 0)}</difficult></object>" for cls, code in objects
+        f"<object><name>{cls}</name><difficult>{int(code == 0)}</difficult>{box}</object>" for cls, code in objects
     )
-    return f"<annotation>{text}</annotation>"
+    return f"<annotation><size><width>64</width><height>48</height></size>{text}</annotation>"
 
 
 def write_csv(root, images=10):

@@ -33,24 +33,31 @@ PREFETCH = 2
 
 
 class Sample(TypedDict, total=False):
-    """One image: `image` uint8 (H, W, 3), `target` float32 (C,), `index`; or `error` alone if it was skipped."""
+    """One image: `image` uint8 (H, W, 3), `target` float32 (C,), `index`; or `error` alone if it was skipped.
+
+    Where the truth knows them and nothing is random, `boxes` float32 (K, 5): class, x, y, width and height, as parts of
+    the network's input.
+    """
 
     image: Pixels
     target: Tensor
     index: int
+    boxes: Tensor
     error: str
 
 
-class Batch(TypedDict):
+class Batch(TypedDict, total=False):
     """What a method gets: `image` float32 (B, 3, H, W) normalised, `target` float32 (B, C), `index` int64 (B,).
 
-    `errors` lists what was wrong with images that were skipped, as text.
+    `errors` lists what was wrong with images that were skipped, as text; `boxes`, where samples have them, one (K, 5)
+    an image.
     """
 
     image: Tensor
     target: Tensor
     index: Tensor
     errors: list[str]
+    boxes: list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,8 @@ class LabeledImages:
     Args:
         images: M paths, or uint8 (M, H, W, 3).
         states: label states int8 (M, C).
-        boxes: for each image, float32 (K, 5) of class, x, y, width, height in pixels, where the truth knows them.
+        boxes: for each image, float32 (K, 5) of class, x, y, width and height as parts of the image's width and height,
+            where the truth knows them.
     """
 
     images: Sequence[Path] | NDArray[np.uint8]
@@ -105,11 +113,14 @@ class MultiLabelDataset(Dataset[Sample]):
             if self.on_error == "raise":
                 raise
             return {"error": str(error)}
-        return {
+        sample: Sample = {
             "image": self.transform(image, (self.seed, epoch, index)),
             "target": self.targets[index],
             "index": index,
         }
+        if self.labeled.boxes is not None and self.transform.is_fixed:
+            sample["boxes"] = torch.from_numpy(self.transform.locate(self.labeled.boxes[index], image.shape))
+        return sample
 
     def load(self, index: int) -> Pixels:
         """The image as it is stored, before any transform: uint8 (H, W, 3)."""
@@ -163,12 +174,15 @@ class Collate:
             row.copy_(torch.from_numpy(pixels).view(height, -1)).sub_(mean).div_(std)
         # Channels stay last in memory, as decoded: no copy here, and the layout in which convolutions are fastest.
         image = rows.view(len(good), height, width, channels).permute(0, 3, 1, 2)
-        return {
+        batch: Batch = {
             "image": image,
             "target": torch.stack([sample["target"] for sample in good]),
             "index": torch.tensor([sample["index"] for sample in good]),
             "errors": errors,
         }
+        if "boxes" in good[0]:
+            batch["boxes"] = [sample["boxes"] for sample in good]
+        return batch
 
 
 class MultiLabelDataModule(LightningDataModule):

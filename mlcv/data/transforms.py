@@ -7,6 +7,7 @@ from typing import Literal
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from mlcv.data.images import Pixels
 from mlcv.errors import ConfigError
@@ -77,11 +78,15 @@ class Transform:
     Args:
         steps: albumentations transforms, in order.
         min_side: shorter side in pixels below which an input would lose detail; decoders may stop there.
+        is_fixed: whether nothing in it is random, so that `locate` can follow it.
+        centre: part of the shorter side that a centre crop keeps; None if the image is squashed instead.
     """
 
-    def __init__(self, steps: list[Step], min_side: int) -> None:
+    def __init__(
+        self, steps: list[Step], min_side: int, is_fixed: bool = False, centre: float | None = None
+    ) -> None:
         self.pipeline = A.Compose(steps)
-        self.min_side = min_side
+        self.min_side, self.is_fixed, self.centre = min_side, is_fixed, centre
 
     def __call__(self, image: Pixels, seed: tuple[int, ...]) -> Pixels:
         if not self.pipeline.transforms:
@@ -91,6 +96,27 @@ class Transform:
         other = random.Random(int(generator.integers(2**63)))  # noqa: S311  # no secret
         self.pipeline.set_random_state(generator, other)
         return self.pipeline(image=image)["image"]  # type: ignore[no-any-return]
+
+
+    def locate(self, boxes: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Where boxes of an image lie in the output.
+
+        Args:
+            boxes: (K, 5), class, x, y, width, height as parts of the image's width and height.
+            shape: of the image, its height and width first.
+
+        Returns:
+            The same as parts of the output, cut at its border; a box outside has no width or height.
+        """
+        if self.centre is None:
+            return boxes
+        height, width = shape[:2]
+        side = self.centre * min(height, width)
+        sides = np.array([width, height], np.float32) / side
+        low = (boxes[:, 1:3] - 0.5) * sides + 0.5
+        high = low + boxes[:, 3:5] * sides
+        low, high = low.clip(0, 1), high.clip(0, 1)
+        return np.concatenate([boxes[:, :1], low, high - low], axis=1).astype(np.float32)
 
 
 def training_transform(size: int, augment: Augment, statistics: ImageStatistics) -> Transform:
@@ -127,7 +153,9 @@ def evaluation_transform(size: int, augment: Augment, statistics: ImageStatistic
         augment: its `resize` decides between squashing and cropping.
         statistics: of the backbone; its interpolation and crop fraction are used.
     """
-    return Transform(_fit(size, augment, statistics), int(size / statistics.crop_fraction))
+    larger = int(size / statistics.crop_fraction)
+    centre = size / larger if augment.resize == "crop" else None
+    return Transform(_fit(size, augment, statistics), larger, is_fixed=True, centre=centre)
 
 
 def interpolation_flag(statistics: ImageStatistics) -> int:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlcv.data.base import LabeledImages, MultiLabelDataModule, Split
 from mlcv.errors import ConfigError, DataError
@@ -80,7 +81,9 @@ class VOCDataModule(MultiLabelDataModule):
                 f"VOC {self.year}: {len(missing)} of the {len(images)} images of the list {name!r} are missing; "
                 f"the first: {missing[0]}; {self._remedy(name)}"
             )
-        return LabeledImages(images, states)
+        annotations = [folder / "Annotations" / f"{image_id}.xml" for image_id in ids]
+        has_boxes = split != "train" and all(path.is_file() for path in annotations)
+        return LabeledImages(images, states, [read_boxes(path) for path in annotations] if has_boxes else None)
 
     def _folder(self) -> Path:
         year = f"VOC{self.year}"
@@ -136,20 +139,49 @@ def read_annotation(path: Path) -> States:
     Raises:
         DataError: naming the file, and the object's class if VOC has none of that name.
     """
-    try:
-        objects = ET.parse(path).getroot().findall("object")  # noqa: S314  # the user's own files
-    except FileNotFoundError as error:
-        raise DataError(f"{path} not found; it belongs to the same archive as the image lists") from error
-    except ET.ParseError as error:
-        raise DataError(f"{path}: not a readable XML file ({error}); unpack the archive again") from error
+    objects = _parse(path).findall("object")
     states = np.full(len(VOC_CLASSES), NEGATIVE, np.int8)
     for item in objects:
-        name = (item.findtext("name") or "").strip()
-        if name not in VOC_CLASSES:
-            raise DataError(f"{path}: an object of class {name!r}; VOC's classes are {', '.join(VOC_CLASSES)}")
-        column = VOC_CLASSES.index(name)
+        column = _column(item, path)
         if (item.findtext("difficult") or "0").strip() != "1":
             states[column] = POSITIVE
         elif states[column] == NEGATIVE:
             states[column] = UNKNOWN
     return states
+
+
+def read_boxes(path: Path) -> NDArray[np.float32]:
+    """Boxes (K, 5) of one image from its XML, difficult ones too: class, x, y, width and height as parts of the image.
+
+    Raises:
+        DataError: naming the file, if a box or the image's size is missing or no number.
+    """
+    root = _parse(path)
+    try:
+        width, height = (float(root.findtext(f"size/{name}") or "") for name in ("width", "height"))
+        rows = []
+        for item in root.findall("object"):
+            ends = (item.findtext(f"bndbox/{name}") or "" for name in ("xmin", "ymin", "xmax", "ymax"))
+            x0, y0, x1, y1 = map(float, ends)
+            # VOC counts pixels from 1, and both ends belong to the box.
+            sides = ((x0 - 1) / width, (y0 - 1) / height, (x1 - x0 + 1) / width, (y1 - y0 + 1) / height)
+            rows.append((_column(item, path), *sides))
+    except (ValueError, ZeroDivisionError) as error:
+        raise DataError(f"{path}: a box or the image's size is missing or no number ({error})") from error
+    return np.array(rows, np.float32).reshape(-1, 5)
+
+
+def _parse(path: Path) -> ET.Element:
+    try:
+        return ET.parse(path).getroot()  # noqa: S314  # the user's own files
+    except FileNotFoundError as error:
+        raise DataError(f"{path} not found; it belongs to the same archive as the image lists") from error
+    except ET.ParseError as error:
+        raise DataError(f"{path}: not a readable XML file ({error}); unpack the archive again") from error
+
+
+def _column(item: ET.Element, path: Path) -> int:
+    name = (item.findtext("name") or "").strip()
+    if name not in VOC_CLASSES:
+        raise DataError(f"{path}: an object of class {name!r}; VOC's classes are {', '.join(VOC_CLASSES)}")
+    return VOC_CLASSES.index(name)

@@ -55,3 +55,19 @@ def test_impossible_options_are_refused(options):
 def test_an_interpolation_that_does_not_exist_is_refused():
     with pytest.raises(ConfigError, match="nearest, bilinear, bicubic, lanczos"):
         evaluation_transform(64, Augment(), ImageStatistics(interpolation="magic"))
+
+
+def test_boxes_follow_a_squash_and_a_centre_crop():
+    boxes = np.array([[3, 0.5, 0.25, 0.25, 0.5], [1, 0.0, 0.0, 0.1, 1.0]], np.float32)
+    image = np.zeros((40, 80, 3), np.uint8)
+    image[10:30, 40:60] = 255  # the first box
+    squash = evaluation_transform(32, Augment(), ImageStatistics())
+    assert squash.locate(boxes, image.shape) is boxes
+    crop = evaluation_transform(32, Augment(resize="crop"), ImageStatistics(crop_fraction=0.8))
+    located = crop.locate(boxes, image.shape)
+    x, y, w, h = (32 * located[0, 1:]).round().astype(int)
+    output = crop(image, (0,))
+    assert output[y + 1 : y + h - 1, x + 1 : x + w - 1].min() > 200
+    output[max(y - 1, 0) : y + h + 1, max(x - 1, 0) : x + w + 1] = 0
+    assert output.max() < 60
+    assert located[1, 3] == 0  # outside

@@ -91,3 +91,17 @@ def test_a_bad_annotation_is_named(tmp_path, content, problem):
     (tmp_path / "VOC2007" / "Annotations" / "val0001.xml").write_text(content)
     with pytest.raises(DataError, match=rf"val0001.xml.*{problem}"):
         VOCDataModule(str(tmp_path)).read_split("val")
+
+
+def test_boxes_come_with_the_images_that_are_tested(tmp_path):
+    data = VOCDataModule(str(write_voc(tmp_path, xml=True)), image_size=32, batch_size=2, num_workers=0)
+    data.setup("fit")
+    assert "boxes" not in next(iter(data.train_dataloader()))
+    data.setup("test")
+    batch = next(iter(data.test_dataloader()))
+    assert [boxes[:, 0].tolist() for boxes in batch["boxes"]] == [[0, 5], [1]]  # the difficult one, too
+    np.testing.assert_allclose(batch["boxes"][0][0, 1:], [0.25, 0, 0.25, 1])
+    path = tmp_path / "VOC2007" / "Annotations" / "test0001.xml"
+    path.write_text(path.read_text().replace("<xmin>17</xmin>", "<xmin>left</xmin>"))
+    with pytest.raises(DataError, match=r"test0001.xml: a box or the image's size"):
+        data.read_split("test")
