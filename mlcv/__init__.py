@@ -15,6 +15,7 @@ _HOMES = {
     "MultiLabelModule": "mlcv.methods",
     "Optim": "mlcv.methods",
     "PUMLC": "mlcv.methods",
+    "PatchCT": "mlcv.methods",
     "Policy": "mlcv.labels",
     "Protocol": "mlcv.labels",
     "UserError": "mlcv.errors",

@@ -16,7 +16,7 @@ from mlcv.metrics.scores import Scores
 
 _HEADLINE = (
     "mAP", "AUROC", "CF1", "OF1", "CF1_tuned", "OF1_tuned", "CF1_top3", "OF1_top3", "GAP@20", "ranking_loss",
-    "coverage_error", "LRAP", "ECE",
+    "coverage_error", "LRAP", "ECE", "pointing_game",
 )  # fmt: skip
 
 

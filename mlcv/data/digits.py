@@ -122,7 +122,7 @@ def _source_digits(split: Split, seed: int) -> tuple[Pixels, NDArray[np.int64]]:
 def _compose(
     canvas: Pixels, digits: Pixels, classes: NDArray[np.int64], scene: Scene, random: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Draws one scene into `canvas`; returns class, x, y, width and height (parts of the canvas) of each digit, (K, 5)."""
+    """Draws one scene into `canvas`; returns the digits' (K, 5): class, x, y, width, height, as parts of the canvas."""
     size = len(canvas)
     canvas[:] = random.integers(10, 60)
     for x0, y0, angle, length, grey in random.random((scene.clutter, 5)) * (size, size, 6.3, 0.15, 90):

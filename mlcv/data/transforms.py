@@ -82,9 +82,7 @@ class Transform:
         centre: part of the shorter side that a centre crop keeps; None if the image is squashed instead.
     """
 
-    def __init__(
-        self, steps: list[Step], min_side: int, is_fixed: bool = False, centre: float | None = None
-    ) -> None:
+    def __init__(self, steps: list[Step], min_side: int, is_fixed: bool = False, centre: float | None = None) -> None:
         self.pipeline = A.Compose(steps)
         self.min_side, self.is_fixed, self.centre = min_side, is_fixed, centre
 
@@ -96,7 +94,6 @@ class Transform:
         other = random.Random(int(generator.integers(2**63)))  # noqa: S311  # no secret
         self.pipeline.set_random_state(generator, other)
         return self.pipeline(image=image)["image"]  # type: ignore[no-any-return]
-
 
     def locate(self, boxes: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Where boxes of an image lie in the output.

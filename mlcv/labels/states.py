@@ -36,6 +36,11 @@ def known(targets: ArrayOrTensor) -> ArrayOrTensor:
     return targets >= 0
 
 
+def is_positive(targets: Tensor) -> Tensor:
+    """Where somebody said that the class is present: bool (B, C). Not zeros, unknown or soft targets."""
+    return targets == POSITIVE
+
+
 def evaluable(targets: Tensor) -> Tensor:
     """Classes that a ranking metric can judge: at least one known positive and one known negative.
 

@@ -9,7 +9,7 @@ from torch.distributions import Beta
 
 from mlcv.distributed import global_sum
 from mlcv.errors import ConfigError
-from mlcv.labels.states import POSITIVE
+from mlcv.labels.states import is_positive
 from mlcv.numerics import at_least_float32, full_precision
 
 
@@ -136,8 +136,3 @@ class PUMixup(nn.Module):
             mixed_q = weight * q[:half][first] + (1 - weight) * q[len(q) - half :]
             distance = (mixed_q + self.eps).log() - (mixed_logits.sigmoid() + self.eps).log()
             return (distance**2).sum() / max(half, 1)
-
-
-def is_positive(targets: Tensor) -> Tensor:
-    """Where somebody said that the class is present: bool (B, C). Zeros, unknown and soft targets are unlabeled."""
-    return targets == POSITIVE

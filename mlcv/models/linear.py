@@ -24,6 +24,10 @@ class LinearHead(Head):
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)
 
+    def class_maps(self, patches: Tensor) -> Tensor:
+        """Class-activation maps (Zhou et al., CVPR 2016), where `pooled` is the mean of the patches: (B, N, C)."""
+        return patches @ self.classifier.weight.T
+
     def forward(self, pooled: Tensor) -> Tensor:
         logits: Tensor = self.classifier(self.dropout(pooled))
         return logits

@@ -1,0 +1,168 @@
+"""PatchCT: aligning patches with labels by conditional transport (Li et al., ICCV 2023, arXiv 2307.09066).
+
+The authors' code was never released. From the paper's figure: patch tokens and label embeddings are compared at layers
+of the image encoder by conditional transport, beside a score <v + AL(v), label> of the pooled image. What the figure
+leaves open (weights, temperature, rho, layers, projections) is a reconstruction after released code of the same family
+(CT, PCT, POUF), and an argument.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from mlcv.errors import ConfigError
+from mlcv.labels.states import is_positive
+from mlcv.losses.asymmetric import AsymmetricLoss
+from mlcv.methods.base import Batch, MultiLabelModule, Optim, as_grid
+from mlcv.models.backbones import Backbone
+from mlcv.models.label_embeddings import read_label_embeddings
+from mlcv.ops.transport.interface import conditional_transport, transport_plans
+
+
+class PatchCT(MultiLabelModule):
+    """Scores by the pooled image; transport between patches and present labels shapes the space, and explains.
+
+        L = loss(s, targets) + ct_weight * sum over layers CT(patches, present labels)
+        s_m = scale cos(v + AL(v), l_m) + bias
+
+    Only labels known to be present are in the label set: unknown and absent ones are not. The backward navigator, how a
+    label's mass is spread over the patches, is the label's heat map.
+
+    Args:
+        backbone: timm's name of a network (of a transformer: its patch tokens; of a convolutional one: the places of
+            its feature map), or `open_clip:<model>`.
+        num_classes: label columns C; the command line takes it from the data.
+        weights: of the backbone; see `mlcv.models.Backbone`.
+        ct_weight: of the transport cost, >= 0; 0 trains the scores alone.
+        temperature: of the navigators, > 0.
+        learn_temperature: start there and learn; the colder, the cheaper is any transport, so it falls all the time.
+        rho: share of the direction from patches to labels, in [0, 1].
+        patch_weights: `uniform`, or `similarity` to the pooled image (softmax at the same temperature).
+        num_layers: transport at the last so many layers; more than 1 for timm's transformers.
+        label_embeddings: fixed start of the labels, see `mlcv.models.label_embeddings`; learned from nothing if None.
+        learn_labels: whether embeddings that were given are fine-tuned; a projection of them learns in any case.
+        dim: of the space that patches and labels share; that of the labels if given, else of the patches, if None.
+        max_labels: the most labels that an image has, which makes the cost cheaper on a GPU; see
+            `mlcv.ops.conditional_transport`.
+        loss: called as `loss(logits, targets)`; the asymmetric loss if None.
+        class_names: C names for tables.
+        image_size: side of the input in pixels, for backbones of fixed size; the command line takes it from the data.
+        freeze: parts of the backbone that do not learn.
+        backbone_args: further arguments of the backbone's constructor.
+        optim: optimizer and schedule.
+        eleven_point: also log VOC 2007's 11-point mAP.
+
+    Shape:
+        image (B, 3, H, W) to logits (B, C).
+    """
+
+    def __init__(  # noqa: PLR0913  # every choice that the paper leaves open
+        self,
+        backbone: str,
+        num_classes: int,
+        weights: str | None = None,
+        ct_weight: float = 1.0,
+        temperature: float = 0.1,
+        learn_temperature: bool = False,
+        rho: float = 0.5,
+        patch_weights: Literal["uniform", "similarity"] = "uniform",
+        num_layers: int = 1,
+        label_embeddings: str | None = None,
+        learn_labels: bool = True,
+        dim: int | None = None,
+        max_labels: int | None = None,
+        loss: nn.Module | None = None,
+        class_names: Sequence[str] | None = None,
+        image_size: int | None = None,
+        freeze: Sequence[str] = (),
+        backbone_args: dict[str, Any] | None = None,
+        optim: Optim = Optim(),  # noqa: B008  # frozen
+        eleven_point: bool = False,
+    ) -> None:
+        super().__init__(num_classes, class_names, optim, eleven_point)
+        if ct_weight < 0 or temperature <= 0 or not 0 <= rho <= 1 or num_layers < 1:
+            raise ConfigError("model: ct_weight >= 0, temperature > 0, rho in [0, 1] and num_layers >= 1 are needed")
+        self.ct_weight, self.rho, self.patch_weights = ct_weight, rho, patch_weights
+        self.num_layers, self.max_labels = num_layers, max_labels
+        self.backbone: Backbone = Backbone(backbone, weights, image_size, freeze, **(backbone_args or {}))
+        given = None if label_embeddings is None else read_label_embeddings(label_embeddings, self.class_names)
+        width = self.backbone.patch_features
+        dim = dim or (given.shape[1] if given is not None else width)
+        labels = given if given is not None else torch.randn(num_classes, dim) / dim**0.5
+        self.labels = nn.Parameter(labels, requires_grad=given is None or learn_labels)
+        self.label_projection = _projection(labels.shape[1], dim)
+        self.patch_projections = nn.ModuleList(_projection(width, dim) for _ in range(num_layers))
+        is_shared = self.backbone.pooled_features == width
+        self.pooled_projection = None if is_shared else _projection(self.backbone.pooled_features, dim)
+        last = nn.Linear(dim, dim)
+        nn.init.zeros_(last.weight)  # scores begin as those of the image itself
+        nn.init.zeros_(last.bias)
+        self.adaptive = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), last)
+        self.log_scale = nn.Parameter(torch.tensor(10.0).log())
+        self.bias = nn.Parameter(torch.zeros(()))
+        self.log_temperature = nn.Parameter(torch.tensor(float(temperature)).log(), learn_temperature)
+        self.loss = AsymmetricLoss() if loss is None else loss
+
+    def forward(self, image: Tensor) -> Tensor:
+        pooled, _ = self.backbone.pooled_and_patches(image)
+        return self._scores(self._pooled(pooled), self.label_projection(self.labels))
+
+    def forward_with_maps(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        pooled, layers = self.backbone.pooled_and_patches(image)
+        pooled, labels = self._pooled(pooled), self.label_projection(self.labels)
+        patches = self.patch_projections[-1](layers[-1])
+        _, maps = transport_plans(
+            patches, labels, self._patch_weights(patches, pooled), temperature=self.log_temperature.exp()
+        )
+        return self._scores(pooled, labels), as_grid(maps)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        targets = batch["target"]
+        pooled, layers = self.backbone.pooled_and_patches(batch["image"], self.num_layers)
+        pooled, labels = self._pooled(pooled), self.label_projection(self.labels)
+        loss_class: Tensor = self.loss(self._scores(pooled, labels), targets)
+        loss = loss_class
+        if self.ct_weight:
+            loss_ct = self._transport(pooled, layers, labels, is_positive(targets).to(labels.dtype))
+            loss = loss_class + self.ct_weight * loss_ct
+        if self.is_logged_step:
+            self.log("train/loss_class", loss_class)
+            if self.ct_weight:
+                self.log("train/loss_ct", loss_ct)
+                self.log("train/temperature", self.log_temperature.exp())
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(targets))
+        return loss
+
+    def _transport(self, pooled: Tensor, layers: list[Tensor], labels: Tensor, present: Tensor) -> Tensor:
+        total = torch.zeros((), device=labels.device)
+        for projection, layer in zip(self.patch_projections, layers, strict=True):
+            patches = projection(layer)
+            total = total + conditional_transport(
+                patches, labels, self._patch_weights(patches, pooled), present,
+                temperature=self.log_temperature.exp(), rho=self.rho, max_labels=self.max_labels,
+            )  # fmt: skip
+        return total
+
+    def _pooled(self, pooled: Tensor) -> Tensor:
+        projection = self.patch_projections[-1] if self.pooled_projection is None else self.pooled_projection
+        projected: Tensor = projection(pooled)
+        return projected
+
+    def _scores(self, pooled: Tensor, labels: Tensor) -> Tensor:
+        image = normalize(pooled + self.adaptive(pooled), dim=-1)
+        logits: Tensor = self.log_scale.exp() * image @ normalize(labels, dim=-1).T + self.bias
+        return logits
+
+    def _patch_weights(self, patches: Tensor, pooled: Tensor) -> Tensor | None:
+        if self.patch_weights == "uniform":
+            return None
+        similarity = torch.einsum("bnd,bd->bn", normalize(patches, dim=-1), normalize(pooled, dim=-1))
+        weights: Tensor = (similarity / self.log_temperature.exp()).softmax(dim=1)
+        return weights
+
+
+def _projection(features: int, dim: int) -> nn.Module:
+    return nn.Identity() if features == dim else nn.Linear(features, dim, bias=False)
