@@ -85,7 +85,7 @@ def test_no_key_repeats_its_default(path, monkeypatch):
 def assert_differs(name, value, default):
     if isinstance(value, dict) and "class_path" not in value:
         for key, inner in value.items():
-            assert_differs(f"{name}.{key}", inner, default[key])
+            assert_differs(f"{name}.{key}", inner, default[key] if default else None)
     else:
         assert value != default, f"{name} repeats its default {default!r}"
 
@@ -110,7 +110,7 @@ def tiny(name, folder):
 @pytest.mark.parametrize("path", EXPERIMENTS, **NAME)
 def test_every_experiment_trains_validates_and_tests(path, tmp_path):
     options = [
-        "--model.backbone=test_resnet", "--model.weights=null", "--model.freeze=[]", "--trainer.max_epochs=1",
+        "--model.backbone=test_resnet", "--model.backbone_args={}", "--model.weights=null", "--model.freeze=[]", "--trainer.max_epochs=1",
         "--trainer.limit_train_batches=2", "--trainer.check_val_every_n_epoch=1", "--test_after_fit=true",
         "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false",
     ]  # fmt: skip

@@ -92,7 +92,7 @@ class MultiLabelModule(LightningModule):
             raise ConfigError(f"{len(self.class_names)} class names were given for {num_classes} classes")
         self.num_classes, self.optim, self.eleven_point = num_classes, optim, eleven_point
         self.collected = EvaluationOutputs()
-        self.pointing = PointingGame(num_classes)
+        self.pointing = PointingGame()
         self.scores: Scores | None = None
         self.thresholds: dict[str, float] = {}
 
@@ -146,7 +146,7 @@ class MultiLabelModule(LightningModule):
         logits, maps = self.forward_with_maps(batch["image"])
         self.collected.update(batch["index"], logits, batch["target"])
         if maps is not None:
-            self.pointing.update(maps, batch["boxes"], batch["target"])
+            self.pointing.update(batch["index"], maps, batch["boxes"], batch["target"])
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         return {"index": batch["index"], "probs": self.probabilities(self(batch["image"]))}

@@ -111,13 +111,21 @@ class PatchCT(MultiLabelModule):
         return self._scores(self._pooled(pooled), self.label_projection(self.labels))
 
     def forward_with_maps(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        logits, _, backward = self.explain(image)
+        return logits, as_grid(backward)
+
+    def explain(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (B, C), and both navigators between patches and all labels (B, N, C).
+
+        The first says which label a patch goes to, the second where in the image a label is.
+        """
         pooled, layers = self.backbone.pooled_and_patches(image)
         pooled, labels = self._pooled(pooled), self.label_projection(self.labels)
         patches = self.patch_projections[-1](layers[-1])
-        _, maps = transport_plans(
+        forward, backward = transport_plans(
             patches, labels, self._patch_weights(patches, pooled), temperature=self.log_temperature.exp()
         )
-        return self._scores(pooled, labels), as_grid(maps)
+        return self._scores(pooled, labels), forward, backward
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         targets = batch["target"]

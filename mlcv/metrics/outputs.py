@@ -41,20 +41,25 @@ class EvaluationOutputs(Metric):
 
     def compute(self) -> tuple[Tensor, Tensor, Tensor]:
         """Everything that was added on all processes, in no order; see `gather`."""
-        return _joined(self.index), _joined(self.logits), _joined(self.targets)
+        return joined(self.index), joined(self.logits), joined(self.targets)
 
     def gather(self) -> Outputs:
         """All samples seen on all processes since the last reset, once each, in the order of their index."""
         index, logits, targets = self.compute()
         index = index.reshape(-1)  # torchmetrics squeezes what has one element
         logits, targets = (x.reshape(len(index), -1) for x in (logits, targets))
-        index, order = index.sort(stable=True)
-        first = torch.ones_like(index, dtype=torch.bool)
-        first[1:] = index[1:] != index[:-1]
-        rows = order[first]
-        return Outputs(index[first], logits[rows], targets[rows])
+        rows = rows_of_samples(index)
+        return Outputs(index[rows], logits[rows], targets[rows])
 
 
-def _joined(state: Any) -> Tensor:
+def rows_of_samples(index: Tensor) -> Tensor:
+    """Where each sample of `index` (B,) comes first, in the order of the samples: (M,), M <= B."""
+    ordered, order = index.sort(stable=True)
+    first = torch.ones_like(index, dtype=torch.bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return order[first]
+
+
+def joined(state: Any) -> Tensor:
     """A list state is a list before it was synchronised, and a tensor after."""
     return state if isinstance(state, Tensor) else torch.cat(state)
