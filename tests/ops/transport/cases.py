@@ -28,7 +28,7 @@ class Case:
 
 CASES = [
     Case(16, 1, 1, 20),
-    Case(2, 1, 7, 5, shared=False),
+    Case(32, 1, 7, 5, shared=False),
     Case(2, 70, 1, 20),
     Case(3, 70, 20, 33, rho=0.7),
     Case(3, 65, 20, 48, shared=False, positives=0),
