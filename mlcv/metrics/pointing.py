@@ -51,5 +51,5 @@ class PointingGame(Metric):
     def compute(self) -> Tensor:
         """Hits over labels asked for, all classes together; NaN if there was none."""
         counts = joined(self.counts).reshape(-1, 3)
-        _, hits, asked = counts[rows_of_samples(counts[:, 0])].sum(dim=0)
+        hits, asked = counts[rows_of_samples(counts[:, 0]), 1:].sum(dim=0).unbind()
         return hits / asked
