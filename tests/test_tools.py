@@ -9,7 +9,7 @@ FEW = ["--data.num_train=64", "--data.num_val=16", "--data.num_test=16", "--trai
 
 
 def compare(*arguments):
-    command = [sys.executable, "tools/compare_partial_labels.py", *map(str, arguments)]
+    command = [sys.executable, "tools/compare.py", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
 
 

@@ -70,7 +70,7 @@ def draw(path, pixels, title, names, probs, chosen, forward, backward):
         names: C class names.
         probs: (C,).
         chosen: indices of the labels to show.
-        forward: navigator (N, C).
+        forward: navigator (N, C), or (N, C + 1) with a background.
         backward: navigator (N, C).
     """
     height, width = pixels.shape[:2]
@@ -79,7 +79,9 @@ def draw(path, pixels, title, names, probs, chosen, forward, backward):
     axes[0].imshow(pixels)
     axes[0].set_title(title, fontsize=9)
     sureness, label = forward.max(dim=1)
-    for patch in sureness.topk(min(MARKS, len(sureness))).indices.tolist():
+    shows_label = (label < len(names)).nonzero().flatten()  # the others are background
+    strongest = sureness[shows_label].topk(min(MARKS, len(shows_label))).indices
+    for patch in shows_label[strongest].tolist():
         x, y = (patch % side + 0.5) * width / side, (patch // side + 0.5) * height / side
         axes[0].plot(x, y, "o", markersize=4, color="cyan", markeredgecolor="black")
         offset = {"textcoords": "offset points", "xytext": (4, 2 if x < 0.7 * width else 6)}

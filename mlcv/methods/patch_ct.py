@@ -44,6 +44,9 @@ class PatchCT(MultiLabelModule):
         num_layers: transport at the last so many layers; more than 1 for timm's transformers.
         label_embeddings: fixed start of the labels, see `mlcv.models.label_embeddings`; learned from nothing if None.
         learn_labels: whether embeddings that were given are fine-tuned; a projection of them learns in any case.
+        background: weight of one more label in every label set, learned and of no class, for patches that show none of
+            the labels, in [0, 1); the present labels share the rest. The paper has none; without it the cost pulls
+            every patch to some present label, which blurs the heat maps.
         dim: of the space that patches and labels share; that of the labels if given, else of the patches, if None.
         max_labels: the most labels that an image has, which makes the cost cheaper on a GPU; see
             `mlcv.ops.conditional_transport`.
@@ -72,6 +75,7 @@ class PatchCT(MultiLabelModule):
         num_layers: int = 1,
         label_embeddings: str | None = None,
         learn_labels: bool = True,
+        background: float = 0.0,
         dim: int | None = None,
         max_labels: int | None = None,
         loss: nn.Module | None = None,
@@ -83,16 +87,20 @@ class PatchCT(MultiLabelModule):
         eleven_point: bool = False,
     ) -> None:
         super().__init__(num_classes, class_names, optim, eleven_point)
-        if ct_weight < 0 or temperature <= 0 or not 0 <= rho <= 1 or num_layers < 1:
-            raise ConfigError("model: ct_weight >= 0, temperature > 0, rho in [0, 1] and num_layers >= 1 are needed")
+        if ct_weight < 0 or temperature <= 0 or not 0 <= rho <= 1 or num_layers < 1 or not 0 <= background < 1:
+            raise ConfigError(
+                "model: ct_weight >= 0, temperature > 0, rho in [0, 1], num_layers >= 1 and background in [0, 1) are "
+                "needed"
+            )
         self.ct_weight, self.rho, self.patch_weights = ct_weight, rho, patch_weights
-        self.num_layers, self.max_labels = num_layers, max_labels
+        self.num_layers, self.max_labels, self.background_weight = num_layers, max_labels, background
         self.backbone: Backbone = Backbone(backbone, weights, image_size, freeze, **(backbone_args or {}))
         given = None if label_embeddings is None else read_label_embeddings(label_embeddings, self.class_names)
         width = self.backbone.patch_features
         dim = dim or (given.shape[1] if given is not None else width)
         labels = given if given is not None else torch.randn(num_classes, dim) / dim**0.5
         self.labels = nn.Parameter(labels, requires_grad=given is None or learn_labels)
+        self.background = nn.Parameter(torch.randn(1 if background else 0, dim) / dim**0.5)
         self.label_projection = _projection(labels.shape[1], dim)
         self.patch_projections = nn.ModuleList(_projection(width, dim) for _ in range(num_layers))
         is_shared = self.backbone.pooled_features == width
@@ -115,17 +123,21 @@ class PatchCT(MultiLabelModule):
         return logits, as_grid(backward)
 
     def explain(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (B, C), and both navigators between patches and all labels (B, N, C).
+        """Logits (B, C), and both navigators between patches and all labels.
 
-        The first says which label a patch goes to, the second where in the image a label is.
+        The first says which label a patch goes to (B, N, C), or (B, N, C + 1) where the last is the background. The
+        second says where in the image a label is (B, N, C).
         """
         pooled, layers = self.backbone.pooled_and_patches(image)
         pooled, labels = self._pooled(pooled), self.label_projection(self.labels)
         patches = self.patch_projections[-1](layers[-1])
         forward, backward = transport_plans(
-            patches, labels, self._patch_weights(patches, pooled), temperature=self.log_temperature.exp()
+            patches,
+            torch.cat([labels, self.background]),
+            self._patch_weights(patches, pooled),
+            temperature=self.log_temperature.exp(),
         )
-        return self._scores(pooled, labels), forward, backward
+        return self._scores(pooled, labels), forward, backward[..., : self.num_classes]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         targets = batch["target"]
@@ -134,7 +146,7 @@ class PatchCT(MultiLabelModule):
         loss_class: Tensor = self.loss(self._scores(pooled, labels), targets)
         loss = loss_class
         if self.ct_weight:
-            loss_ct = self._transport(pooled, layers, labels, is_positive(targets).to(labels.dtype))
+            loss_ct = self._transport(pooled, layers, labels, targets)
             loss = loss_class + self.ct_weight * loss_ct
         if self.is_logged_step:
             self.log("train/loss_class", loss_class)
@@ -144,13 +156,19 @@ class PatchCT(MultiLabelModule):
         self.log("train/loss", loss, prog_bar=True, batch_size=len(targets))
         return loss
 
-    def _transport(self, pooled: Tensor, layers: list[Tensor], labels: Tensor, present: Tensor) -> Tensor:
+    def _transport(self, pooled: Tensor, layers: list[Tensor], labels: Tensor, targets: Tensor) -> Tensor:
+        weights, most = is_positive(targets).to(labels.dtype), self.max_labels
+        if self.background_weight:
+            # As heavy as asked for beside the present labels, and without weight where none is known: no cost then.
+            ratio = self.background_weight / (1 - self.background_weight)
+            weights = torch.cat([weights, ratio * weights.sum(dim=1, keepdim=True)], dim=1)
+            labels, most = torch.cat([labels, self.background]), most and most + 1
         total = torch.zeros((), device=labels.device)
         for projection, layer in zip(self.patch_projections, layers, strict=True):
             patches = projection(layer)
             total = total + conditional_transport(
-                patches, labels, self._patch_weights(patches, pooled), present,
-                temperature=self.log_temperature.exp(), rho=self.rho, max_labels=self.max_labels,
+                patches, labels, self._patch_weights(patches, pooled), weights,
+                temperature=self.log_temperature.exp(), rho=self.rho, max_labels=most,
             )  # fmt: skip
         return total
 

@@ -1,5 +1,8 @@
 #!/usr/bin/env python
-"""PU-MLC against the usual losses where labels are partial, or positive only: same network, budget and seeds.
+"""The comparisons of the documentation: methods against each other with the same network, budget and seeds.
+
+digits, voc: PU-MLC against the usual losses where labels are partial, or positive only. patch_ct, patch_ct_voc: PatchCT
+with and without its transport, against the class activation maps of a plain classifier.
 
 Every run is an `mlcv fit` with a test behind it, in a process of its own and with one thread; finished ones are not
 repeated. Prints a table of mean and standard deviation over seeds, and writes it with a plot beside the runs.
@@ -16,9 +19,13 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
-METRICS = ("mAP", "CF1", "OF1", "ECE")
 NEGATIVE = ["--model.loss=mlcv.losses.BCELoss", "--model.loss.unknown=negative"]
 ASL = ["--model.loss=AsymmetricLoss", "--model.loss.unknown=negative"]
+PATCH_CT, PATCH_CT_VOC = "configs/digits/patch_ct.yaml", "configs/voc/patch_ct_lite0.yaml"
+CLASSIFIER = [
+    "configs/digits/asl.yaml", "--trainer.max_epochs=5", "--model.optim.lr=4e-3", "--model.backbone=xcit_nano_12_p8_224",
+    "--model.backbone_args={depth: 1, cls_attn_layers: 0, embed_dim: 96, num_heads: 4, global_pool: avg}",
+]  # fmt: skip
 # The configuration and what differs from it.
 METHODS = {
     "digits": {
@@ -34,6 +41,18 @@ METHODS = {
         "BCE, unknown ignored": ["configs/voc/lite0.yaml"],
         "ASL, unknown negative": ["configs/voc/lite0.yaml", *ASL],
     },
+    "patch_ct": {
+        "classifier, its activation maps": [*CLASSIFIER, "--data.num_train=12000"],
+        "CT weight 0": [PATCH_CT, "--model.ct_weight=0", "--model.background=0"],
+        "CT weight 0.3, no background": [PATCH_CT, "--model.background=0"],
+        "CT weight 0.3": [PATCH_CT],
+    },
+    "patch_ct_voc": {
+        "classifier, its activation maps": ["configs/voc/lite0.yaml", "--model.head=LinearHead", *ASL],
+        "CT weight 0": [PATCH_CT_VOC, "--model.ct_weight=0", "--model.background=0"],
+        "CT weight 0.3, no background": [PATCH_CT_VOC, "--model.background=0"],
+        "CT weight 0.3": [PATCH_CT_VOC],
+    },
 }
 POSITIVES = ["--data.protocol.positives_only=true"]
 SETTINGS = {
@@ -45,7 +64,11 @@ SETTINGS = {
         **{f"{percent} %": [f"--data.protocol.known_fraction={percent / 100}"] for percent in (10, 50, 100)},
         "all positives": POSITIVES,
     },
+    "patch_ct": {"all": []},
+    "patch_ct_voc": {"all": []},
 }
+LABELS, MAPS = ("mAP", "CF1", "OF1", "ECE"), ("mAP", "CF1", "pointing_game")
+METRICS = {"digits": LABELS, "voc": LABELS, "patch_ct": MAPS, "patch_ct_voc": MAPS}
 
 
 def run(folder, method, setting, seed, options):
@@ -74,25 +97,25 @@ def spread(values):
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def write_table(path, table, settings, methods):
-    lines = [f"| labels | method | {' | '.join(METRICS)} |", "|---" * (len(METRICS) + 2) + "|"]
+def write_table(path, table, settings, methods, names):
+    lines = [f"| labels | method | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
     for setting, method in product(settings, methods):
         runs = table.get((method, setting))
         if runs:
-            cells = [[run[name] for run in runs] for name in METRICS]
+            cells = [[run[name] for run in runs] for name in names]
             text = " | ".join(f"{100 * statistics.mean(c):.1f} ± {100 * spread(c):.1f}" for c in cells)
             lines.append(f"| {setting} | {method} | {text} |")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
 
-def write_plot(path, table, settings, methods):
+def write_plot(path, table, settings, methods, names):
     try:
         import matplotlib.pyplot as plt
     except ImportError:
         sys.exit("the plot needs matplotlib: pip install matplotlib")
-    figure, axes = plt.subplots(1, len(METRICS), figsize=(4.2 * len(METRICS), 3.8), layout="constrained")
-    for axis, name in zip(axes, METRICS, strict=True):
+    figure, axes = plt.subplots(1, len(names), figsize=(4.2 * len(names), 3.8), layout="constrained")
+    for axis, name in zip(axes, names, strict=True):
         for number, method in enumerate(methods):
             places = [place for place, setting in enumerate(settings) if table.get((method, setting))]
             columns = [[100 * run[name] for run in table[method, settings[place]]] for place in places]
@@ -110,12 +133,12 @@ def write_plot(path, table, settings, methods):
     figure.savefig(path, dpi=110)
 
 
-def write_rows(path, table):
+def write_rows(path, table, names):
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["method", "labels", "run", *METRICS])
+        writer.writerow(["method", "labels", "run", *names])
         for (method, setting), runs in table.items():
-            writer.writerows([method, setting, number, *(run[n] for n in METRICS)] for number, run in enumerate(runs))
+            writer.writerows([method, setting, number, *(run[n] for n in names)] for number, run in enumerate(runs))
 
 
 def main():
@@ -144,9 +167,10 @@ def main():
     for (method, setting, _), metrics in zip(jobs, results, strict=True):
         if metrics is not None:
             table.setdefault((method, setting), []).append(metrics)
-    write_rows(folder / "results.csv", table)
-    write_table(folder / "table.md", table, settings, methods)
-    write_plot(folder / "plot.png", table, settings, methods)
+    names = METRICS[options.set]
+    write_rows(folder / "results.csv", table, names)
+    write_table(folder / "table.md", table, settings, methods, names)
+    write_plot(folder / "plot.png", table, settings, methods, names)
 
 
 if __name__ == "__main__":
