@@ -1,3 +1,4 @@
+import json
 import os
 import secrets
 from pathlib import Path
@@ -55,3 +56,19 @@ def shared_data():
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; MLCV_SHARED_DATA says where it is")
     return folder
+
+
+@pytest.fixture
+def tiny_clip(tmp_path):
+    """Name of a tiny CLIP, and the file of its random weights."""
+    open_clip = pytest.importorskip("open_clip")
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+    }
+    (tmp_path / "tiny-clip.json").write_text(json.dumps(config))
+    open_clip.add_model_config(tmp_path / "tiny-clip.json")
+    path = tmp_path / "tiny-clip.pt"
+    torch.save(open_clip.create_model("tiny-clip").state_dict(), path)
+    return "tiny-clip", path

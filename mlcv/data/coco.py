@@ -1,20 +1,16 @@
 """MS-COCO 2014 and 2017: 80 classes, from the official `instances_*.json`."""
 
-import hashlib
-import logging
 import os
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from mlcv.cache import cached, file_key
 from mlcv.data.base import LabeledImages, MultiLabelDataModule, Split
 from mlcv.errors import ConfigError, DataError
 from mlcv.labels.states import NEGATIVE, POSITIVE, States
-
-logger = logging.getLogger(__name__)
 
 # In the order of COCO's category ids, which run from 1 to 90 with gaps.
 COCO_CLASSES = (
@@ -110,20 +106,13 @@ def read_instances(path: Path) -> tuple[list[str], States]:
     Raises:
         DataError: if the file is no JSON of that kind, or an annotation names no image or no class.
     """
-    cached = _cache_file(path)
-    try:
-        with np.load(cached) as stored:
-            return stored["names"].astype(str).tolist(), stored["states"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+
+    def parse() -> dict[str, Any]:
         names, states = parse_instances(path)
-    try:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        temporary = cached.with_suffix(f".{os.getpid()}.npz")
-        np.savez(temporary, names=np.array(names, dtype=np.bytes_), states=states)
-        temporary.replace(cached)  # at once, so that another process never reads half a file
-    except OSError as error:
-        logger.warning("label cache %s cannot be written (%s): the next start reads %s again", cached, error, path)
-    return names, states
+        return {"names": np.array(names, dtype=np.bytes_), "states": states}
+
+    stored = cached(path.stem, file_key(path), parse)
+    return stored["names"].astype(str).tolist(), stored["states"]
 
 
 def parse_instances(path: Path) -> tuple[list[str], States]:
@@ -167,10 +156,3 @@ def _positions(wanted: Any, ids: Any, annotations: list[_Annotation], key: str, 
             f"({len(wrong)} such annotations); download it again from {_SOURCE}"
         )
     return found
-
-
-def _cache_file(path: Path) -> Path:
-    about = path.stat()
-    key = f"{path.resolve()}|{about.st_size}|{about.st_mtime_ns}"
-    folder = Path(os.environ.get("MLCV_CACHE") or Path.home() / ".cache" / "mlcv")
-    return folder / f"{path.stem}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"

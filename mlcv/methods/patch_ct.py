@@ -18,7 +18,7 @@ from mlcv.labels.states import is_positive
 from mlcv.losses.asymmetric import AsymmetricLoss
 from mlcv.methods.base import Batch, MultiLabelModule, Optim, as_grid
 from mlcv.models.backbones import Backbone
-from mlcv.models.label_embeddings import read_label_embeddings
+from mlcv.models.label_embeddings import PROMPTS, read_label_embeddings
 from mlcv.ops.transport.interface import conditional_transport, transport_plans
 
 
@@ -42,7 +42,8 @@ class PatchCT(MultiLabelModule):
         rho: share of the direction from patches to labels, in [0, 1].
         patch_weights: `uniform`, or `similarity` to the pooled image (softmax at the same temperature).
         num_layers: transport at the last so many layers; more than 1 for timm's transformers.
-        label_embeddings: fixed start of the labels, see `mlcv.models.label_embeddings`; learned from nothing if None.
+        label_embeddings: start of the labels, see `mlcv.models.label_embeddings`; random if None.
+        prompts: for label embeddings from a text encoder, each with {} where the class name goes.
         learn_labels: whether embeddings that were given are fine-tuned; a projection of them learns in any case.
         background: weight of one more label in every label set, learned and of no class, for patches that show none of
             the labels, in [0, 1); the present labels share the rest. The paper has none; without it the cost pulls
@@ -74,6 +75,7 @@ class PatchCT(MultiLabelModule):
         patch_weights: Literal["uniform", "similarity"] = "uniform",
         num_layers: int = 1,
         label_embeddings: str | None = None,
+        prompts: Sequence[str] = PROMPTS,
         learn_labels: bool = True,
         background: float = 0.0,
         dim: int | None = None,
@@ -95,7 +97,7 @@ class PatchCT(MultiLabelModule):
         self.ct_weight, self.rho, self.patch_weights = ct_weight, rho, patch_weights
         self.num_layers, self.max_labels, self.background_weight = num_layers, max_labels, background
         self.backbone: Backbone = Backbone(backbone, weights, image_size, freeze, **(backbone_args or {}))
-        given = None if label_embeddings is None else read_label_embeddings(label_embeddings, self.class_names)
+        given = None if label_embeddings is None else read_label_embeddings(label_embeddings, self.class_names, prompts)
         width = self.backbone.patch_features
         dim = dim or (given.shape[1] if given is not None else width)
         labels = given if given is not None else torch.randn(num_classes, dim) / dim**0.5

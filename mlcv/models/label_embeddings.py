@@ -8,22 +8,25 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
+from mlcv.cache import cached, file_key
 from mlcv.errors import ConfigError
 from mlcv.models.open_clip_tower import create_open_clip
 
-PROMPT = "a photo of a {}."
+PROMPTS = ("a photo of a {}.",)
 
 
-def read_label_embeddings(source: str, class_names: Sequence[str]) -> Tensor:
+def read_label_embeddings(source: str, class_names: Sequence[str], prompts: Sequence[str] = PROMPTS) -> Tensor:
     """One vector for each class name.
 
     Args:
         source: a .npy file with one row a class, in the order of the classes; a text file as GloVe's, a word and its
             numbers a line, with underscores for blanks (a name of several words has their mean, and `diningtable` is
-            read as `dining` and `table`); or `open_clip:<model>:<pretrained tag or file>`, whose text encoder is given
-            "a photo of a <name>." and whose vectors have length 1.
+            read as `dining` and `table`); or `open_clip:<model>:<pretrained tag or file>`, whose text encoder reads the
+            prompts and whose vectors have length 1; they are cached.
         class_names: C names.
+        prompts: for a text encoder, with {} where the name goes; a class has the mean of its prompts' unit vectors.
 
     Returns:
         float32 (C, E).
@@ -32,7 +35,7 @@ def read_label_embeddings(source: str, class_names: Sequence[str]) -> Tensor:
         ConfigError: naming the file and what it lacks, or why the text encoder cannot be had.
     """
     if source.startswith("open_clip:"):
-        return _from_open_clip(source, class_names)
+        return _from_open_clip(source, class_names, prompts)
     path = Path(source)
     if not path.is_file():
         raise ConfigError(
@@ -91,14 +94,27 @@ def _readings(name: str) -> Iterator[list[str]]:
             yield [name[a:b] for a, b in pairwise((0, cut, len(name)))]
 
 
-def _from_open_clip(source: str, class_names: Sequence[str]) -> Tensor:
+def _from_open_clip(source: str, class_names: Sequence[str], prompts: Sequence[str]) -> Tensor:
     _, model_name, pretrained = [*source.split(":", 2), "", ""][:3]
     if not model_name or not pretrained:
         raise ConfigError(f"label_embeddings: write open_clip:<model>:<pretrained tag or file>, not {source!r}")
-    import open_clip  # type: ignore[import-untyped]  # noqa: PLC0415  # half a second that most runs need not wait
+    wrong = [prompt for prompt in prompts if prompt.count("{}") != 1]
+    if wrong or not prompts:
+        raise ConfigError(
+            f"prompts: each needs one {{}} where the name goes, as {PROMPTS[0]!r} has; got {list(prompts)}"
+        )
+    texts = [prompt.replace("{}", name.replace("_", " ")) for name in class_names for prompt in prompts]
 
-    model = create_open_clip(model_name, pretrained, "label_embeddings").eval()
-    tokens = open_clip.get_tokenizer(model_name)([PROMPT.format(name.replace("_", " ")) for name in class_names])
-    with torch.no_grad():
-        embeddings: Tensor = model.encode_text(tokens, normalize=True)
-    return embeddings.float()
+    def encode() -> dict[str, np.ndarray]:
+        import open_clip  # type: ignore[import-untyped]  # noqa: PLC0415  # half a second that most runs need not wait
+
+        model = create_open_clip(model_name, pretrained, "label_embeddings").eval()
+        tokens = open_clip.get_tokenizer(model_name)(texts)
+        with torch.no_grad():
+            vectors = torch.cat([model.encode_text(part, normalize=True).float() for part in tokens.split(256)])
+        return {"embeddings": normalize(vectors.view(len(class_names), len(prompts), -1).mean(dim=1), dim=1).numpy()}
+
+    file = Path(pretrained)
+    version = file_key(file) if file.is_file() else ""
+    stored = cached(f"text-{model_name}".replace("/", "-"), "|".join([source, version, *texts]), encode)
+    return torch.from_numpy(stored["embeddings"])

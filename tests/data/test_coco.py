@@ -1,4 +1,6 @@
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,7 +69,8 @@ def test_a_changed_file_is_read_anew(root):
 def test_a_damaged_cache_is_made_anew(root):
     path = root / "annotations" / "instances_train2014.json"
     before = read_instances(path)[1]
-    coco._cache_file(path).write_bytes(b"PK\x03\x04 half a file")
+    (stored,) = Path(os.environ["MLCV_CACHE"]).iterdir()
+    stored.write_bytes(b"PK\x03\x04 half a file")
     assert (read_instances(path)[1] == before).all()
 
 

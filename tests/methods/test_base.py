@@ -9,7 +9,7 @@ from mlcv import Classifier, DigitScenesDataModule, Optim
 from mlcv.errors import ConfigError
 from mlcv.losses import AsymmetricLoss, SPLCLoss
 from mlcv.methods.base import MultiLabelModule
-from mlcv.models import CSRAHead
+from mlcv.models import CSRAHead, LinearHead, MLDecoderHead
 
 
 def fit(module, tmp_path, epochs=1, **options):
@@ -161,3 +161,21 @@ def test_a_training_without_an_end_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="set trainer.max_epochs"):
         fit(build(), tmp_path, epochs=-1)
     assert issubclass(Classifier, MultiLabelModule)
+
+
+@pytest.mark.parametrize("head", [LinearHead, CSRAHead])
+def test_activation_maps_of_the_patches_add_up_to_the_scores(head):
+    module = Classifier("test_resnet", 10, head=functools.partial(head, **{"lam": 0.0} if head is CSRAHead else {}))
+    image = torch.randn(2, 3, 96, 96)
+    logits, maps = module.eval().forward_with_maps(image)
+    assert maps.shape == (2, 10, 3, 3)
+    torch.testing.assert_close(logits, module(image))
+    bias = module.head.classifier.bias if head is LinearHead else 0.0
+    torch.testing.assert_close(maps.mean(dim=(2, 3)) + bias, logits)
+
+
+def test_a_head_without_maps_has_none():
+    module = Classifier("test_resnet", 10, head=functools.partial(MLDecoderHead, width=32, hidden=48)).eval()
+    logits, maps = module.forward_with_maps(torch.randn(1, 3, 64, 64))
+    assert logits.shape == (1, 10)
+    assert maps is None

@@ -1,13 +1,12 @@
 """Label embeddings from arrays, word vectors and text encoders."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 
 from mlcv.data.voc import VOC_CLASSES
 from mlcv.errors import ConfigError
+from mlcv.models import label_embeddings
 from mlcv.models.label_embeddings import read_label_embeddings
 
 WORDS = {
@@ -80,20 +79,12 @@ def test_says_that_a_file_is_missing_and_what_else_there_is():
 
 
 @pytest.fixture
-def text_encoder(tmp_path):
-    """A tiny CLIP under a name of its own, its random weights in a file."""
+def text_encoder(tiny_clip):
     import open_clip
 
-    config = {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
-        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
-    }
-    (tmp_path / "tiny-clip.json").write_text(json.dumps(config))
-    open_clip.add_model_config(tmp_path / "tiny-clip.json")
-    model = open_clip.create_model("tiny-clip")
-    torch.save(model.state_dict(), tmp_path / "weights.pt")
-    return model.eval(), open_clip.get_tokenizer("tiny-clip"), f"open_clip:tiny-clip:{tmp_path / 'weights.pt'}"
+    name, path = tiny_clip
+    model = open_clip.create_model(name, pretrained=str(path))
+    return model.eval(), open_clip.get_tokenizer(name), f"open_clip:{name}:{path}"
 
 
 def test_a_text_encoder_gives_the_unit_vectors_of_its_prompts(text_encoder):
@@ -103,6 +94,20 @@ def test_a_text_encoder_gives_the_unit_vectors_of_its_prompts(text_encoder):
         expected = model.encode_text(tokenizer(["a photo of a dog.", "a photo of a potted plant."]))
     torch.testing.assert_close(found, expected / expected.norm(dim=1, keepdim=True))
     assert not found.requires_grad
+
+
+def test_several_prompts_give_the_mean_direction_and_the_second_start_reads_no_model(text_encoder, monkeypatch):
+    model, tokenizer, source = text_encoder
+    prompts = ["a {}.", "{} in a photo"]
+    found = read_label_embeddings(source, ["dog", "cat"], prompts)
+    with torch.no_grad():
+        texts = [[prompt.format(name) for prompt in prompts] for name in ("dog", "cat")]
+        unit = [torch.nn.functional.normalize(model.encode_text(tokenizer(pair)), dim=1).sum(dim=0) for pair in texts]
+    torch.testing.assert_close(found, torch.stack([vector / vector.norm() for vector in unit]))
+    monkeypatch.setattr(label_embeddings, "create_open_clip", lambda *_: pytest.fail("the cache was not used"))
+    assert torch.equal(read_label_embeddings(source, ["dog", "cat"], prompts), found)
+    with pytest.raises(ConfigError, match="each needs one {} where the name goes"):
+        read_label_embeddings(source, ["dog"], ["a photo"])
 
 
 @pytest.mark.parametrize("source", ["open_clip:RN50", "open_clip:", "open_clip::openai"])
