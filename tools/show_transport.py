@@ -10,7 +10,6 @@ import math
 import sys
 from pathlib import Path
 
-import matplotlib as mpl
 import torch
 import yaml
 from lightning.pytorch.cli import instantiate_module
@@ -24,9 +23,12 @@ from mlcv.errors import ConfigError, UserError
 from mlcv.methods import PatchCT
 from mlcv.training_cli import read_checkpoint
 
-mpl.use("Agg")
-import matplotlib.pyplot as plt
+try:
+    import matplotlib.pyplot as plt
+except ImportError:
+    sys.exit("error: pictures need matplotlib: pip install matplotlib")
 
+plt.switch_backend("Agg")
 MOST_LABELS, MARKS = 6, 5
 
 

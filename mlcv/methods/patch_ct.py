@@ -102,11 +102,14 @@ class PatchCT(MultiLabelModule):
         dim = dim or (given.shape[1] if given is not None else width)
         labels = given if given is not None else torch.randn(num_classes, dim) / dim**0.5
         self.labels = nn.Parameter(labels, requires_grad=given is None or learn_labels)
-        self.background = nn.Parameter(torch.randn(1 if background else 0, dim) / dim**0.5)
+        uses_background = bool(background and ct_weight)
+        self.background = nn.Parameter(torch.randn(1 if background else 0, dim) / dim**0.5, uses_background)
         self.label_projection = _projection(labels.shape[1], dim)
         self.patch_projections = nn.ModuleList(_projection(width, dim) for _ in range(num_layers))
         is_shared = self.backbone.pooled_features == width
         self.pooled_projection = None if is_shared else _projection(self.backbone.pooled_features, dim)
+        if not ct_weight:  # DDP wants no learning parameter that nothing uses
+            self.patch_projections[: num_layers - int(is_shared)].requires_grad_(False)
         last = nn.Linear(dim, dim)
         nn.init.zeros_(last.weight)  # scores begin as those of the image itself
         nn.init.zeros_(last.bias)

@@ -69,6 +69,19 @@ def test_pu_mlc_trains_on_two_processes(tmp_path):
     assert all(0 < t <= 1 for t in temperatures)
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+def test_patch_ct_trains_on_two_processes(tmp_path, weight):
+    options = [option for option in OPTIONS if not option.startswith("--model")]
+    two(
+        "fit", *options, "--model=PatchCT", "--model.backbone=test_vit", f"--model.ct_weight={weight}",
+        "--model.background=0.5", "--model.dim=16", "--trainer.max_epochs=1", "--trainer.log_every_n_steps=1",
+        "--run_dir", tmp_path, "--test_after_fit=true",
+    )  # fmt: skip
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    assert len([row for row in rows if row["train/loss"]]) == 4
+    assert 0 <= metrics(tmp_path)["pointing_game"] <= 1
+
+
 def test_training_on_two_processes_leaves_one_run(tmp_path):
     two("fit", *OPTIONS, "--trainer.max_epochs=1", "--run_dir", tmp_path / "run", "--test_after_fit=true")
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
