@@ -97,6 +97,8 @@ class PatchCT(MultiLabelModule):
         self.ct_weight, self.rho, self.patch_weights = ct_weight, rho, patch_weights
         self.num_layers, self.max_labels, self.background_weight = num_layers, max_labels, background
         self.backbone: Backbone = Backbone(backbone, weights, image_size, freeze, **(backbone_args or {}))
+        if num_layers > 1 and not self.backbone.has_layers:
+            raise ConfigError(f"model.num_layers: {backbone} gives the patches of its last layer only; set it to 1")
         given = None if label_embeddings is None else read_label_embeddings(label_embeddings, self.class_names, prompts)
         width = self.backbone.patch_features
         dim = dim or (given.shape[1] if given is not None else width)

@@ -80,19 +80,19 @@ class Backbone(nn.Module):
         """One vector a place in the image (B, N, patch_features)."""
         return self._as_patches(self.net.forward_features(image))
 
+    @property
+    def has_layers(self) -> bool:
+        """Whether the patches of several layers can be had; timm's transformers give them."""
+        return hasattr(self.net, "forward_intermediates") and hasattr(self.net, "num_prefix_tokens")
+
     def pooled_and_patches(self, image: Tensor, num_layers: int = 1) -> tuple[Tensor, list[Tensor]]:
         """Both from one pass: (B, pooled_features), and (B, N, patch_features) of each of the last layers.
 
-        Raises:
-            ConfigError: for more than one layer of a network that is no transformer of timm's.
+        More than one only where `has_layers`.
         """
         if num_layers == 1:
             features = self.net.forward_features(image)
             return self.net.forward_head(features, pre_logits=True), [self._as_patches(features)]
-        if not (hasattr(self.net, "forward_intermediates") and hasattr(self.net, "num_prefix_tokens")):
-            raise ConfigError(
-                "model.num_layers: only timm's transformers give the patches of several layers; set it to 1"
-            )
         features, maps = self.net.forward_intermediates(image, indices=num_layers, norm=True, output_fmt="NCHW")
         return self.net.forward_head(features, pre_logits=True), [m.flatten(2).transpose(1, 2) for m in maps]
 

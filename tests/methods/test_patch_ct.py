@@ -111,8 +111,8 @@ def test_transport_at_several_layers_adds_up_and_a_cnn_has_one(rng):
     parts = [conditional_transport(p, module.labels, None, batch["target"], temperature=0.1) for p in layers]
     assert total == pytest.approx(sum(parts).item(), rel=1e-5)
     assert transport_part(build(num_layers=1), batch) == pytest.approx(parts[1].item(), rel=1e-5)
-    with pytest.raises(ConfigError, match="model.num_layers: only timm's transformers"):
-        step(build("test_resnet", num_layers=2), batch)
+    with pytest.raises(ConfigError, match="model.num_layers: test_resnet gives the patches of its last layer only"):
+        build("test_resnet", num_layers=2)
 
 
 def test_given_labels_are_the_start_and_stay_if_asked_to(rng, tmp_path):
