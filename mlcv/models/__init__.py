@@ -6,6 +6,7 @@ from mlcv.models.head import Head
 from mlcv.models.label_graph import GatedGraph, SemanticGraphHead
 from mlcv.models.linear import LinearHead
 from mlcv.models.local_global_conv import LocalGlobalConv, add_global_branches
+from mlcv.models.lora import add_lora, load_lora, lora_state, merge_lora, unmerge_lora
 from mlcv.models.ml_decoder import MLDecoderHead
 from mlcv.models.query2label import Query2LabelHead
 from mlcv.models.semantic_decoupling import SemanticDecoupling
@@ -22,4 +23,9 @@ __all__ = [
     "SemanticDecoupling",
     "SemanticGraphHead",
     "add_global_branches",
+    "add_lora",
+    "load_lora",
+    "lora_state",
+    "merge_lora",
+    "unmerge_lora",
 ]
