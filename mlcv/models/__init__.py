@@ -1,6 +1,7 @@
 """Networks: backbones and heads, without any training logic."""
 
 from mlcv.models.backbones import Backbone
+from mlcv.models.clip_projector import CLIPProjector
 from mlcv.models.csra import CSRAHead
 from mlcv.models.head import Head
 from mlcv.models.label_graph import GatedGraph, SemanticGraphHead
@@ -13,6 +14,7 @@ from mlcv.models.semantic_decoupling import SemanticDecoupling
 
 __all__ = [
     "Backbone",
+    "CLIPProjector",
     "CSRAHead",
     "GatedGraph",
     "Head",

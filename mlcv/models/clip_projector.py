@@ -1,0 +1,157 @@
+"""The projector of HeLlO (Yu et al., ICCV 2025, arXiv 2408.08201): CLIP and a few trained numbers, in a small file."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from mlcv.errors import ConfigError
+from mlcv.models.label_embeddings import PROMPTS, read_label_embeddings
+from mlcv.models.lora import TARGETS, add_lora, load_lora, lora_state
+from mlcv.models.open_clip_tower import create_open_clip
+
+_FORMAT = "mlcv label projector 1"
+
+
+class CLIPProjector(nn.Module):
+    """Image to label logits: scale W cos(image) + bias, where W starts as the text embeddings of the class names.
+
+    At the start it is CLIP's zero-shot classifier. Low-rank updates of the image tower and of W, the scale and the bias
+    learn; only these are stored, since the rest comes with the name of the model.
+
+    Args:
+        clip: open_clip's model name.
+        weights: its pretrained tag, or a file.
+        class_names: C names.
+        prompts: each with {} where a name goes.
+        rank: of the updates of the tower's weights; 0 leaves the tower as it is.
+        head_rank: of the update of W; 0 leaves it as it is.
+        targets: patterns of names of the tower's weights that are updated, see `mlcv.models.add_lora`.
+        image_size: side of the input in pixels; the model's own if None.
+
+    Shape:
+        image (B, 3, H, W) to logits (B, C).
+
+    Raises:
+        ConfigError: for a model or weights that cannot be had, or ranks below 0.
+    """
+
+    def __init__(
+        self,
+        clip: str,
+        weights: str,
+        class_names: Sequence[str],
+        prompts: Sequence[str] = PROMPTS,
+        rank: int = 8,
+        head_rank: int = 64,
+        targets: Sequence[str] = TARGETS,
+        image_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        if rank < 0 or head_rank < 0:
+            raise ConfigError(f"model: rank and head_rank are at least 0, got {rank} and {head_rank}")
+        model = create_open_clip(clip, weights, "model.clip", force_image_size=image_size)
+        self.about: dict[str, Any] = {
+            "clip": clip, "weights": weights, "class_names": list(class_names), "prompts": list(prompts), "rank": rank,
+            "head_rank": head_rank, "targets": list(targets), "image_size": image_size,
+        }  # fmt: skip
+        self.tower: nn.Module = model.visual
+        self.base = _fingerprint(self.tower)
+        text = read_label_embeddings(f"open_clip:{clip}:{weights}", class_names, prompts)
+        self.head = nn.Linear(text.shape[1], len(text), bias=False)
+        self.head.load_state_dict({"weight": text})
+        self.log_scale = nn.Parameter(model.logit_scale.detach().clone().float())
+        bias = getattr(model, "logit_bias", None)
+        self.bias = nn.Parameter(torch.zeros(()) if bias is None else bias.detach().clone().float())
+        for part, size, names in ((self.tower, rank, targets), (self.head, head_rank, ("weight",))):
+            part.requires_grad_(False)
+            if size:
+                add_lora(part, size, targets=names)
+
+    def forward(self, image: Tensor) -> Tensor:
+        features = self.tower(image)
+        features = normalize(features[0] if isinstance(features, tuple) else features, dim=-1)
+        logits: Tensor = self.log_scale.exp() * self.head(features) + self.bias
+        return logits
+
+    def stored(self) -> dict[str, Tensor]:
+        """What a file holds: the updates, the scale and the bias."""
+        parts = {"tower": lora_state(self.tower), "head": lora_state(self.head)}
+        tensors = {f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()}
+        return {**tensors, "log_scale": self.log_scale.detach(), "bias": self.bias.detach()}
+
+    def save(self, path: Path, temperature: float = 1.0) -> None:
+        """Writes the projector's file (safetensors), whole or not at all.
+
+        Args:
+            path: of the file.
+            temperature: by which the logits were divided in training, for those who use them as soft labels.
+        """
+        about = {**self.about, "format": _FORMAT, "base": self.base, "temperature": temperature}
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in self.stored().items()}
+        unfinished = path.with_name(f"{path.name}.part")
+        save_file(tensors, unfinished, {"mlcv": json.dumps(about)})
+        unfinished.replace(path)
+
+    @classmethod
+    def from_file(cls, path: Path, weights: str | None = None) -> "CLIPProjector":
+        """The projector of a file.
+
+        Args:
+            path: from `save`.
+            weights: where the base model's weights are now, if they were in a file that has moved.
+
+        Raises:
+            ConfigError: if the file is damaged or of another kind, or the base model is not the one it was trained on.
+        """
+        about, tensors = read_projector(path)
+        arguments = {key: about[key] for key in ("clip", "class_names", "prompts", "rank", "head_rank", "targets")}
+        source = weights or about["weights"]
+        projector = cls(**arguments, weights=source, image_size=about["image_size"])
+        if projector.base != about["base"]:
+            raise ConfigError(
+                f"{path}: trained on other weights of {about['clip']} than those of {source}. Give the weights that it "
+                f"was trained on ({about['weights']})"
+            )
+        for part in ("tower", "head"):
+            state = {k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(f"{part}.")}
+            load_lora(getattr(projector, part), state, str(path))
+        with torch.no_grad():
+            projector.log_scale.copy_(tensors["log_scale"])
+            projector.bias.copy_(tensors["bias"])
+        return projector
+
+
+def read_projector(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a projector's file says about itself, and its tensors.
+
+    Raises:
+        ConfigError: if it is absent, damaged or of another kind.
+    """
+    if not path.is_file():
+        raise ConfigError(f"no projector at {path}; `CLIPProjector.save` writes one")
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {}).get("mlcv", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ConfigError(f"{path} is damaged or no safetensors file ({error}); copy it again") from error
+    if about.get("format") != _FORMAT:
+        raise ConfigError(f"{path} is no label projector: it lacks the mark {_FORMAT!r}")
+    return about, tensors
+
+
+def _fingerprint(net: nn.Module) -> str:
+    """Changes with any weight."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(net.state_dict().items()):
+        total.update(name.encode())
+        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()
