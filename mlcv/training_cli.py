@@ -2,14 +2,12 @@
 
 import logging
 import os
-import pickle
 import sys
 import tempfile
 import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
@@ -25,12 +23,11 @@ from mlcv.data.base import MultiLabelDataModule
 from mlcv.errors import ConfigError, find_user_error
 from mlcv.explain import explain, option_names
 from mlcv.methods.base import MultiLabelModule
+from mlcv.methods.checkpoints import CONFIG_KEY, read_checkpoint
 from mlcv.models.backbones import pretrained_config
 
 RUN_DIR_VARIABLE = "MLCV_RUN_DIR"
 """How the first process tells those it starts where the run's folder is."""
-
-_CONFIG_KEY = "mlcv_config"
 
 
 class Parser(LightningArgumentParser):
@@ -52,7 +49,7 @@ class ConfigKeeper(SaveConfigCallback):
         path.write_text(self._text(), encoding="utf-8")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint[_CONFIG_KEY] = self._text()
+        checkpoint[CONFIG_KEY] = self._text()
 
     def _text(self) -> str:
         text: str = self.parser.dump(self.config, skip_none=False, skip_validation=True)
@@ -199,7 +196,7 @@ def with_checkpoint_config(arguments: list[str], folder: Path) -> list[str]:
         return arguments
     place = options.index("--ckpt_path")
     value = arguments[place].partition("=")[2] or "".join(arguments[place + 1 : place + 2])
-    config = yaml.safe_load(read_checkpoint(Path(value)).get(_CONFIG_KEY, "null"))
+    config = yaml.safe_load(read_checkpoint(Path(value)).get(CONFIG_KEY, "null"))
     if config is None:
         raise ConfigError(f"{value} carries no configuration (it is not from `mlcv fit`); name one with --config")
     for own in ("ckpt_path", "weights_only", "run_dir", "test_after_fit"):
@@ -207,27 +204,6 @@ def with_checkpoint_config(arguments: list[str], folder: Path) -> list[str]:
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     return [arguments[0], "--config", str(path), *arguments[1:]]
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Reads a checkpoint's plain data and tensors; code in it is never run.
-
-    Raises:
-        ConfigError: if there is no such file, or it holds anything else.
-    """
-    if not path.is_file():
-        raise ConfigError(
-            f"--ckpt_path: no file {path}; a run keeps its checkpoints in runs/<name>/<number>/checkpoints"
-        )
-    try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ConfigError(
-            f"--ckpt_path: {path} is no checkpoint that can be read safely: it is damaged, or holds objects that would "
-            f"run code when loaded, and is not opened ({reason})"
-        ) from error
-    return checkpoint
 
 
 def run_dir_of(checkpoint: Path) -> Path:

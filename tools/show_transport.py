@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import torch
-import yaml
 from lightning.pytorch.cli import instantiate_module
 from torch.nn.functional import interpolate
 
@@ -21,7 +20,7 @@ from mlcv.data.images import read_image
 from mlcv.data.transforms import evaluation_transform
 from mlcv.errors import ConfigError, UserError
 from mlcv.methods import PatchCT
-from mlcv.training_cli import read_checkpoint
+from mlcv.methods.checkpoints import read_config
 
 try:
     import matplotlib.pyplot as plt
@@ -34,10 +33,7 @@ MOST_LABELS, MARKS = 6, 5
 
 def load(path, root):
     """The model, its thresholds, and the data set it was trained on."""
-    checkpoint = read_checkpoint(path)
-    config = yaml.safe_load(checkpoint.get("mlcv_config", "null"))
-    if config is None:
-        raise ConfigError(f"{path} carries no configuration; it is not from `mlcv fit`")
+    checkpoint, config = read_config(path, "checkpoint")
     method = config["model"]["class_path"].rpartition(".")[2]
     if method != "PatchCT":
         raise ConfigError(f"{path} is of {method}; only PatchCT has transport to show")

@@ -2,7 +2,8 @@
 
 from mlcv.methods.base import MultiLabelModule, Optim
 from mlcv.methods.classifier import Classifier
+from mlcv.methods.label_projector import LabelProjector
 from mlcv.methods.patch_ct import PatchCT
 from mlcv.methods.pu_mlc import PUMLC, GlobalBranches
 
-__all__ = ["PUMLC", "Classifier", "GlobalBranches", "MultiLabelModule", "Optim", "PatchCT"]
+__all__ = ["PUMLC", "Classifier", "GlobalBranches", "LabelProjector", "MultiLabelModule", "Optim", "PatchCT"]

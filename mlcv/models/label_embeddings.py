@@ -108,7 +108,9 @@ def _from_open_clip(source: str, class_names: Sequence[str], prompts: Sequence[s
     def encode() -> dict[str, np.ndarray]:
         import open_clip  # type: ignore[import-untyped]  # noqa: PLC0415  # half a second that most runs need not wait
 
-        model = create_open_clip(model_name, pretrained, "label_embeddings").eval()
+        # Its random start before the weights are loaded must not move the run's random numbers: the cache draws none.
+        with torch.random.fork_rng(devices=[]):
+            model = create_open_clip(model_name, pretrained, "label_embeddings").eval()
         tokens = open_clip.get_tokenizer(model_name)(texts)
         with torch.no_grad():
             vectors = torch.cat([model.encode_text(part, normalize=True).float() for part in tokens.split(256)])

@@ -3,6 +3,7 @@
 import inspect
 import json
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -25,9 +26,13 @@ DATA = {
 
 
 @pytest.fixture(params=METHODS)
-def config(request, tmp_path):
+def config(request, tmp_path, tiny_clip):
     cls = getattr(mlcv.methods, request.param)
     arguments = {"backbone": "test_resnet"} if "backbone" in inspect.signature(cls).parameters else {}
+    if request.param == "LabelProjector":
+        np.save(tmp_path / "soft.npy", np.random.default_rng(0).random((32, 10)))
+        teacher = {"teacher": str(tmp_path / "soft.npy"), "rank": 1, "head_rank": 1}
+        arguments = {"backbone": f"open_clip:{tiny_clip[0]}", "weights": str(tiny_clip[1]), **teacher}
     # Dropout, so that a resumed run must draw the numbers of the straight one.
     head = {"class_path": "LinearHead", "init_args": {"dropout": 0.5}}
     if "head" in inspect.signature(cls).parameters:

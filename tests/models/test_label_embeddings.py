@@ -98,12 +98,13 @@ def test_a_text_encoder_gives_the_unit_vectors_of_its_prompts(text_encoder):
 
 def test_several_prompts_give_the_mean_direction_and_the_second_start_reads_no_model(text_encoder, monkeypatch):
     model, tokenizer, source = text_encoder
-    prompts = ["a {}.", "{} in a photo"]
+    prompts, random = ["a {}.", "{} in a photo"], torch.get_rng_state()
     found = read_label_embeddings(source, ["dog", "cat"], prompts)
     with torch.no_grad():
         texts = [[prompt.format(name) for prompt in prompts] for name in ("dog", "cat")]
         unit = [torch.nn.functional.normalize(model.encode_text(tokenizer(pair)), dim=1).sum(dim=0) for pair in texts]
     torch.testing.assert_close(found, torch.stack([vector / vector.norm() for vector in unit]))
+    assert torch.equal(torch.get_rng_state(), random)  # with or without the cache, a run draws the same numbers
     monkeypatch.setattr(label_embeddings, "create_open_clip", lambda *_: pytest.fail("the cache was not used"))
     assert torch.equal(read_label_embeddings(source, ["dog", "cat"], prompts), found)
     with pytest.raises(ConfigError, match="each needs one {} where the name goes"):

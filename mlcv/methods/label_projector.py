@@ -1,0 +1,138 @@
+"""HeLlO's label projector (Yu et al., ICCV 2025, arXiv 2408.08201), for labels of any number an image."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from mlcv.errors import ConfigError
+from mlcv.losses.bce import BCELoss
+from mlcv.losses.soft_labels import soft_label_loss
+from mlcv.methods.base import Batch, MultiLabelModule, Optim
+from mlcv.methods.teacher import Teacher, read_teacher
+from mlcv.models.clip_projector import CLIPProjector
+from mlcv.models.label_embeddings import PROMPTS
+from mlcv.models.lora import TARGETS
+from mlcv.models.open_clip_tower import PREFIX
+
+
+class LabelProjector(MultiLabelModule):
+    """A CLIP that learns to say what a teacher says, by low-rank updates; its file replaces the teacher's soft labels.
+
+        L = T^2 KL(teacher / T, projector / T) + hard_weight * loss(logits, targets)
+
+    KL is that of each class's Bernoulli distribution, meaned over classes; of the softmax for `single_label`. Untrained
+    it is CLIP's zero-shot classifier. When training ends, `projector.safetensors` with the last weights is in the run's
+    folder; `save` writes that of any checkpoint.
+
+    Args:
+        backbone: `open_clip:<model>`.
+        num_classes: label columns C; the command line takes it from the data.
+        weights: pretrained tag of open_clip, or a file.
+        teacher: a checkpoint of `mlcv fit`, or a .npy file of probabilities for the training images; see
+            `mlcv.methods.teacher`. Only training needs it.
+        temperature: T > 0.
+        hard_weight: of the loss of the labels themselves, >= 0.
+        single_label: one label an image.
+        prompts: each with {} where a class name goes.
+        rank: of the updates of the tower; see `mlcv.models.CLIPProjector`.
+        head_rank: of the update of the linear layer.
+        targets: patterns of names of the tower's weights that are updated.
+        loss: of the hard labels, and of what is logged as `val/loss`; binary cross-entropy over known entries if None.
+        class_names: C names; they start the classifier.
+        image_size: side of the input in pixels; the command line takes it from the data.
+        optim: optimizer and schedule.
+        eleven_point: also log VOC 2007's 11-point mAP.
+
+    Shape:
+        image (B, 3, H, W) to logits (B, C).
+    """
+
+    def __init__(  # noqa: PLR0913  # the options of a training, and of CLIPProjector
+        self,
+        backbone: str,
+        num_classes: int,
+        weights: str | None = None,
+        teacher: str | None = None,
+        temperature: float = 1.0,
+        hard_weight: float = 0.0,
+        single_label: bool = False,
+        prompts: Sequence[str] = PROMPTS,
+        rank: int = 8,
+        head_rank: int = 64,
+        targets: Sequence[str] = TARGETS,
+        loss: nn.Module | None = None,
+        class_names: Sequence[str] | None = None,
+        image_size: int | None = None,
+        optim: Optim = Optim(),  # noqa: B008  # frozen
+        eleven_point: bool = False,
+    ) -> None:
+        super().__init__(num_classes, class_names, optim, eleven_point)
+        if temperature <= 0 or hard_weight < 0:
+            raise ConfigError("model: temperature > 0 and hard_weight >= 0 are needed")
+        if not backbone.startswith(PREFIX) or weights is None:
+            raise ConfigError(
+                f"model: a label projector starts from a CLIP (--model.backbone {PREFIX}<model> --model.weights "
+                f"<tag or file>); got {backbone} with weights {weights}"
+            )
+        self.temperature, self.hard_weight, self.single_label = temperature, hard_weight, single_label
+        self.projector = CLIPProjector(
+            backbone.removeprefix(PREFIX), weights, self.class_names, prompts, rank, head_rank, targets, image_size
+        )
+        self.backbone, self.head = self.projector.tower, self.projector.head
+        self.loss = BCELoss() if loss is None else loss
+        self.teacher = teacher
+        self._teacher: list[Teacher] = []  # no submodule: it is not saved
+
+    def setup(self, stage: str) -> None:
+        """The teacher is read before training, and only then."""
+        if stage == "fit" and not self._teacher:
+            if self.teacher is None:
+                raise ConfigError("model.teacher: a checkpoint of `mlcv fit` or a .npy file of soft labels is needed")
+            backbone: str = self.hparams["backbone"]
+            self._teacher = [read_teacher(self.teacher, self.class_names, backbone)]
+
+    def on_fit_start(self) -> None:
+        self._teacher[0].to(self.device)
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.projector(image)
+        return logits
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return logits.float().softmax(dim=1) if self.single_label else super().probabilities(logits)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        logits = self(batch["image"])
+        loss_soft = soft_label_loss(logits, self._teacher[0](batch), self.temperature, self.single_label)
+        loss = loss_soft
+        if self.hard_weight:
+            loss = loss + self.hard_weight * self.loss(logits, batch["target"])
+        if self.is_logged_step:
+            self.log("train/loss_soft", loss_soft)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(logits))
+        return loss
+
+    def on_train_end(self) -> None:
+        if self.trainer.is_global_zero:
+            self.save(Path(self.trainer.default_root_dir) / "projector.safetensors")
+
+    def save(self, path: Path) -> None:
+        """Writes the projector's file; `CLIPProjector.from_file` reads it."""
+        self.projector.save(path, self.temperature)
+
+    @staticmethod
+    def from_file(path: str | Path, weights: str | None = None) -> CLIPProjector:
+        """The projector of a file, in evaluation mode, as a plain module; see `CLIPProjector.from_file`."""
+        return CLIPProjector.from_file(Path(path), weights).eval()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What does not learn stays out: it comes with the base model."""
+        super().on_save_checkpoint(checkpoint)
+        kept = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in kept}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}

@@ -1,0 +1,117 @@
+"""Where soft labels come from: a trained method that sees the same augmented image, or a file made once."""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlcv.errors import ConfigError
+from mlcv.methods.base import Batch, MultiLabelModule
+from mlcv.methods.checkpoints import load_method
+from mlcv.models.backbones import pretrained_config
+
+
+class Teacher(Protocol):
+    """Gives logits to learn from. It never learns, and is no part of a student's checkpoint."""
+
+    def to(self, device: torch.device) -> None:
+        """Moves to where images will be."""
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Logits (B, C) for a batch as the student gets it."""
+
+
+class OnlineTeacher:
+    """A trained method that looks at the same images.
+
+    Args:
+        method: in evaluation mode.
+        backbone: name of the student's backbone; a teacher that expects other statistics of its images gets them.
+    """
+
+    def __init__(self, method: MultiLabelModule, backbone: str) -> None:
+        self.method = method.requires_grad_(False)
+        own, theirs = pretrained_config(backbone), pretrained_config(method.hparams["backbone"])
+        self.statistics = [torch.tensor(s).view(3, 1, 1) for s in (own.mean, own.std, theirs.mean, theirs.std)]
+        self.is_alike = (own.mean, own.std) == (theirs.mean, theirs.std)
+
+    def to(self, device: torch.device) -> None:
+        """Moves to where images will be."""
+        self.method.to(device)
+        self.statistics = [tensor.to(device) for tensor in self.statistics]
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> Tensor:
+        """Logits (B, C)."""
+        image: Tensor = batch["image"]
+        if not self.is_alike:
+            mean, std, their_mean, their_std = self.statistics
+            image = (image * std + mean - their_mean) / their_std
+        logits: Tensor = self.method(image)
+        return logits.float()
+
+
+class StoredLabels:
+    """Probabilities that were stored once for each training image, whatever its augmentation.
+
+    Args:
+        probs: (N, C) in [0, 1], by the image's place in the training split.
+        source: where they came from, for the error.
+    """
+
+    def __init__(self, probs: Tensor, source: str) -> None:
+        self.logits, self.source = probs.logit(eps=1e-6), source
+
+    def to(self, device: torch.device) -> None:
+        """They stay where they are."""
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Logits (B, C), of probabilities at least 1e-6 away from 0 and 1.
+
+        Raises:
+            ConfigError: if there is no row for an image.
+        """
+        index = batch["index"].cpu()
+        missing = index[index >= len(self.logits)]
+        if len(missing):
+            raise ConfigError(f"model.teacher: {self.source} has {len(self.logits)} rows, but an image {missing[0]}")
+        return self.logits[index].to(batch["image"].device)
+
+
+def read_teacher(source: str, class_names: tuple[str, ...], backbone: str) -> Teacher:
+    """A teacher from a checkpoint of `mlcv fit`, or from a .npy file (N, C) of probabilities of the training images.
+
+    Args:
+        source: path of either.
+        class_names: C names of the student's classes, which must be the teacher's.
+        backbone: name of the student's backbone.
+
+    Raises:
+        ConfigError: if there is no such file, or it is of other classes.
+    """
+    path = Path(source)
+    if path.suffix == ".npy":
+        return StoredLabels(_read_probs(path, len(class_names)), source)
+    method = load_method(path, "model.teacher")
+    if method.class_names != class_names:
+        raise ConfigError(
+            f"model.teacher: {path} knows the classes {', '.join(method.class_names[:3])}, ..., the data "
+            f"{', '.join(class_names[:3])}, ...; take a teacher of the same data"
+        )
+    return OnlineTeacher(method, backbone)
+
+
+def _read_probs(path: Path, num_classes: int) -> Tensor:
+    if not path.is_file():
+        raise ConfigError(f"model.teacher: no file {path}")
+    try:
+        probs = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ConfigError(f"model.teacher: {path} is no array of numbers ({error})") from error
+    if probs.ndim != 2 or probs.shape[1] != num_classes or not ((probs >= 0) & (probs <= 1)).all():
+        raise ConfigError(
+            f"model.teacher: {path} has shape {probs.shape}; probabilities (N, {num_classes}) in [0, 1] are needed"
+        )
+    return torch.from_numpy(probs.astype(np.float32))
