@@ -11,6 +11,7 @@ _HOMES = {
     "COCODataModule": "mlcv.data",
     "CSVDataModule": "mlcv.data",
     "DigitScenesDataModule": "mlcv.data",
+    "Distillation": "mlcv.methods",
     "LabelProjector": "mlcv.methods",
     "MultiLabelDataModule": "mlcv.data",
     "MultiLabelModule": "mlcv.methods",

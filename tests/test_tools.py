@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mlcv.cli import main
+from mlcv.models import CLIPProjector
 
 ROOT = Path(__file__).parents[1]
 FEW = ["--data.num_train=64", "--data.num_val=16", "--data.num_test=16", "--trainer.max_epochs=1"]
@@ -90,3 +91,26 @@ def test_transport_is_measured_after_it_is_checked(tmp_path):
     found = {(row["implementation"], row["mode"]) for row in rows}
     assert found == {(name, mode) for name in ("reference", "blocked") for mode in ("forward", "full")}
     assert all(row["error"] < 1e-4 and row["eager_ms"] > 0 and row["floor_ms"] > 0 for row in rows)
+
+
+def test_storage_of_soft_labels_is_that_of_the_published_example(tmp_path):
+    # HeLlO: 300 epochs of 1,000 images of 1,000 classes in half precision take 572 MiB.
+    done = tool("label_storage.py", "--images=1000", "--epochs=300", "--classes=1000")
+    assert "| float16 | 572.2 MiB |" in done.stdout, done.stderr
+    assert "| float32 | 1.1 GiB |" in done.stdout
+    assert "| float16, top 10 | 11.4 MiB |" in done.stdout  # 10 (2 + 2) bytes a view
+    refused = tool("label_storage.py", "--images=1", "--epochs=1")
+    assert refused.returncode == 2
+    assert "--classes or --projector" in refused.stderr
+    refused = tool("label_storage.py", "--images=1", "--epochs=1", "--projector", tmp_path / "p.safetensors")
+    assert refused.returncode == 1
+    assert "error: no projector at" in refused.stderr
+
+
+def test_storage_of_a_projector_is_its_file(tiny_clip, tmp_path):
+    path = tmp_path / "p.safetensors"
+    CLIPProjector(tiny_clip[0], str(tiny_clip[1]), ["a", "b"], rank=1, head_rank=1).save(path)
+    done = tool("label_storage.py", "--images=1000000", "--epochs=100", "--projector", path)
+    assert "2 classes" in done.stdout, done.stderr
+    percent = 100 * path.stat().st_size / (4 * 1000000 * 100 * 2)
+    assert f"| float32 | 762.9 MiB | {percent:.3g} % |" in done.stdout

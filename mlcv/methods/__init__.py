@@ -2,8 +2,20 @@
 
 from mlcv.methods.base import MultiLabelModule, Optim
 from mlcv.methods.classifier import Classifier
+from mlcv.methods.distillation import Distillation
 from mlcv.methods.label_projector import LabelProjector
 from mlcv.methods.patch_ct import PatchCT
 from mlcv.methods.pu_mlc import PUMLC, GlobalBranches
+from mlcv.methods.student import Student
 
-__all__ = ["PUMLC", "Classifier", "GlobalBranches", "LabelProjector", "MultiLabelModule", "Optim", "PatchCT"]
+__all__ = [
+    "PUMLC",
+    "Classifier",
+    "Distillation",
+    "GlobalBranches",
+    "LabelProjector",
+    "MultiLabelModule",
+    "Optim",
+    "PatchCT",
+    "Student",
+]

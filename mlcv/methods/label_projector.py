@@ -8,30 +8,26 @@ from torch import Tensor, nn
 
 from mlcv.errors import ConfigError
 from mlcv.losses.bce import BCELoss
-from mlcv.losses.soft_labels import soft_label_loss
-from mlcv.methods.base import Batch, MultiLabelModule, Optim
-from mlcv.methods.teacher import Teacher, read_teacher
+from mlcv.methods.base import Optim
+from mlcv.methods.student import Student
 from mlcv.models.clip_projector import CLIPProjector
 from mlcv.models.label_embeddings import PROMPTS
 from mlcv.models.lora import TARGETS
 from mlcv.models.open_clip_tower import PREFIX
 
 
-class LabelProjector(MultiLabelModule):
+class LabelProjector(Student):
     """A CLIP that learns to say what a teacher says, by low-rank updates; its file replaces the teacher's soft labels.
 
-        L = T^2 KL(teacher / T, projector / T) + hard_weight * loss(logits, targets)
-
-    KL is that of each class's Bernoulli distribution, meaned over classes; of the softmax for `single_label`. Untrained
-    it is CLIP's zero-shot classifier. When training ends, `projector.safetensors` with the last weights is in the run's
-    folder; `save` writes that of any checkpoint.
+    The objective is that of `mlcv.methods.Student`. Untrained it is CLIP's zero-shot classifier. When training ends,
+    `projector.safetensors` with the last weights is in the run's folder; `save` writes that of any checkpoint.
 
     Args:
         backbone: `open_clip:<model>`.
         num_classes: label columns C; the command line takes it from the data.
         weights: pretrained tag of open_clip, or a file.
-        teacher: a checkpoint of `mlcv fit`, or a .npy file of probabilities for the training images; see
-            `mlcv.methods.teacher`. Only training needs it.
+        teacher: a checkpoint of `mlcv fit`, or a .npy file of probabilities, a row for each training image. Only
+            training needs it.
         temperature: T > 0.
         hard_weight: of the loss of the labels themselves, >= 0.
         single_label: one label an image.
@@ -69,50 +65,21 @@ class LabelProjector(MultiLabelModule):
         eleven_point: bool = False,
     ) -> None:
         super().__init__(num_classes, class_names, optim, eleven_point)
-        if temperature <= 0 or hard_weight < 0:
-            raise ConfigError("model: temperature > 0 and hard_weight >= 0 are needed")
+        self.learn_from(teacher, temperature, hard_weight, single_label)
         if not backbone.startswith(PREFIX) or weights is None:
             raise ConfigError(
                 f"model: a label projector starts from a CLIP (--model.backbone {PREFIX}<model> --model.weights "
                 f"<tag or file>); got {backbone} with weights {weights}"
             )
-        self.temperature, self.hard_weight, self.single_label = temperature, hard_weight, single_label
         self.projector = CLIPProjector(
             backbone.removeprefix(PREFIX), weights, self.class_names, prompts, rank, head_rank, targets, image_size
         )
         self.backbone, self.head = self.projector.tower, self.projector.head
         self.loss = BCELoss() if loss is None else loss
-        self.teacher = teacher
-        self._teacher: list[Teacher] = []  # no submodule: it is not saved
-
-    def setup(self, stage: str) -> None:
-        """The teacher is read before training, and only then."""
-        if stage == "fit" and not self._teacher:
-            if self.teacher is None:
-                raise ConfigError("model.teacher: a checkpoint of `mlcv fit` or a .npy file of soft labels is needed")
-            backbone: str = self.hparams["backbone"]
-            self._teacher = [read_teacher(self.teacher, self.class_names, backbone)]
-
-    def on_fit_start(self) -> None:
-        self._teacher[0].to(self.device)
 
     def forward(self, image: Tensor) -> Tensor:
         logits: Tensor = self.projector(image)
         return logits
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        return logits.float().softmax(dim=1) if self.single_label else super().probabilities(logits)
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        logits = self(batch["image"])
-        loss_soft = soft_label_loss(logits, self._teacher[0](batch), self.temperature, self.single_label)
-        loss = loss_soft
-        if self.hard_weight:
-            loss = loss + self.hard_weight * self.loss(logits, batch["target"])
-        if self.is_logged_step:
-            self.log("train/loss_soft", loss_soft)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(logits))
-        return loss
 
     def on_train_end(self) -> None:
         if self.trainer.is_global_zero:

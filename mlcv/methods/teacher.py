@@ -1,16 +1,19 @@
 """Where soft labels come from: a trained method that sees the same augmented image, or a file made once."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from mlcv.errors import ConfigError
-from mlcv.methods.base import Batch, MultiLabelModule
+from mlcv.methods.base import Batch
 from mlcv.methods.checkpoints import load_method
 from mlcv.models.backbones import pretrained_config
+from mlcv.models.clip_projector import CLIPProjector
+from mlcv.models.open_clip_tower import PREFIX
 
 
 class Teacher(Protocol):
@@ -24,32 +27,37 @@ class Teacher(Protocol):
 
 
 class OnlineTeacher:
-    """A trained method that looks at the same images.
+    """A trained network that looks at the same images, frozen; on a GPU in bfloat16.
 
     Args:
-        method: in evaluation mode.
-        backbone: name of the student's backbone; a teacher that expects other statistics of its images gets them.
+        net: image (B, 3, H, W) to logits (B, C).
+        backbone: name of its backbone, which says what statistics it expects of its images.
+        side: of the images that it takes, in pixels; any if None.
+        student: name of the student's backbone, whose statistics the images have.
     """
 
-    def __init__(self, method: MultiLabelModule, backbone: str) -> None:
-        self.method = method.requires_grad_(False)
-        own, theirs = pretrained_config(backbone), pretrained_config(method.hparams["backbone"])
+    def __init__(self, net: nn.Module, backbone: str, side: int | None, student: str) -> None:
+        self.net, self.side = net.requires_grad_(False).eval(), side
+        own, theirs = pretrained_config(student), pretrained_config(backbone)
         self.statistics = [torch.tensor(s).view(3, 1, 1) for s in (own.mean, own.std, theirs.mean, theirs.std)]
         self.is_alike = (own.mean, own.std) == (theirs.mean, theirs.std)
 
     def to(self, device: torch.device) -> None:
         """Moves to where images will be."""
-        self.method.to(device)
+        self.net.to(device)
         self.statistics = [tensor.to(device) for tensor in self.statistics]
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Tensor:
-        """Logits (B, C)."""
+        """Logits (B, C), float32."""
         image: Tensor = batch["image"]
         if not self.is_alike:
             mean, std, their_mean, their_std = self.statistics
             image = (image * std + mean - their_mean) / their_std
-        logits: Tensor = self.method(image)
+        if self.side is not None and image.shape[-1] != self.side:
+            image = interpolate(image, (self.side, self.side), mode="bilinear", antialias=True)
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=image.is_cuda):
+            logits: Tensor = self.net(image)
         return logits.float()
 
 
@@ -80,13 +88,14 @@ class StoredLabels:
         return self.logits[index].to(batch["image"].device)
 
 
-def read_teacher(source: str, class_names: tuple[str, ...], backbone: str) -> Teacher:
-    """A teacher from a checkpoint of `mlcv fit`, or from a .npy file (N, C) of probabilities of the training images.
+def read_teacher(source: str, class_names: tuple[str, ...], student: str) -> Teacher:
+    """A teacher by the kind of its file.
 
     Args:
-        source: path of either.
+        source: a checkpoint of `mlcv fit`, a projector's .safetensors file, or a .npy file (N, C) of probabilities, a
+            row for each training image.
         class_names: C names of the student's classes, which must be the teacher's.
-        backbone: name of the student's backbone.
+        student: name of the student's backbone.
 
     Raises:
         ConfigError: if there is no such file, or it is of other classes.
@@ -94,13 +103,20 @@ def read_teacher(source: str, class_names: tuple[str, ...], backbone: str) -> Te
     path = Path(source)
     if path.suffix == ".npy":
         return StoredLabels(_read_probs(path, len(class_names)), source)
-    method = load_method(path, "model.teacher")
-    if method.class_names != class_names:
+    net: Any
+    if path.suffix == ".safetensors":
+        net = CLIPProjector.from_file(path)
+        theirs, name, side = net.about["class_names"], PREFIX + net.about["clip"], net.image_size
+    else:
+        net = load_method(path, "model.teacher")
+        theirs, name = net.class_names, net.hparams["backbone"]
+        side = net.hparams.get("image_size") if pretrained_config(name).fixed_input_size else None
+    if tuple(theirs) != class_names:
         raise ConfigError(
-            f"model.teacher: {path} knows the classes {', '.join(method.class_names[:3])}, ..., the data "
+            f"model.teacher: {path} knows the classes {', '.join(theirs[:3])}, ..., the data "
             f"{', '.join(class_names[:3])}, ...; take a teacher of the same data"
         )
-    return OnlineTeacher(method, backbone)
+    return OnlineTeacher(net, name, side, student)
 
 
 def _read_probs(path: Path, num_classes: int) -> Tensor:

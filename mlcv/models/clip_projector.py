@@ -58,9 +58,11 @@ class CLIPProjector(nn.Module):
         if rank < 0 or head_rank < 0:
             raise ConfigError(f"model: rank and head_rank are at least 0, got {rank} and {head_rank}")
         model = create_open_clip(clip, weights, "model.clip", force_image_size=image_size)
+        side = model.visual.image_size
+        self.image_size: int = side[0] if isinstance(side, tuple) else side
         self.about: dict[str, Any] = {
             "clip": clip, "weights": weights, "class_names": list(class_names), "prompts": list(prompts), "rank": rank,
-            "head_rank": head_rank, "targets": list(targets), "image_size": image_size,
+            "head_rank": head_rank, "targets": list(targets), "image_size": self.image_size,
         }  # fmt: skip
         self.tower: nn.Module = model.visual
         self.base = _fingerprint(self.tower)

@@ -10,6 +10,7 @@ import yaml
 
 import mlcv.methods
 from mlcv.cli import main
+from mlcv.methods import Student
 from mlcv.methods.base import MultiLabelModule
 
 METHODS = [
@@ -17,7 +18,7 @@ METHODS = [
     for name in mlcv.methods.__all__
     if inspect.isclass(cls := getattr(mlcv.methods, name))
     and issubclass(cls, MultiLabelModule)
-    and cls is not MultiLabelModule
+    and cls not in (MultiLabelModule, Student)
 ]
 DATA = {
     "class_path": "DigitScenesDataModule",
@@ -29,10 +30,11 @@ DATA = {
 def config(request, tmp_path, tiny_clip):
     cls = getattr(mlcv.methods, request.param)
     arguments = {"backbone": "test_resnet"} if "backbone" in inspect.signature(cls).parameters else {}
-    if request.param == "LabelProjector":
+    if issubclass(cls, Student):
         np.save(tmp_path / "soft.npy", np.random.default_rng(0).random((32, 10)))
-        teacher = {"teacher": str(tmp_path / "soft.npy"), "rank": 1, "head_rank": 1}
-        arguments = {"backbone": f"open_clip:{tiny_clip[0]}", "weights": str(tiny_clip[1]), **teacher}
+        arguments["teacher"] = str(tmp_path / "soft.npy")
+    if request.param == "LabelProjector":
+        arguments.update(backbone=f"open_clip:{tiny_clip[0]}", weights=str(tiny_clip[1]), rank=1, head_rank=1)
     # Dropout, so that a resumed run must draw the numbers of the straight one.
     head = {"class_path": "LinearHead", "init_args": {"dropout": 0.5}}
     if "head" in inspect.signature(cls).parameters:

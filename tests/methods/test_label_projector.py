@@ -98,7 +98,7 @@ def test_bad_teachers_are_refused_before_training(build, teacher, tmp_path):
     np.save(tmp_path / "soft.npy", np.zeros((20, 10)))
     with pytest.raises(ConfigError, match="has 20 rows, but an image"):
         fit(build(teacher=str(tmp_path / "soft.npy")), tmp_path)
-    with pytest.raises(ConfigError, match="is needed"):
+    with pytest.raises(ConfigError, match="training needs a checkpoint"):
         fit(build(), tmp_path)
     with pytest.raises(ConfigError, match="model.teacher: no file nowhere.ckpt"):
         fit(build(teacher="nowhere.ckpt"), tmp_path)

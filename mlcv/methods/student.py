@@ -1,0 +1,59 @@
+"""Methods that learn from a teacher's soft labels share this."""
+
+import torch
+from torch import Tensor
+
+from mlcv.errors import ConfigError
+from mlcv.losses.soft_labels import soft_label_loss
+from mlcv.methods.base import Batch, MultiLabelModule
+from mlcv.methods.teacher import Teacher, read_teacher
+
+
+class Student(MultiLabelModule):
+    """Base of methods that learn from a teacher.
+
+        L = T^2 KL(teacher / T, student / T) + hard_weight * loss(logits, targets)
+
+    KL is that of each class's Bernoulli distribution, meaned over classes; of the softmax for `single_label`. The
+    teacher is read when training starts; evaluation needs none, and no checkpoint holds it.
+    """
+
+    def learn_from(self, teacher: str | None, temperature: float, hard_weight: float, single_label: bool) -> None:
+        """For the constructor; arguments as those of the methods.
+
+        Raises:
+            ConfigError: for numbers out of range.
+        """
+        if temperature <= 0 or hard_weight < 0:
+            raise ConfigError("model: temperature > 0 and hard_weight >= 0 are needed")
+        self.teacher, self.temperature = teacher, temperature
+        self.hard_weight, self.single_label = hard_weight, single_label
+        self._teacher: list[Teacher] = []  # in a list, so that it is no submodule
+
+    def setup(self, stage: str) -> None:
+        """Reads the teacher, before anything is trained."""
+        if stage == "fit" and not self._teacher:
+            if self.teacher is None:
+                raise ConfigError(
+                    "model.teacher: training needs a checkpoint of `mlcv fit`, a projector's .safetensors file, or a "
+                    ".npy file of soft labels"
+                )
+            backbone: str = self.hparams["backbone"]
+            self._teacher = [read_teacher(self.teacher, self.class_names, backbone)]
+
+    def on_fit_start(self) -> None:
+        self._teacher[0].to(torch.device(self.device))
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return logits.float().softmax(dim=1) if self.single_label else super().probabilities(logits)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        logits = self(batch["image"])
+        loss_soft = soft_label_loss(logits, self._teacher[0](batch), self.temperature, self.single_label)
+        loss = loss_soft
+        if self.hard_weight:
+            loss = loss + self.hard_weight * self.loss(logits, batch["target"])
+        if self.is_logged_step:
+            self.log("train/loss_soft", loss_soft)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(logits))
+        return loss
