@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "models": {"ops", "numerics", "errors", "cache"},
     "data": {"labels", "errors", "cache"},
     "metrics": {"labels"},
-    "methods": {"models", "losses", "metrics", "ops", "labels", "errors"},
+    "methods": {"models", "losses", "metrics", "ops", "labels", "errors", "distributed"},
     "callbacks": {"metrics", "labels", "errors"},
     "explain": {"data", "methods", "callbacks", "losses", "models"},
     "training_cli": {"data", "methods", "callbacks", "posthoc", "errors", "explain", "losses", "models", "allocator"},

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from mlcv.distributed import global_sum
 from mlcv.errors import ConfigError
 from mlcv.losses.bce import BCELoss
-from mlcv.methods.base import Optim
+from mlcv.methods.base import Batch, Optim
 from mlcv.methods.student import Student
 from mlcv.models.clip_projector import CLIPProjector
 from mlcv.models.label_embeddings import PROMPTS
@@ -19,7 +21,8 @@ from mlcv.models.open_clip_tower import PREFIX
 class LabelProjector(Student):
     """A CLIP that learns to say what a teacher says, by low-rank updates; its file replaces the teacher's soft labels.
 
-    The objective is that of `mlcv.methods.Student`. Untrained it is CLIP's zero-shot classifier. When training ends,
+    The objective is that of `mlcv.methods.Student`. Untrained it is CLIP's zero-shot classifier, whose logits (20 and
+    more) no sigmoid tells apart; so before the first step scale and bias are fitted to the teacher. When training ends,
     `projector.safetensors` with the last weights is in the run's folder; `save` writes that of any checkpoint.
 
     Args:
@@ -31,6 +34,7 @@ class LabelProjector(Student):
         temperature: T > 0.
         hard_weight: of the loss of the labels themselves, >= 0.
         single_label: one label an image.
+        calibrate: set scale and bias on the first batch such that the logits have the mean and spread of the teacher's.
         prompts: each with {} where a class name goes.
         rank: of the updates of the tower; see `mlcv.models.CLIPProjector`.
         head_rank: of the update of the linear layer.
@@ -54,6 +58,7 @@ class LabelProjector(Student):
         temperature: float = 1.0,
         hard_weight: float = 0.0,
         single_label: bool = False,
+        calibrate: bool = True,
         prompts: Sequence[str] = PROMPTS,
         rank: int = 8,
         head_rank: int = 64,
@@ -76,10 +81,33 @@ class LabelProjector(Student):
         )
         self.backbone, self.head = self.projector.tower, self.projector.head
         self.loss = BCELoss() if loss is None else loss
+        self.calibrate = calibrate
+        self.train()  # the Trainer leaves each part in the mode that it finds
 
     def forward(self, image: Tensor) -> Tensor:
         logits: Tensor = self.projector(image)
         return logits
+
+    def train(self, mode: bool = True) -> "LabelProjector":
+        super().train(mode)
+        self.projector.train(mode)  # after `backbone`, which is its tower and stays in evaluation mode
+        return self
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        if self.calibrate and self.global_step == 0 and batch_idx == 0:
+            self._calibrate(batch)
+        return super().training_step(batch, batch_idx)
+
+    @torch.no_grad()
+    def _calibrate(self, batch: Batch) -> None:
+        logits, says = self(batch["image"]).float(), self._teacher[0](batch)
+        sums = [logits.new_tensor(logits.numel()), logits.sum(), logits.square().sum(), says.sum(), says.square().sum()]
+        count, *sums = global_sum(torch.stack(sums)).unbind()
+        mean, square, their_mean, their_square = (total / count for total in sums)
+        spread, their_spread = (square - mean**2).clamp_min(1e-12), (their_square - their_mean**2).clamp_min(1e-12)
+        factor = (their_spread / spread).sqrt()
+        self.projector.bias.copy_(their_mean - factor * (mean - self.projector.bias))
+        self.projector.log_scale.add_(factor.log())
 
     def on_train_end(self) -> None:
         if self.trainer.is_global_zero:

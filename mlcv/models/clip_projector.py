@@ -76,6 +76,13 @@ class CLIPProjector(nn.Module):
             part.requires_grad_(False)
             if size:
                 add_lora(part, size, targets=names)
+        self.train()
+
+    def train(self, mode: bool = True) -> "CLIPProjector":
+        """The tower stays in evaluation mode: its batch statistics are the base's, and no file holds others."""
+        super().train(mode)
+        self.tower.eval()
+        return self
 
     def forward(self, image: Tensor) -> Tensor:
         features = self.tower(image)

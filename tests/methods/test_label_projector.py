@@ -1,5 +1,7 @@
 """LabelProjector: teachers, what is in its checkpoints and files, and its errors before training."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from mlcv.losses.soft_labels import soft_label_loss
 from mlcv.methods.checkpoints import load_method
 from mlcv.methods.teacher import OnlineTeacher, read_teacher
 from tests.methods.test_base import fit
+from tests.methods.test_patch_ct import step
 
 DIGITS = tuple(str(digit) for digit in range(10))
 FEW = [
@@ -121,3 +124,44 @@ def test_a_projector_that_is_trained_from_the_command_line_validates_with_no_tea
     assert (run / "projector.safetensors").stat().st_size < path.stat().st_size / 10
     best = run / "checkpoints" / "best.ckpt"
     assert main(["test", "--ckpt_path", str(best), "--model.teacher=null"]) == 0
+
+
+def test_the_first_batch_gives_scale_and_bias_the_teachers_mean_and_spread(build, tmp_path, rng):
+    probs = torch.rand(8, 10, generator=rng, dtype=torch.float64) * 0.8 + 0.1
+    np.save(tmp_path / "soft.npy", probs.numpy())
+    image = torch.randn(8, 3, 32, 32, generator=rng)
+    batch = {"image": image, "index": torch.arange(8), "target": torch.zeros(8, 10)}
+    for calibrate in (True, False):
+        module = build(teacher=str(tmp_path / "soft.npy"), calibrate=calibrate).eval()
+        before = module(image)
+        module.setup("fit")
+        step(module, batch)
+        after = module(image)
+        torch.testing.assert_close(before.argsort(), after.argsort())
+        if calibrate:
+            assert after.mean().item() == pytest.approx(probs.logit().mean().item(), abs=1e-3)
+            spread = probs.logit().std(correction=0).item()
+            assert after.std(correction=0).item() == pytest.approx(spread, rel=1e-2)
+        else:
+            assert torch.equal(before, after)
+
+
+def test_batch_statistics_of_the_base_stay(tmp_path):
+    open_clip = pytest.importorskip("open_clip")
+    vision = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+    (tmp_path / "tiny-rn.json").write_text(json.dumps({"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}))
+    open_clip.add_model_config(tmp_path / "tiny-rn.json")
+    torch.save(open_clip.create_model("tiny-rn").state_dict(), tmp_path / "rn.pt")
+    np.save(tmp_path / "soft.npy", np.full((32, 10), 0.3))
+    module = LabelProjector(
+        "open_clip:tiny-rn", 10, weights=str(tmp_path / "rn.pt"), teacher=str(tmp_path / "soft.npy"), rank=1,
+        head_rank=1, class_names=DIGITS, image_size=32,
+    )  # fmt: skip
+    before = {name: value.clone() for name, value in module.backbone.named_buffers()}
+    fit(module, tmp_path)
+    assert any("running_mean" in name for name in before)
+    assert all(torch.equal(value, before[name]) for name, value in module.backbone.named_buffers())
+    image = torch.randn(2, 3, 32, 32)
+    loaded = LabelProjector.from_file(tmp_path / "projector.safetensors")
+    torch.testing.assert_close(loaded(image), module.eval()(image))
