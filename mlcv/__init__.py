@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 
 # Where public names live; importing them waits for their first use, since some take seconds.
 _HOMES = {
+    "CLIPPretraining": "mlcv.methods",
     "Classifier": "mlcv.methods",
     "COCODataModule": "mlcv.data",
     "CSVDataModule": "mlcv.data",

@@ -35,7 +35,7 @@ THIRD_PARTY = {
     "lightning": ("data/base", "methods/", "callbacks/", "training_cli"),
     "albumentations": ("data/transforms",),
     "timm": ("models/backbones", "methods/base"),
-    "open_clip": ("models/label_embeddings", "models/open_clip_tower"),
+    "open_clip": ("models/open_clip_tower",),
     "torchmetrics": ("metrics/",),
     "triton": ("ops/",),
     "jsonargparse": ("training_cli",),

@@ -2,6 +2,7 @@
 
 from mlcv.methods.base import MultiLabelModule, Optim
 from mlcv.methods.classifier import Classifier
+from mlcv.methods.clip_pretraining import CLIPPretraining
 from mlcv.methods.distillation import Distillation
 from mlcv.methods.label_projector import LabelProjector
 from mlcv.methods.patch_ct import PatchCT
@@ -10,6 +11,7 @@ from mlcv.methods.student import Student
 
 __all__ = [
     "PUMLC",
+    "CLIPPretraining",
     "Classifier",
     "Distillation",
     "GlobalBranches",

@@ -108,9 +108,9 @@ class MultiLabelModule(LightningModule):
     def forward_with_maps(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits (B, C), and a heat map for each class (B, C, h, w) if the method has any."""
         backbone: Any = self.backbone
-        if not hasattr(self.head, "class_maps"):
+        class_maps: Any = getattr(getattr(self, "head", None), "class_maps", None)
+        if class_maps is None:
             return self(image), None
-        class_maps: Any = self.head.class_maps
         pooled, (patches,) = backbone.pooled_and_patches(image)
         logits = self.head(patches if self.head.features == "patches" else pooled)
         return logits, as_grid(class_maps(patches))

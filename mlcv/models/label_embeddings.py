@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from mlcv.cache import cached, file_key
 from mlcv.errors import ConfigError
-from mlcv.models.open_clip_tower import create_open_clip
+from mlcv.models.open_clip_tower import create_open_clip, tokenizer_of
 
 PROMPTS = ("a photo of a {}.",)
 
@@ -46,6 +46,19 @@ def read_label_embeddings(source: str, class_names: Sequence[str], prompts: Sequ
     if not np.isfinite(vectors).all():
         raise ConfigError(f"label_embeddings: {path} holds numbers that are not finite")
     return torch.from_numpy(vectors.astype(np.float32))
+
+
+def fill_prompts(prompts: Sequence[str], class_names: Sequence[str]) -> list[str]:
+    """Each prompt of the first class, then of the second, and so on.
+
+    Raises:
+        ConfigError: if there is no prompt, or one has no place for the name.
+    """
+    if not prompts or any(prompt.count("{}") != 1 for prompt in prompts):
+        raise ConfigError(
+            f"prompts: each needs one {{}} where the name goes, as {PROMPTS[0]!r} has; got {list(prompts)}"
+        )
+    return [prompt.replace("{}", name.replace("_", " ")) for name in class_names for prompt in prompts]
 
 
 def _from_array(path: Path, class_names: Sequence[str]) -> np.ndarray:
@@ -98,20 +111,13 @@ def _from_open_clip(source: str, class_names: Sequence[str], prompts: Sequence[s
     _, model_name, pretrained = [*source.split(":", 2), "", ""][:3]
     if not model_name or not pretrained:
         raise ConfigError(f"label_embeddings: write open_clip:<model>:<pretrained tag or file>, not {source!r}")
-    wrong = [prompt for prompt in prompts if prompt.count("{}") != 1]
-    if wrong or not prompts:
-        raise ConfigError(
-            f"prompts: each needs one {{}} where the name goes, as {PROMPTS[0]!r} has; got {list(prompts)}"
-        )
-    texts = [prompt.replace("{}", name.replace("_", " ")) for name in class_names for prompt in prompts]
+    texts = fill_prompts(prompts, class_names)
 
     def encode() -> dict[str, np.ndarray]:
-        import open_clip  # type: ignore[import-untyped]  # noqa: PLC0415  # half a second that most runs need not wait
-
         # Its random start before the weights are loaded must not move the run's random numbers: the cache draws none.
         with torch.random.fork_rng(devices=[]):
             model = create_open_clip(model_name, pretrained, "label_embeddings").eval()
-        tokens = open_clip.get_tokenizer(model_name)(texts)
+        tokens = tokenizer_of(model_name)(texts)
         with torch.no_grad():
             vectors = torch.cat([model.encode_text(part, normalize=True).float() for part in tokens.split(256)])
         return {"embeddings": normalize(vectors.view(len(class_names), len(prompts), -1).mean(dim=1), dim=1).numpy()}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mlcv.errors import ConfigError
 
 PREFIX = "open_clip:"
+_OWN = Path(__file__).parent / "clip_configs" / "digits-clip.json"
 
 
 class OpenCLIPTower(nn.Module):
@@ -57,7 +58,7 @@ def create_open_clip(name: str, weights: str | None, option: str, **kwargs: Any)
     """An open_clip model.
 
     Args:
-        name: its name.
+        name: its name, in open_clip or in `mlcv/models/clip_configs`.
         weights: pretrained tag, or a file; None for a random start.
         option: what the user calls the argument, for the error.
         kwargs: further arguments of `open_clip.create_model`.
@@ -65,8 +66,7 @@ def create_open_clip(name: str, weights: str | None, option: str, **kwargs: Any)
     Raises:
         ConfigError: with the option, and similar names or tags where there are any.
     """
-    import open_clip  # type: ignore[import-untyped]  # noqa: PLC0415  # half a second that most runs need not wait
-
+    open_clip = _open_clip()
     what = f"{PREFIX}{name}" if weights is None else f"{PREFIX}{name}:{weights}"
     if name not in open_clip.list_models():
         near = difflib.get_close_matches(name, open_clip.list_models(), n=3) or open_clip.list_models()[:3]
@@ -79,3 +79,23 @@ def create_open_clip(name: str, weights: str | None, option: str, **kwargs: Any)
     except (RuntimeError, OSError, HfHubHTTPError) as error:
         said = str(error).strip().splitlines()[0]
         raise ConfigError(f"{option}: {what}: {said}. Without network access give the path of a file") from error
+
+
+def tokenizer_of(name: str) -> Any:
+    """The tokenizer of an open_clip model: sentences to (N, length)."""
+    return _open_clip().get_tokenizer(name)
+
+
+def contrastive_loss() -> nn.Module:
+    """open_clip's loss: called with unit vectors of images and texts (B, D), pair by pair, and the scale."""
+    loss: nn.Module = _open_clip().loss.ClipLoss()
+    return loss
+
+
+def _open_clip() -> Any:
+    """The library, which takes half a second that most runs need not wait, with this project's own models."""
+    import open_clip  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    if _OWN.stem not in open_clip.list_models():
+        open_clip.add_model_config(_OWN)
+    return open_clip

@@ -33,6 +33,8 @@ def config(request, tmp_path, tiny_clip):
     if issubclass(cls, Student):
         np.save(tmp_path / "soft.npy", np.random.default_rng(0).random((32, 10)))
         arguments["teacher"] = str(tmp_path / "soft.npy")
+    if request.param == "CLIPPretraining":
+        arguments["backbone"] = f"open_clip:{tiny_clip[0]}"
     if request.param == "LabelProjector":
         arguments.update(backbone=f"open_clip:{tiny_clip[0]}", weights=str(tiny_clip[1]), rank=1, head_rank=1)
     # Dropout, so that a resumed run must draw the numbers of the straight one.
