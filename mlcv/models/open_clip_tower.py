@@ -1,6 +1,7 @@
 """Models of open_clip: whole, or their image tower under the names that timm's networks use."""
 
 import difflib
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,9 @@ def _open_clip() -> Any:
     """The library, which takes half a second that most runs need not wait, with this project's own models."""
     import open_clip  # type: ignore[import-untyped]  # noqa: PLC0415
 
+    if not logging.root.handlers:
+        # It logs on the root, which would then begin to print everybody's records, ours a second time.
+        logging.root.addHandler(logging.NullHandler())
     if _OWN.stem not in open_clip.list_models():
         open_clip.add_model_config(_OWN)
     return open_clip
