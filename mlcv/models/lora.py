@@ -26,17 +26,17 @@ class LowRank(nn.Module):
 
     Args:
         weight: the weight to adapt, 2-D or 4-D.
-        rank: of the update, >= 1; at most half of what the matrix allows, beyond which the adapter is no smaller.
-        alpha: scale of the update is alpha / rank.
+        rank: of the update, >= 1; cut to where the adapter has as many numbers as the matrix.
+        alpha: scale of the update is alpha / rank; 1 if None.
         blocks: equal parts of the rows, with an update each.
     """
 
-    def __init__(self, weight: Tensor, rank: int, alpha: float, blocks: int = 1) -> None:
+    def __init__(self, weight: Tensor, rank: int, alpha: float | None = None, blocks: int = 1) -> None:
         super().__init__()
         side = 1 if weight.ndim == 2 else weight.shape[2]
         rows, columns = weight.shape[0] * side // blocks, weight.shape[1] * side
         rank = min(rank, max(rows * columns // (rows + columns), 1))
-        self.scale = alpha / rank
+        self.scale = 1.0 if alpha is None else alpha / rank
         self.lora_a = nn.Parameter(weight.new_empty(blocks, rank, columns))
         self.lora_b = nn.Parameter(weight.new_zeros(blocks, rows, rank))
         nn.init.kaiming_uniform_(self.lora_a.view(blocks * rank, columns), a=math.sqrt(5))
@@ -51,7 +51,7 @@ def add_lora(net: nn.Module, rank: int, alpha: float | None = None, targets: Seq
     Args:
         net: changes nothing that it computes until the adapters learn.
         rank: of each update, >= 1.
-        alpha: the rank if None, so that updates are not scaled.
+        alpha: updates are scaled by alpha / rank; not at all if None.
         targets: patterns of names of weights, as `named_parameters` has them, with * for anything.
 
     Returns:
@@ -78,7 +78,7 @@ def add_lora(net: nn.Module, rank: int, alpha: float | None = None, targets: Seq
         if weight.shape[2:] and weight.shape[2] != weight.shape[3]:
             raise ConfigError(f"lora: {name} is a kernel of {tuple(weight.shape[2:])}; only square ones can be adapted")
         blocks = 3 if attribute == "in_proj_weight" else 1
-        adapter = LowRank(weight, rank, rank if alpha is None else alpha, blocks)
+        adapter = LowRank(weight, rank, alpha, blocks)
         # Safe without a check of the result: shape and type are those of the weight.
         parametrize.register_parametrization(module, attribute, adapter, unsafe=True)
     return [name for name, _ in wanted]

@@ -118,3 +118,14 @@ def test_impossible_adapters_are_refused():
         add_lora(net, 1, targets=["*attn"])
     with pytest.raises(ConfigError, match=r"0.weight is a kernel of \(1, 3\)"):
         add_lora(net, 1, targets=["0.weight"])
+
+
+def test_a_rank_beyond_the_matrix_is_cut_and_scales_nothing(rng):
+    net = nn.Sequential(nn.Linear(6, 3))
+    before = net[0].weight.detach().clone()
+    add_lora(net, rank=64, targets=["0.weight"])
+    stir(net, rng)
+    state = lora_state(net)
+    a, b = state["0.weight.lora_a"][0], state["0.weight.lora_b"][0]
+    assert a.shape == (2, 6)  # 2 (6 + 3) numbers, as many as the matrix has
+    torch.testing.assert_close(net[0].weight, before + b @ a)
