@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mlcv.cli import main
-from mlcv.models import CLIPProjector
+from mlcv.models import CLIPProjector, LoRA
 
 ROOT = Path(__file__).parents[1]
 FEW = ["--data.num_train=64", "--data.num_val=16", "--data.num_test=16", "--trainer.max_epochs=1"]
@@ -109,7 +109,7 @@ def test_storage_of_soft_labels_is_that_of_the_published_example(tmp_path):
 
 def test_storage_of_a_projector_is_its_file(tiny_clip, tmp_path):
     path = tmp_path / "p.safetensors"
-    CLIPProjector(tiny_clip[0], str(tiny_clip[1]), ["a", "b"], rank=1, head_rank=1).save(path)
+    CLIPProjector(tiny_clip[0], str(tiny_clip[1]), ["a", "b"], lora=LoRA(1, 1)).save(path)
     done = tool("label_storage.py", "--images=1000000", "--epochs=100", "--projector", path)
     assert "2 classes" in done.stdout, done.stderr
     percent = 100 * path.stat().st_size / (4 * 1000000 * 100 * 2)

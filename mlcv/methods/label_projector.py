@@ -14,7 +14,7 @@ from mlcv.methods.base import Batch, Optim
 from mlcv.methods.student import Student
 from mlcv.models.clip_projector import CLIPProjector
 from mlcv.models.label_embeddings import PROMPTS
-from mlcv.models.lora import TARGETS
+from mlcv.models.lora import LoRA
 from mlcv.models.open_clip_tower import PREFIX
 
 
@@ -36,9 +36,7 @@ class LabelProjector(Student):
         single_label: one label an image.
         calibrate: set scale and bias on the first batch such that the logits have the mean and spread of the teacher's.
         prompts: each with {} where a class name goes.
-        rank: of the updates of the tower; see `mlcv.models.CLIPProjector`.
-        head_rank: of the update of the linear layer.
-        targets: patterns of names of the tower's weights that are updated.
+        lora: the updates of the tower and of the linear layer.
         loss: of the hard labels, and of what is logged as `val/loss`; binary cross-entropy over known entries if None.
         class_names: C names; they start the classifier.
         image_size: side of the input in pixels; the command line takes it from the data.
@@ -60,9 +58,7 @@ class LabelProjector(Student):
         single_label: bool = False,
         calibrate: bool = True,
         prompts: Sequence[str] = PROMPTS,
-        rank: int = 8,
-        head_rank: int = 64,
-        targets: Sequence[str] = TARGETS,
+        lora: LoRA = LoRA(),  # noqa: B008  # frozen
         loss: nn.Module | None = None,
         class_names: Sequence[str] | None = None,
         image_size: int | None = None,
@@ -77,7 +73,7 @@ class LabelProjector(Student):
                 f"<tag or file>); got {backbone} with weights {weights}"
             )
         self.projector = CLIPProjector(
-            backbone.removeprefix(PREFIX), weights, self.class_names, prompts, rank, head_rank, targets, image_size
+            backbone.removeprefix(PREFIX), weights, self.class_names, prompts, lora, image_size
         )
         self.backbone, self.head = self.projector.tower, self.projector.head
         self.loss = BCELoss() if loss is None else loss

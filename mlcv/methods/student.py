@@ -1,5 +1,7 @@
 """Methods that learn from a teacher's soft labels share this."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -43,6 +45,10 @@ class Student(MultiLabelModule):
 
     def on_fit_start(self) -> None:
         self._teacher[0].to(torch.device(self.device))
+
+    def on_train_start(self) -> None:
+        loader: Any = self.trainer.train_dataloader
+        self._teacher[0].check(len(loader.dataset))
 
     def probabilities(self, logits: Tensor) -> Tensor:
         return logits.float().softmax(dim=1) if self.single_label else super().probabilities(logits)

@@ -1,5 +1,6 @@
 """Where soft labels come from: a trained method that sees the same augmented image, or a file made once."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +14,11 @@ from mlcv.methods.base import Batch
 from mlcv.methods.checkpoints import load_method
 from mlcv.models.backbones import pretrained_config
 from mlcv.models.clip_projector import CLIPProjector
+from mlcv.models.lora import merge_lora
 from mlcv.models.open_clip_tower import PREFIX
+
+Statistics = tuple[Sequence[float], Sequence[float]]
+"""Mean and standard deviation of each channel, for pixels in [0, 1]."""
 
 
 class Teacher(Protocol):
@@ -21,6 +26,9 @@ class Teacher(Protocol):
 
     def to(self, device: torch.device) -> None:
         """Moves to where images will be."""
+
+    def check(self, num_images: int) -> None:
+        """Raises a ConfigError if there are images of which it can say nothing."""
 
     def __call__(self, batch: Batch) -> Tensor:
         """Logits (B, C) for a batch as the student gets it."""
@@ -33,14 +41,15 @@ class OnlineTeacher:
         net: image (B, 3, H, W) to logits (B, C).
         backbone: name of its backbone, which says what statistics it expects of its images.
         side: of the images that it takes, in pixels; any if None.
-        student: name of the student's backbone, whose statistics the images have.
+        given: mean and standard deviation by which the images that it gets are normalised.
     """
 
-    def __init__(self, net: nn.Module, backbone: str, side: int | None, student: str) -> None:
+    def __init__(self, net: nn.Module, backbone: str, side: int | None, given: Statistics) -> None:
         self.net, self.side = net.requires_grad_(False).eval(), side
-        own, theirs = pretrained_config(student), pretrained_config(backbone)
-        self.statistics = [torch.tensor(s).view(3, 1, 1) for s in (own.mean, own.std, theirs.mean, theirs.std)]
-        self.is_alike = (own.mean, own.std) == (theirs.mean, theirs.std)
+        config = pretrained_config(backbone)
+        wanted = (config.mean, config.std)
+        self.statistics = [torch.tensor(values).view(3, 1, 1) for values in (*given, *wanted)]
+        self.is_alike = tuple(map(tuple, given)) == tuple(map(tuple, wanted))
 
     def to(self, device: torch.device) -> None:
         """Moves to where images will be."""
@@ -50,7 +59,10 @@ class OnlineTeacher:
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Tensor:
         """Logits (B, C), float32."""
-        image: Tensor = batch["image"]
+        return self.logits(batch["image"])
+
+    def logits(self, image: Tensor) -> Tensor:
+        """Logits (B, C), float32, through which gradients flow to the image."""
         if not self.is_alike:
             mean, std, their_mean, their_std = self.statistics
             image = (image * std + mean - their_mean) / their_std
@@ -59,6 +71,9 @@ class OnlineTeacher:
         with torch.autocast(image.device.type, torch.bfloat16, enabled=image.is_cuda):
             logits: Tensor = self.net(image)
         return logits.float()
+
+    def check(self, num_images: int) -> None:
+        """It has something to say of any image."""
 
 
 class StoredLabels:
@@ -76,16 +91,16 @@ class StoredLabels:
         """They stay where they are."""
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Logits (B, C), of probabilities at least 1e-6 away from 0 and 1.
+        """Logits (B, C), of probabilities at least 1e-6 away from 0 and 1."""
+        return self.logits[batch["index"].cpu()].to(batch["image"].device)
 
-        Raises:
-            ConfigError: if there is no row for an image.
-        """
-        index = batch["index"].cpu()
-        missing = index[index >= len(self.logits)]
-        if len(missing):
-            raise ConfigError(f"model.teacher: {self.source} has {len(self.logits)} rows, but an image {missing[0]}")
-        return self.logits[index].to(batch["image"].device)
+    def check(self, num_images: int) -> None:
+        """Raises a ConfigError unless there is a row for each training image."""
+        if len(self.logits) != num_images:
+            raise ConfigError(
+                f"model.teacher: {self.source} has {len(self.logits)} rows, and there are {num_images} training "
+                "images; make it again for these data (tools/store_soft_labels.py)"
+            )
 
 
 def read_teacher(source: str, class_names: tuple[str, ...], student: str) -> Teacher:
@@ -103,20 +118,36 @@ def read_teacher(source: str, class_names: tuple[str, ...], student: str) -> Tea
     path = Path(source)
     if path.suffix == ".npy":
         return StoredLabels(_read_probs(path, len(class_names)), source)
+    config = pretrained_config(student)
+    return read_online_teacher(path, class_names, (config.mean, config.std))
+
+
+def read_online_teacher(path: Path, class_names: tuple[str, ...], given: Statistics) -> OnlineTeacher:
+    """A teacher that looks at images, from a checkpoint or a projector's file; as `read_teacher`.
+
+    Args:
+        path: of the file.
+        class_names: C names.
+        given: mean and standard deviation by which the images that it will get are normalised.
+
+    Raises:
+        ConfigError: likewise.
+    """
     net: Any
     if path.suffix == ".safetensors":
         net = CLIPProjector.from_file(path)
+        merge_lora(net)
         theirs, name, side = net.about["class_names"], PREFIX + net.about["clip"], net.image_size
     else:
         net = load_method(path, "model.teacher")
         theirs, name = net.class_names, net.hparams["backbone"]
         side = net.hparams.get("image_size") if pretrained_config(name).fixed_input_size else None
-    if tuple(theirs) != class_names:
+    if tuple(theirs) != tuple(class_names):
         raise ConfigError(
             f"model.teacher: {path} knows the classes {', '.join(theirs[:3])}, ..., the data "
             f"{', '.join(class_names[:3])}, ...; take a teacher of the same data"
         )
-    return OnlineTeacher(net, name, side, student)
+    return OnlineTeacher(net, name, side, given)
 
 
 def _read_probs(path: Path, num_classes: int) -> Tensor:

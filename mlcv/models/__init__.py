@@ -7,7 +7,7 @@ from mlcv.models.head import Head
 from mlcv.models.label_graph import GatedGraph, SemanticGraphHead
 from mlcv.models.linear import LinearHead
 from mlcv.models.local_global_conv import LocalGlobalConv, add_global_branches
-from mlcv.models.lora import add_lora, load_lora, lora_state, merge_lora, unmerge_lora
+from mlcv.models.lora import LoRA, add_lora, load_lora, lora_state, merge_lora, unmerge_lora
 from mlcv.models.ml_decoder import MLDecoderHead
 from mlcv.models.query2label import Query2LabelHead
 from mlcv.models.semantic_decoupling import SemanticDecoupling
@@ -19,6 +19,7 @@ __all__ = [
     "GatedGraph",
     "Head",
     "LinearHead",
+    "LoRA",
     "LocalGlobalConv",
     "MLDecoderHead",
     "Query2LabelHead",

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from torch.nn.functional import normalize
 
 from mlcv.errors import ConfigError
 from mlcv.models.label_embeddings import PROMPTS, read_label_embeddings
-from mlcv.models.lora import TARGETS, add_lora, load_lora, lora_state
+from mlcv.models.lora import LoRA, LowRank, add_lora, load_lora, lora_state
 from mlcv.models.open_clip_tower import create_open_clip
 
-_FORMAT = "mlcv label projector 1"
+_FORMAT = "mlcv label projector 2"
 
 
 class CLIPProjector(nn.Module):
@@ -31,16 +32,14 @@ class CLIPProjector(nn.Module):
         weights: its pretrained tag, or a file.
         class_names: C names.
         prompts: each with {} where a name goes.
-        rank: of the updates of the tower's weights; 0 leaves the tower as it is.
-        head_rank: of the update of W; 0 leaves it as it is.
-        targets: patterns of names of the tower's weights that are updated, see `mlcv.models.add_lora`.
+        lora: the updates of the tower and of W.
         image_size: side of the input in pixels; the model's own if None.
 
     Shape:
         image (B, 3, H, W) to logits (B, C).
 
     Raises:
-        ConfigError: for a model or weights that cannot be had, or ranks below 0.
+        ConfigError: for a model or weights that cannot be had.
     """
 
     def __init__(
@@ -49,20 +48,16 @@ class CLIPProjector(nn.Module):
         weights: str,
         class_names: Sequence[str],
         prompts: Sequence[str] = PROMPTS,
-        rank: int = 8,
-        head_rank: int = 64,
-        targets: Sequence[str] = TARGETS,
+        lora: LoRA = LoRA(),  # noqa: B008  # frozen
         image_size: int | None = None,
     ) -> None:
         super().__init__()
-        if rank < 0 or head_rank < 0:
-            raise ConfigError(f"model: rank and head_rank are at least 0, got {rank} and {head_rank}")
         model = create_open_clip(clip, weights, "model.clip", force_image_size=image_size)
         side = model.visual.image_size
         self.image_size: int = side[0] if isinstance(side, tuple) else side
         self.about: dict[str, Any] = {
-            "clip": clip, "weights": weights, "class_names": list(class_names), "prompts": list(prompts), "rank": rank,
-            "head_rank": head_rank, "targets": list(targets), "image_size": self.image_size,
+            "clip": clip, "weights": weights, "class_names": list(class_names), "prompts": list(prompts),
+            "image_size": self.image_size, **asdict(lora),
         }  # fmt: skip
         self.tower: nn.Module = model.visual
         self.base = _fingerprint(self.tower)
@@ -72,16 +67,19 @@ class CLIPProjector(nn.Module):
         self.log_scale = nn.Parameter(model.logit_scale.detach().clone().float())
         bias = getattr(model, "logit_bias", None)
         self.bias = nn.Parameter(torch.zeros(()) if bias is None else bias.detach().clone().float())
-        for part, size, names in ((self.tower, rank, targets), (self.head, head_rank, ("weight",))):
+        for part, rank, names in ((self.tower, lora.rank, lora.targets), (self.head, lora.head_rank, ("weight",))):
             part.requires_grad_(False)
-            if size:
-                add_lora(part, size, targets=names)
+            if rank:
+                add_lora(part, rank, lora.alpha, names, lora.dropout)
         self.train()
 
     def train(self, mode: bool = True) -> "CLIPProjector":
         """The tower stays in evaluation mode: its batch statistics are the base's, and no file holds others."""
         super().train(mode)
         self.tower.eval()
+        for module in self.tower.modules():
+            if isinstance(module, LowRank):
+                module.train(mode)
         return self
 
     def forward(self, image: Tensor) -> Tensor:
@@ -121,9 +119,10 @@ class CLIPProjector(nn.Module):
             ConfigError: if the file is damaged or of another kind, or the base model is not the one it was trained on.
         """
         about, tensors = read_projector(path)
-        arguments = {key: about[key] for key in ("clip", "class_names", "prompts", "rank", "head_rank", "targets")}
         source = weights or about["weights"]
-        projector = cls(**arguments, weights=source, image_size=about["image_size"])
+        lora = LoRA(**{field.name: about[field.name] for field in fields(LoRA)})
+        arguments = {key: about[key] for key in ("clip", "class_names", "prompts", "image_size")}
+        projector = cls(**arguments, weights=source, lora=lora)
         if projector.base != about["base"]:
             raise ConfigError(
                 f"{path}: trained on other weights of {about['clip']} than those of {source}. Give the weights that it "

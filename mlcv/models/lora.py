@@ -6,16 +6,42 @@ the fused projections of `nn.MultiheadAttention`, which calls no module for them
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from mlcv.errors import ConfigError
 
 TARGETS = ("*.in_proj_weight", "*.out_proj.weight", "*.c_fc.weight", "*.c_proj.weight", "*conv*.weight")
 """What is adapted by default: attention and MLPs of open_clip's transformers, convolutions of its ResNets."""
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """How the updates of a projector are made; see `add_lora`.
+
+    Args:
+        rank: of the update of each weight of the image tower; 0 leaves the tower as it is.
+        head_rank: of the update of the linear layer; 0 leaves it as it is.
+        alpha: updates are scaled by alpha / rank; not at all if None.
+        dropout: part of each update that is left out in training, in [0, 1).
+        targets: patterns of names of the tower's weights, with * for anything.
+    """
+
+    rank: int = 8
+    head_rank: int = 64
+    alpha: float | None = None
+    dropout: float = 0.0
+    targets: tuple[str, ...] = TARGETS
+
+    def __post_init__(self) -> None:
+        if self.rank < 0 or self.head_rank < 0:
+            raise ConfigError(f"lora: rank and head_rank are at least 0, got {self.rank} and {self.head_rank}")
+        _check_dropout(self.dropout)
 
 
 class LowRank(nn.Module):
@@ -29,10 +55,15 @@ class LowRank(nn.Module):
         rank: of the update, >= 1; cut to where the adapter has as many numbers as the matrix.
         alpha: scale of the update is alpha / rank; 1 if None.
         blocks: equal parts of the rows, with an update each.
+        dropout: probability that a column of A, an input of the update, is left out in training. The draw is one for
+            the whole batch, since it is the weight that is updated; that of Hu et al. is one for each input vector.
     """
 
-    def __init__(self, weight: Tensor, rank: int, alpha: float | None = None, blocks: int = 1) -> None:
+    def __init__(
+        self, weight: Tensor, rank: int, alpha: float | None = None, blocks: int = 1, dropout: float = 0.0
+    ) -> None:
         super().__init__()
+        self.dropout = dropout
         side = 1 if weight.ndim == 2 else weight.shape[2]
         rows, columns = weight.shape[0] * side // blocks, weight.shape[1] * side
         rank = min(rank, max(rows * columns // (rows + columns), 1))
@@ -42,10 +73,19 @@ class LowRank(nn.Module):
         nn.init.kaiming_uniform_(self.lora_a.view(blocks * rank, columns), a=math.sqrt(5))
 
     def forward(self, weight: Tensor) -> Tensor:
-        return weight + self.scale * (self.lora_b @ self.lora_a).view(weight.shape)
+        a: Tensor = self.lora_a
+        if self.dropout and self.training:
+            a = a * functional.dropout(torch.ones_like(a[:, :1]), self.dropout)
+        return weight + self.scale * (self.lora_b @ a).view(weight.shape)
 
 
-def add_lora(net: nn.Module, rank: int, alpha: float | None = None, targets: Sequence[str] = TARGETS) -> list[str]:
+def add_lora(
+    net: nn.Module,
+    rank: int,
+    alpha: float | None = None,
+    targets: Sequence[str] = TARGETS,
+    dropout: float = 0.0,
+) -> list[str]:
     """Freezes a network and adapts some of its weights, in place.
 
     Args:
@@ -53,15 +93,17 @@ def add_lora(net: nn.Module, rank: int, alpha: float | None = None, targets: Seq
         rank: of each update, >= 1.
         alpha: updates are scaled by alpha / rank; not at all if None.
         targets: patterns of names of weights, as `named_parameters` has them, with * for anything.
+        dropout: probability that an input of an update is left out in training, in [0, 1).
 
     Returns:
         Names of the weights that are adapted now.
 
     Raises:
-        ConfigError: if a rank is below 1, or no weight has such a name.
+        ConfigError: if a number is out of range, or no weight has such a name.
     """
     if rank < 1:
         raise ConfigError(f"lora: the rank is at least 1, got {rank}")
+    _check_dropout(dropout)
     net.requires_grad_(False)
     named = list(net.named_parameters())
     wanted = [
@@ -78,7 +120,7 @@ def add_lora(net: nn.Module, rank: int, alpha: float | None = None, targets: Seq
         if weight.shape[2:] and weight.shape[2] != weight.shape[3]:
             raise ConfigError(f"lora: {name} is a kernel of {tuple(weight.shape[2:])}; only square ones can be adapted")
         blocks = 3 if attribute == "in_proj_weight" else 1
-        adapter = LowRank(weight, rank, alpha, blocks)
+        adapter = LowRank(weight, rank, alpha, blocks, dropout)
         # Safe without a check of the result: shape and type are those of the weight.
         parametrize.register_parametrization(module, attribute, adapter, unsafe=True)
     return [name for name, _ in wanted]
@@ -137,6 +179,11 @@ def unmerge_lora(net: nn.Module, state: dict[str, Tensor], rank: int, alpha: flo
             owner, _, attribute = name.rpartition(".")
             original = net.get_parameter(f"{owner}.parametrizations.{attribute}.original".lstrip("."))
             original.sub_(adapter(torch.zeros_like(original)))
+
+
+def _check_dropout(dropout: float) -> None:
+    if not 0 <= dropout < 1:
+        raise ConfigError(f"lora: dropout lies in [0, 1), got {dropout}")
 
 
 def _adapters(net: nn.Module) -> list[tuple[str, LowRank]]:

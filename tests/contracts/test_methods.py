@@ -36,7 +36,9 @@ def config(request, tmp_path, tiny_clip):
     if request.param == "CLIPPretraining":
         arguments["backbone"] = f"open_clip:{tiny_clip[0]}"
     if request.param == "LabelProjector":
-        arguments.update(backbone=f"open_clip:{tiny_clip[0]}", weights=str(tiny_clip[1]), rank=1, head_rank=1)
+        arguments.update(
+            backbone=f"open_clip:{tiny_clip[0]}", weights=str(tiny_clip[1]), lora={"rank": 1, "dropout": 0.5}
+        )
     # Dropout, so that a resumed run must draw the numbers of the straight one.
     head = {"class_path": "LinearHead", "init_args": {"dropout": 0.5}}
     if "head" in inspect.signature(cls).parameters:

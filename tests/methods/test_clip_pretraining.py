@@ -6,7 +6,7 @@ from torch.nn.functional import cross_entropy
 
 from mlcv import CLIPPretraining, Optim
 from mlcv.errors import ConfigError
-from mlcv.models import Backbone, CLIPProjector
+from mlcv.models import Backbone, CLIPProjector, LoRA
 from tests.methods.test_base import fit
 from tests.methods.test_label_projector import DIGITS
 from tests.methods.test_patch_ct import step
@@ -55,7 +55,7 @@ def test_its_weights_are_a_clip_whose_zero_shot_classifier_is_its_own(tmp_path):
     path = tmp_path / "clip.pt"
     image = torch.randn(3, 3, 32, 32)
     logits = module.eval()(image)
-    projector = CLIPProjector("digits-clip", str(path), DIGITS, ["a {}", "the {}"], rank=1, head_rank=1, image_size=32)
+    projector = CLIPProjector("digits-clip", str(path), DIGITS, ["a {}", "the {}"], lora=LoRA(1, 1), image_size=32)
     torch.testing.assert_close(projector.eval()(image), logits, rtol=1e-4, atol=1e-4)
     probs = module.probabilities(logits)
     assert ((probs > 0) & (probs < 1)).all()

@@ -12,6 +12,7 @@ from mlcv.errors import ConfigError
 from mlcv.losses import BCELoss
 from mlcv.losses.soft_labels import soft_label_loss
 from mlcv.methods.teacher import OnlineTeacher, read_teacher
+from mlcv.models import LoRA
 from tests.methods.test_base import fit
 from tests.methods.test_label_projector import DIGITS, FEW
 from tests.methods.test_patch_ct import step
@@ -22,7 +23,7 @@ def projector(tiny_clip, tmp_path):
     """A file of a projector for images of 64 pixels."""
     name, path = tiny_clip
     module = LabelProjector(
-        f"open_clip:{name}", 10, weights=str(path), class_names=DIGITS, rank=1, head_rank=1, image_size=64
+        f"open_clip:{name}", 10, weights=str(path), class_names=DIGITS, lora=LoRA(1, 1), image_size=64
     )
     module.save(tmp_path / "p.safetensors")
     return tmp_path / "p.safetensors"

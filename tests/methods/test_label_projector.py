@@ -13,6 +13,7 @@ from mlcv.errors import ConfigError
 from mlcv.losses.soft_labels import soft_label_loss
 from mlcv.methods.checkpoints import load_method
 from mlcv.methods.teacher import OnlineTeacher, read_teacher
+from mlcv.models import LoRA
 from tests.methods.test_base import fit
 from tests.methods.test_patch_ct import step
 
@@ -27,7 +28,7 @@ FEW = [
 @pytest.fixture
 def build(tiny_clip):
     name, path = tiny_clip
-    defaults = {"weights": str(path), "class_names": DIGITS, "rank": 2, "head_rank": 2, "image_size": 32}
+    defaults = {"weights": str(path), "class_names": DIGITS, "lora": LoRA(2, 2), "image_size": 32}
     return lambda **options: LabelProjector(f"open_clip:{name}", 10, **{**defaults, **options})
 
 
@@ -99,7 +100,7 @@ def test_bad_teachers_are_refused_before_training(build, teacher, tmp_path):
         with pytest.raises(ConfigError, match=problem):
             fit(build(teacher=str(tmp_path / "soft.npy")), tmp_path)
     np.save(tmp_path / "soft.npy", np.zeros((20, 10)))
-    with pytest.raises(ConfigError, match="has 20 rows, but an image"):
+    with pytest.raises(ConfigError, match="has 20 rows, and there are 32 training"):
         fit(build(teacher=str(tmp_path / "soft.npy")), tmp_path)
     with pytest.raises(ConfigError, match="training needs a checkpoint"):
         fit(build(), tmp_path)
@@ -117,7 +118,7 @@ def test_a_projector_that_is_trained_from_the_command_line_validates_with_no_tea
     name, path = tiny_clip
     model = [
         "--model=LabelProjector", f"--model.backbone=open_clip:{name}", f"--model.weights={path}",
-        f"--model.teacher={teacher}", "--model.rank=1",
+        f"--model.teacher={teacher}", "--model.lora.rank=1",
     ]  # fmt: skip
     run = tmp_path / "run"
     assert main(["fit", *FEW, *model, "--run_dir", str(run)]) == 0
@@ -155,8 +156,8 @@ def test_batch_statistics_of_the_base_stay(tmp_path):
     torch.save(open_clip.create_model("tiny-rn").state_dict(), tmp_path / "rn.pt")
     np.save(tmp_path / "soft.npy", np.full((32, 10), 0.3))
     module = LabelProjector(
-        "open_clip:tiny-rn", 10, weights=str(tmp_path / "rn.pt"), teacher=str(tmp_path / "soft.npy"), rank=1,
-        head_rank=1, class_names=DIGITS, image_size=32,
+        "open_clip:tiny-rn", 10, weights=str(tmp_path / "rn.pt"), teacher=str(tmp_path / "soft.npy"), lora=LoRA(1, 1),
+        class_names=DIGITS, image_size=32,
     )  # fmt: skip
     before = {name: value.clone() for name, value in module.backbone.named_buffers()}
     fit(module, tmp_path)

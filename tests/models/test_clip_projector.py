@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mlcv.errors import ConfigError
-from mlcv.models import CLIPProjector
+from mlcv.models import CLIPProjector, LoRA
 
 NAMES = ["dog", "cat", "potted_plant"]
 
@@ -16,7 +16,7 @@ NAMES = ["dog", "cat", "potted_plant"]
 @pytest.fixture
 def projector(tiny_clip):
     name, path = tiny_clip
-    return CLIPProjector(name, str(path), NAMES, rank=2, head_rank=1).eval()
+    return CLIPProjector(name, str(path), NAMES, lora=LoRA(2, 1)).eval()
 
 
 def stir(projector, rng):
@@ -50,7 +50,7 @@ def test_only_updates_scale_and_bias_learn_and_are_stored(projector, rng):
 
 def test_ranks_of_zero_leave_a_linear_classifier(tiny_clip):
     name, path = tiny_clip
-    plain = CLIPProjector(name, str(path), NAMES, rank=0, head_rank=0)
+    plain = CLIPProjector(name, str(path), NAMES, lora=LoRA(0, 0))
     assert set(plain.stored()) == {"log_scale", "bias"}
 
 
@@ -62,7 +62,7 @@ def test_a_file_gives_the_same_logits_in_another_process(projector, tmp_path, rn
     code = f"""
 import open_clip, torch
 from pathlib import Path
-from mlcv.models import CLIPProjector
+from mlcv.models import CLIPProjector, LoRA
 open_clip.add_model_config(Path(r"{tmp_path / "tiny-clip.json"}"))
 known = torch.load(r"{tmp_path / "expected.pt"}")
 loaded = CLIPProjector.from_file(Path(r"{tmp_path / "p.safetensors"}")).eval()
@@ -101,4 +101,4 @@ def test_bad_files_are_named_with_what_is_wrong(projector, tmp_path):
     with pytest.raises(ConfigError, match="is no label projector"):
         CLIPProjector.from_file(path)
     with pytest.raises(ConfigError, match="at least 0"):
-        CLIPProjector("ViT-B-32", "nowhere", NAMES, rank=-1)
+        LoRA(rank=-1)
