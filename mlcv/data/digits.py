@@ -27,12 +27,16 @@ class Scene:
         digit_size: smallest and largest side of a digit, as parts of the canvas.
         clutter: short strokes in the background.
         noise: standard deviation of the pixel noise, in grey levels (0 to 255).
+        turn: each digit is turned by at most this many degrees, either way.
+        invert: dark digits on a light ground.
     """
 
     max_digits: int = 4
     digit_size: tuple[float, float] = (0.25, 0.45)
     clutter: int = 4
     noise: float = 12.0
+    turn: float = 0.0
+    invert: bool = False
 
     def __post_init__(self) -> None:
         low, high = self.digit_size
@@ -101,6 +105,8 @@ def compose_scenes(split: Split, count: int, scene: Scene, size: int, seed: int)
         placed = _compose(canvas, digits, classes, scene, random)
         row[placed[:, 0].astype(np.intp)] = POSITIVE
         boxes.append(placed)
+    if scene.invert:
+        canvases = 255 - canvases
     grain = random.standard_normal((min(count, 256), size, size), np.float32) * scene.noise
     for start in range(0, count, len(grain)):
         part = canvases[start : start + len(grain)]
@@ -109,6 +115,12 @@ def compose_scenes(split: Split, count: int, scene: Scene, size: int, seed: int)
         noisy = part + np.roll(grain[: len(part)], shift, axis=(1, 2))
         part[:] = noisy.clip(0, 255)
     return LabeledImages(np.repeat(canvases[..., None], 3, axis=-1), states, boxes)
+
+
+def _turned(stroke: Pixels, degrees: float) -> Pixels:
+    centre = (stroke.shape[1] - 1) / 2, (stroke.shape[0] - 1) / 2
+    matrix = cv2.getRotationMatrix2D(centre, degrees, 1.0)
+    return cv2.warpAffine(stroke, matrix, stroke.shape[::-1])  # type: ignore[return-value]  # OpenCV's stubs say Mat
 
 
 def _source_digits(split: Split, seed: int) -> tuple[Pixels, NDArray[np.int64]]:
@@ -139,6 +151,8 @@ def _compose(
         which = int(random.integers(len(digits)))
         stroke = cv2.resize(digits[which], (side, side), interpolation=cv2.INTER_CUBIC)
         region = canvas[y : y + side, x : x + side]
+        if scene.turn:
+            stroke = _turned(stroke, random.uniform(-scene.turn, scene.turn))
         np.maximum(region, (stroke * random.uniform(0.6, 1.0)).astype(np.uint8), out=region)
         placed.append((x, y, side, int(classes[which])))
         if len(placed) == wanted:

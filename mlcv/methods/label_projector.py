@@ -12,7 +12,7 @@ from mlcv.errors import ConfigError
 from mlcv.losses.bce import BCELoss
 from mlcv.methods.base import Batch, Optim
 from mlcv.methods.student import Student
-from mlcv.models.clip_projector import CLIPProjector
+from mlcv.models.clip_projector import BATCH_STATISTICS, CLIPProjector
 from mlcv.models.label_embeddings import PROMPTS
 from mlcv.models.lora import LoRA
 from mlcv.models.open_clip_tower import PREFIX
@@ -122,6 +122,7 @@ class LabelProjector(Student):
         """What does not learn stays out: it comes with the base model."""
         super().on_save_checkpoint(checkpoint)
         kept = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        kept |= {f"projector.tower.{norm}.{name}" for norm in self.projector.norms for name in BATCH_STATISTICS}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in kept}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -12,13 +12,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from mlcv.errors import ConfigError
 from mlcv.models.label_embeddings import PROMPTS, read_label_embeddings
-from mlcv.models.lora import LoRA, LowRank, add_lora, load_lora, lora_state
+from mlcv.models.lora import LoRA, LowRank, add_lora, lora_state
 from mlcv.models.open_clip_tower import create_open_clip
 
 _FORMAT = "mlcv label projector 2"
+BATCH_STATISTICS = ("running_mean", "running_var")
+"""What of a BatchNorm a projector may store."""
 
 
 class CLIPProjector(nn.Module):
@@ -39,7 +42,7 @@ class CLIPProjector(nn.Module):
         image (B, 3, H, W) to logits (B, C).
 
     Raises:
-        ConfigError: for a model or weights that cannot be had.
+        ConfigError: for a model or weights that cannot be had, or batch statistics of a tower without.
     """
 
     def __init__(
@@ -71,15 +74,19 @@ class CLIPProjector(nn.Module):
             part.requires_grad_(False)
             if rank:
                 add_lora(part, rank, lora.alpha, names, lora.dropout)
+        norms = {name: m for name, m in self.tower.named_modules() if isinstance(m, BatchNorm)}
+        if lora.batch_statistics and not norms:
+            raise ConfigError(f"model.lora.batch_statistics: {clip} has no BatchNorm; leave it out")
+        self.norms = norms if lora.batch_statistics else {}
         self.train()
 
     def train(self, mode: bool = True) -> "CLIPProjector":
-        """The tower stays in evaluation mode: its batch statistics are the base's, and no file holds others."""
+        """The tower stays in evaluation mode but for what a file holds: the base's own batch statistics are kept."""
         super().train(mode)
         self.tower.eval()
-        for module in self.tower.modules():
-            if isinstance(module, LowRank):
-                module.train(mode)
+        updates = (module for module in self.tower.modules() if isinstance(module, LowRank))
+        for module in (*updates, *self.norms.values()):
+            module.train(mode)
         return self
 
     def forward(self, image: Tensor) -> Tensor:
@@ -89,9 +96,11 @@ class CLIPProjector(nn.Module):
         return logits
 
     def stored(self) -> dict[str, Tensor]:
-        """What a file holds: the updates, the scale and the bias."""
+        """What a file holds: the updates, the scale and the bias, and batch statistics if they were let go."""
         parts = {"tower": lora_state(self.tower), "head": lora_state(self.head)}
         tensors = {f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()}
+        for name, norm in self.norms.items():
+            tensors |= {f"tower.{name}.{key}": getattr(norm, key) for key in BATCH_STATISTICS}
         return {**tensors, "log_scale": self.log_scale.detach(), "bias": self.bias.detach()}
 
     def save(self, path: Path, temperature: float = 1.0) -> None:
@@ -128,12 +137,12 @@ class CLIPProjector(nn.Module):
                 f"{path}: trained on other weights of {about['clip']} than those of {source}. Give the weights that it "
                 f"was trained on ({about['weights']})"
             )
-        for part in ("tower", "head"):
-            state = {k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(f"{part}.")}
-            load_lora(getattr(projector, part), state, str(path))
-        with torch.no_grad():
-            projector.log_scale.copy_(tensors["log_scale"])
-            projector.bias.copy_(tensors["bias"])
+        own = projector.stored()
+        wrong = sorted(set(own) ^ set(tensors)) or [k for k, tensor in own.items() if tensor.shape != tensors[k].shape]
+        if wrong:
+            raise ConfigError(f"{path}: {len(wrong)} tensors are not those of its own description, such as {wrong[0]}")
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
         return projector
 
 

@@ -16,8 +16,11 @@ from torch.nn.utils import parametrize
 
 from mlcv.errors import ConfigError
 
-TARGETS = ("*.in_proj_weight", "*.out_proj.weight", "*.c_fc.weight", "*.c_proj.weight", "*conv*.weight")
-"""What is adapted by default: attention and MLPs of open_clip's transformers, convolutions of its ResNets."""
+TARGETS = (
+    "*.in_proj_weight", "*.out_proj.weight", "*.mlp.c_fc.weight", "*.mlp.c_proj.weight", "*conv*.weight",
+    "*downsample*.weight",
+)  # fmt: skip
+"""What is adapted by default: attention and MLPs of open_clip's transformers, every convolution of its ResNets."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class LoRA:
         alpha: updates are scaled by alpha / rank; not at all if None.
         dropout: part of each update that is left out in training, in [0, 1).
         targets: patterns of names of the tower's weights, with * for anything.
+        batch_statistics: let the running means and variances of the tower's BatchNorms follow the training images, and
+            store them with the updates: two numbers a channel. It matters where images are unlike those of the base.
     """
 
     rank: int = 8
@@ -37,6 +42,7 @@ class LoRA:
     alpha: float | None = None
     dropout: float = 0.0
     targets: tuple[str, ...] = TARGETS
+    batch_statistics: bool = False
 
     def __post_init__(self) -> None:
         if self.rank < 0 or self.head_rank < 0:

@@ -147,7 +147,8 @@ def test_the_first_batch_gives_scale_and_bias_the_teachers_mean_and_spread(build
             assert torch.equal(before, after)
 
 
-def test_batch_statistics_of_the_base_stay(tmp_path):
+@pytest.mark.parametrize("follow", [False, True])
+def test_batch_statistics_are_the_bases_or_stored(tmp_path, follow):
     open_clip = pytest.importorskip("open_clip")
     vision = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None}
     text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
@@ -156,13 +157,22 @@ def test_batch_statistics_of_the_base_stay(tmp_path):
     torch.save(open_clip.create_model("tiny-rn").state_dict(), tmp_path / "rn.pt")
     np.save(tmp_path / "soft.npy", np.full((32, 10), 0.3))
     module = LabelProjector(
-        "open_clip:tiny-rn", 10, weights=str(tmp_path / "rn.pt"), teacher=str(tmp_path / "soft.npy"), lora=LoRA(1, 1),
-        class_names=DIGITS, image_size=32,
+        "open_clip:tiny-rn", 10, weights=str(tmp_path / "rn.pt"), teacher=str(tmp_path / "soft.npy"),
+        lora=LoRA(1, 1, batch_statistics=follow), class_names=DIGITS, image_size=32,
     )  # fmt: skip
     before = {name: value.clone() for name, value in module.backbone.named_buffers()}
-    fit(module, tmp_path)
-    assert any("running_mean" in name for name in before)
-    assert all(torch.equal(value, before[name]) for name, value in module.backbone.named_buffers())
+    trainer, _ = fit(module, tmp_path)
+    statistics = {name: value for name, value in module.backbone.named_buffers() if "running" in name}
+    assert statistics
+    assert all(torch.equal(value, before[name]) != follow for name, value in statistics.items())
     image = torch.randn(2, 3, 32, 32)
     loaded = LabelProjector.from_file(tmp_path / "projector.safetensors")
     torch.testing.assert_close(loaded(image), module.eval()(image))
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    again = LabelProjector.load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True).eval()
+    torch.testing.assert_close(again(image), module(image))
+
+
+def test_batch_statistics_of_a_tower_without_are_refused(build):
+    with pytest.raises(ConfigError, match="has no BatchNorm"):
+        build(lora=LoRA(batch_statistics=True))

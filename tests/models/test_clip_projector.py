@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from mlcv.errors import ConfigError
@@ -102,3 +103,16 @@ def test_bad_files_are_named_with_what_is_wrong(projector, tmp_path):
         CLIPProjector.from_file(path)
     with pytest.raises(ConfigError, match="at least 0"):
         LoRA(rank=-1)
+
+
+def test_a_file_that_lacks_a_tensor_of_its_description_is_refused(projector, tmp_path):
+    projector.save(tmp_path / "p.safetensors")
+    with safe_open(tmp_path / "p.safetensors", "pt") as file:
+        about = file.metadata()
+    tensors = projector.stored()
+    name = next(name for name in tensors if name.endswith("lora_a"))
+    for change in ({}, {name: tensors[name][:, :1].clone()}):
+        rest = {key: tensor.clone() for key, tensor in tensors.items() if key != name}
+        save_file({**rest, **change}, tmp_path / "p.safetensors", about)
+        with pytest.raises(ConfigError, match=rf"1 tensors are not those of its own description, such as {name}"):
+            CLIPProjector.from_file(tmp_path / "p.safetensors")
