@@ -75,23 +75,31 @@ METRICS = {"digits": LABELS, "voc": LABELS, "patch_ct": MAPS, "patch_ct_voc": MA
 def run(folder, method, setting, seed, options):
     """Metrics of one run on the test split, or None if it failed."""
     name = f"{method}-{setting}".replace(" ", "_").replace(",", "").replace("%", "percent")
-    run_dir = folder / f"{name}-{seed}"
+    config, *differences = METHODS[options.set][method]
+    seeds = [f"--seed_everything={seed}", f"--data.protocol.seed={seed}"]
+    differences += [*SETTINGS[options.set][setting], *seeds, *options.options]
+    return fit(folder / f"{name}-{seed}", config, differences, options.threads)
+
+
+def fit(run_dir, config, differences, threads):
+    """Metrics on the test split of an `mlcv fit` that is run unless it has been; None if it fails."""
     result = run_dir / "test.json"
     if not result.is_file():
-        config, *differences = METHODS[options.set][method]
-        command = [
-            sys.executable, "-m", "mlcv", "fit", "--config", config, *differences, *SETTINGS[options.set][setting],
-            f"--seed_everything={seed}", f"--data.protocol.seed={seed}", f"--run_dir={run_dir}",
-            "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", *options.options,
-        ]  # fmt: skip
-        threads = {"OMP_NUM_THREADS": str(options.threads)}
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **threads}, check=False)
+        quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+        done = mlcv(threads, "fit", "--config", config, f"--run_dir={run_dir}", *quiet, *differences)
         if done.returncode:
-            sys.stderr.write(f"{method}, {setting}, seed {seed} failed: {done.stderr[-500:]}\n")
+            sys.stderr.write(f"{run_dir.name} failed: {done.stderr[-500:]}\n")
             return None
     metrics = json.loads(result.read_text())["metrics"]
-    sys.stderr.write(f"{method}, {setting}, seed {seed}: mAP {metrics['mAP']:.3f}\n")
+    sys.stderr.write(f"{run_dir.name}: mAP {metrics['mAP']:.3f}\n")
     return metrics
+
+
+def mlcv(threads, *arguments):
+    """Runs the command line in a process of its own."""
+    command = [sys.executable, "-m", "mlcv", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
 def spread(values):

@@ -11,10 +11,9 @@ import sys
 from pathlib import Path
 
 import torch
-from lightning.pytorch.cli import instantiate_module
 from torch.nn.functional import interpolate
+from trained import data_of
 
-import mlcv.data
 from mlcv.data.base import Collate
 from mlcv.data.images import read_image
 from mlcv.data.transforms import evaluation_transform
@@ -38,9 +37,7 @@ def load(path, root):
     if method != "PatchCT":
         raise ConfigError(f"{path} is of {method}; only PatchCT has transport to show")
     model = PatchCT.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
-    arguments = {**config["data"]["init_args"], "num_workers": 0, **({"root": root} if root else {})}
-    cls = getattr(mlcv.data, config["data"]["class_path"].rpartition(".")[2])
-    return model, checkpoint.get("thresholds", {}), instantiate_module(cls, arguments)
+    return model, checkpoint.get("thresholds", {}), data_of(path, root)
 
 
 def from_files(paths, data):
