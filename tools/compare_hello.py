@@ -199,8 +199,9 @@ def main():
     options = parser.parse_args()
     seeds = [Seed(seed, options) for seed in range(options.seeds)]
     with ThreadPoolExecutor(options.jobs) as pool:
-        for step in (Seed.start, Seed.projectors, Seed.students):
-            list(pool.map(lambda job: job(), [job for seed in seeds for job in step(seed)]))
+        for seed in seeds:
+            for step in (seed.start, seed.projectors, seed.students):
+                list(pool.map(lambda job: job(), step()))
     table = collect(seeds)
     with (options.folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["seed", "part", "name", "mAP", "KL", "bytes"])
