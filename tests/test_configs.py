@@ -5,10 +5,13 @@ import shlex
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
 
 from mlcv.cli import main
+from mlcv.models.open_clip_tower import create_open_clip
 from tests.tiny_sets import write_coco, write_csv, write_voc
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -114,7 +117,13 @@ def test_every_experiment_trains_validates_and_tests(path, tmp_path):
         "--test_after_fit=true", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false",
     ]  # fmt: skip
     model = yaml.safe_load(path.read_text())["model"]
-    if model["class_path"] != "CLIPPretraining":  # its model is small
+    if model["class_path"] in ("LabelProjector", "Distillation"):
+        np.save(tmp_path / "soft.npy", np.full((8, 10), 0.3))
+        options.append(f"--model.teacher={tmp_path / 'soft.npy'}")
+    if model["class_path"] == "LabelProjector":
+        torch.save(create_open_clip("digits-clip", None, "test").state_dict(), tmp_path / "clip.pt")
+        options.append(f"--model.weights={tmp_path / 'clip.pt'}")
+    elif model["class_path"] != "CLIPPretraining":  # these two have small models
         options += ["--model.backbone=test_resnet", "--model.weights=null", "--model.freeze=[]"]
         options += ["--model.backbone_args={}"] if model["class_path"] != "PUMLC" else []
     if "label_embeddings" in model["init_args"]:

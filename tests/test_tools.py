@@ -1,15 +1,21 @@
 """The tools run on little, and refuse what they do not know."""
 
+import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from mlcv import DigitScenesDataModule
 from mlcv.cli import main
+from mlcv.methods.checkpoints import load_method
 from mlcv.models import CLIPProjector, LoRA
+from mlcv.models.open_clip_tower import create_open_clip
 
 ROOT = Path(__file__).parents[1]
 FEW = ["--data.num_train=64", "--data.num_val=16", "--data.num_test=16", "--trainer.max_epochs=1"]
@@ -91,6 +97,75 @@ def test_transport_is_measured_after_it_is_checked(tmp_path):
     found = {(row["implementation"], row["mode"]) for row in rows}
     assert found == {(name, mode) for name in ("reference", "blocked") for mode in ("forward", "full")}
     assert all(row["error"] < 1e-4 and row["eager_ms"] > 0 and row["floor_ms"] > 0 for row in rows)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """A classifier of a few scenes that says of every class that it is there."""
+    folder = tmp_path_factory.mktemp("teacher")
+    options = ["--data=DigitScenesDataModule", "--model=Classifier", "--model.backbone=test_resnet", "--data.seed=5"]
+    quiet = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu"]
+    assert main(["fit", *options, *FEW, *quiet, "--data.image_size=32", "--run_dir", str(folder)]) == 0
+    path = folder / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    bias = next(name for name in checkpoint["state_dict"] if name.startswith("head") and name.endswith("bias"))
+    checkpoint["state_dict"][bias] += 5
+    torch.save(checkpoint, path)
+    return path
+
+
+def test_soft_labels_are_what_the_teacher_says_of_plain_training_images(teacher, tmp_path):
+    done = tool("store_soft_labels.py", teacher, "--out", tmp_path / "soft.npy")
+    assert "64 images, 10 classes" in done.stdout, done.stderr
+    data = DigitScenesDataModule(64, 16, 16, image_size=32, seed=5)
+    data.setup("fit")
+    method = load_method(teacher, "test")
+    pixels = torch.from_numpy(data.datasets["train"].load(7)).permute(2, 0, 1)[None].float() / 255
+    with torch.no_grad():
+        expected = method((pixels - 0.5) / 0.5).sigmoid()[0]  # the statistics of test_resnet
+    torch.testing.assert_close(torch.from_numpy(np.load(tmp_path / "soft.npy"))[7], expected, rtol=1e-3, atol=1e-4)
+    refused = tool("store_soft_labels.py", tmp_path / "none.ckpt")
+    assert refused.returncode == 1
+    assert "error: checkpoint: no file" in refused.stderr
+
+
+@pytest.mark.parametrize("update", ["none", "information", "gap"])
+def test_a_synthetic_set_is_a_data_set_that_a_student_learns_from(teacher, tmp_path, update):
+    clip, projector, out = tmp_path / "clip.pt", tmp_path / "p.safetensors", tmp_path / "set"
+    torch.save(create_open_clip("digits-clip", None, "test", force_image_size=32).state_dict(), clip)
+    names = [str(digit) for digit in range(10)]
+    CLIPProjector("digits-clip", str(clip), names, lora=LoRA(1, 1), image_size=32).save(projector)
+    arguments = [teacher, "--out", out, "--per_class=2", "--crops=2", "--update", update, "--projector", projector]
+    done = tool("make_synthetic.py", *arguments, "--steps=3")
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((out / "labels.csv").open()))
+    splits = [row["split"] for row in rows]
+    assert (splits.count("train"), splits.count("val"), splits.count("test")) == (20, 16, 16)
+    assert len(list(csv.DictReader((out / "sources.csv").open()))) == 20
+    assert all(row[name] in ("0", "1", "") for row in rows for name in names)
+    if update != "none":
+        before, after = map(float, re.search(rf"{update}: (\S+) before, (\S+) after", done.stdout).groups())
+        assert after < before
+    student = [
+        "--data=CSVDataModule", f"--data.path={out / 'labels.csv'}", "--data.split_column=split", "--data.batch_size=8",
+        "--data.image_size=32", "--data.num_workers=0", "--model=Distillation", "--model.backbone=test_resnet",
+        f"--model.teacher={projector}", "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false",
+    ]  # fmt: skip
+    assert main(["fit", *student, "--run_dir", str(tmp_path / "run"), "--test_after_fit=true"]) == 0
+    again = tool("make_synthetic.py", *arguments)
+    assert again.returncode == 1
+    assert "holds a data set already" in again.stderr
+
+
+@pytest.mark.slow
+def test_the_comparison_of_hello_runs_on_few_scenes_and_nothing_twice(tmp_path):
+    few = ["--data.num_val=32", "--data.num_test=64", "--trainer.max_epochs=1"]
+    arguments = ["--seeds=1", "--scenes=256", "--jobs=2", "--folder", tmp_path, "--", *few]
+    done = tool("compare_hello.py", *arguments)
+    assert "| student | projector of rank 4, online |" in done.stdout, done.stderr
+    assert len((tmp_path / "results.csv").read_text().splitlines()) == 11
+    assert (tmp_path / "plot.png").stat().st_size > 5000
+    assert tool("compare_hello.py", *arguments).stdout == done.stdout
 
 
 def test_storage_of_soft_labels_is_that_of_the_published_example(tmp_path):

@@ -49,6 +49,18 @@ def test_scenes_of_another_size_and_channels_are_as_asked():
     assert data.num_classes == 10
 
 
+def test_turned_scenes_differ_in_the_digits_alone_and_inverted_ones_in_the_sign():
+    plain, turned, inverted = (
+        compose_scenes("train", 20, Scene(noise=0.0, **options), 64, seed=3)
+        for options in ({}, {"turn": 40}, {"invert": True})
+    )
+    assert np.array_equal(inverted.images, 255 - plain.images)
+    assert np.array_equal(inverted.states, plain.states)
+    assert not np.array_equal(turned.images, plain.images)
+    first = [scenes.boxes[0][0] for scenes in (plain, turned)]  # further ones are drawn after the first one's turn
+    assert np.array_equal(*first)
+
+
 @pytest.mark.parametrize("options", [{"max_digits": 0}, {"digit_size": (0.5, 0.2)}])
 def test_impossible_scenes_are_refused(options):
     with pytest.raises(ConfigError, match=next(iter(options))):

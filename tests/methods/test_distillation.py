@@ -11,8 +11,9 @@ from mlcv.cli import main
 from mlcv.errors import ConfigError
 from mlcv.losses import BCELoss
 from mlcv.losses.soft_labels import soft_label_loss
-from mlcv.methods.teacher import OnlineTeacher, read_teacher
-from mlcv.models import LoRA
+from mlcv.methods.teacher import OnlineTeacher, read_online_teacher, read_teacher
+from mlcv.models import CLIPProjector, LoRA
+from mlcv.models.backbones import pretrained_config
 from tests.methods.test_base import fit
 from tests.methods.test_label_projector import DIGITS, FEW
 from tests.methods.test_patch_ct import step
@@ -55,6 +56,20 @@ def test_a_teacher_of_fixed_size_gets_the_view_resized(projector, rng):
     image = torch.randn(2, 3, 32, 32, generator=rng)
     larger = torch.nn.functional.interpolate(image, (64, 64), mode="bilinear", antialias=True)
     torch.testing.assert_close(teacher({"image": image}), teacher({"image": larger}))
+
+
+def test_a_projector_that_teaches_is_merged_and_says_the_same(projector, rng):
+    image = torch.randn(2, 3, 64, 64, generator=rng)
+    alone = CLIPProjector.from_file(projector).eval()
+    with torch.no_grad():
+        for name, parameter in alone.named_parameters():
+            if name.endswith("lora_b"):
+                parameter.copy_(torch.randn(parameter.shape, generator=rng) * 0.1)
+    alone.save(projector)
+    config = pretrained_config(f"open_clip:{alone.about['clip']}")
+    teacher = read_online_teacher(projector, DIGITS, (config.mean, config.std))
+    assert not any("parametrizations" in name for name, _ in teacher.net.named_modules())
+    torch.testing.assert_close(teacher({"image": image}), alone(image), rtol=1e-4, atol=1e-4)
 
 
 def test_a_student_of_stored_labels_learns_them(tmp_path):

@@ -5,10 +5,13 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from mlcv.cli import main
+from mlcv.models import CLIPProjector, LoRA
+from mlcv.models.open_clip_tower import create_open_clip
 
 # 21 validation scenes do not divide by two, nor by the batch size.
 OPTIONS = [
@@ -80,6 +83,31 @@ def test_patch_ct_trains_on_two_processes(tmp_path, weight):
     rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
     assert len([row for row in rows if row["train/loss"]]) == 4
     assert 0 <= metrics(tmp_path)["pointing_game"] <= 1
+
+
+@pytest.mark.parametrize("method", ["Distillation", "LabelProjector", "CLIPPretraining"])
+def test_methods_with_a_teacher_or_a_clip_train_on_two_processes(tmp_path, method):
+    options = [option for option in OPTIONS if not option.startswith("--model")]
+    options += ["--trainer.max_epochs=1", "--trainer.log_every_n_steps=1", f"--model={method}"]
+    clip, projector = tmp_path / "clip.pt", tmp_path / "p.safetensors"
+    torch.save(create_open_clip("digits-clip", None, "test", force_image_size=32).state_dict(), clip)
+    if method == "Distillation":  # from a projector, online
+        names = [str(digit) for digit in range(10)]
+        CLIPProjector("digits-clip", str(clip), names, lora=LoRA(1, 1), image_size=32).save(projector)
+        options += ["--model.backbone=test_resnet", f"--model.teacher={projector}"]
+    else:
+        options.append("--model.backbone=open_clip:digits-clip")
+    if method == "LabelProjector":  # from stored labels
+        np.save(tmp_path / "soft.npy", np.full((32, 10), 0.3))
+        options += [f"--model.teacher={tmp_path / 'soft.npy'}", f"--model.weights={clip}"]
+        options += ["--model.lora.rank=1", "--model.lora.batch_statistics=true"]
+    run = tmp_path / "run"
+    two("fit", *options, "--run_dir", run, "--test_after_fit=true")
+    losses = [row["train/loss"] for row in csv.DictReader((run / "metrics.csv").open()) if row["train/loss"]]
+    assert len(losses) == 4
+    assert 0 <= metrics(run)["mAP"] <= 1
+    made = {"LabelProjector": "projector.safetensors", "CLIPPretraining": "clip.pt"}.get(method)
+    assert made is None or (run / made).is_file()
 
 
 def test_training_on_two_processes_leaves_one_run(tmp_path):
