@@ -21,9 +21,11 @@ from pathlib import Path
 import numpy as np
 from compare import fit, mlcv, spread
 
+from mlcv.methods.checkpoints import read_checkpoint
+
 SCENES, EPOCHS = 12000, 100
-"""Training scenes, and epochs of views whose stored labels a projector is weighed against."""
-CLASSES, HALF = 10, 2
+"""Training scenes, and epochs of views whose stored labels a projector is weighed against, both in float32."""
+CLASSES, BYTES = 10, 4
 ZERO, RANKS = "CLIP, zero-shot", (1, 4, 16)
 
 
@@ -97,9 +99,9 @@ class Seed:
 
     def rows(self):
         """What each run found: name, part, mAP (%), KL from the teacher, bytes."""
-        view = HALF * self.options.scenes * CLASSES
+        view = BYTES * self.options.scenes * CLASSES
         teacher = read_probs(self.folder / "teacher" / "predictions.csv")
-        yield row("teacher", "teacher", self.metric("teacher"), 0.0, self.teacher.stat().st_size)
+        yield row("teacher", "teacher", self.metric("teacher"), 0.0, weights_size(self.teacher))
         for rank in (0, *RANKS):
             probs = read_probs(self.folder / f"projector-{rank}" / "predictions.csv")
             name = f"projector of rank {rank}" if rank else ZERO
@@ -107,7 +109,7 @@ class Seed:
             yield row("projector", name, self.metric(f"projector-{rank}"), kl, size)
         sizes = {
             "hard labels": self.options.scenes * CLASSES // 8, "soft labels, stored": view,
-            "teacher, online": self.teacher.stat().st_size,
+            "teacher, online": weights_size(self.teacher),
             **{f"projector of rank {r}, online": self.file(r).stat().st_size for r in RANKS[1:]},
         }  # fmt: skip
         for name, size in sizes.items():
@@ -115,6 +117,11 @@ class Seed:
 
     def metric(self, name):
         return 100 * json.loads((self.folder / name / "test.json").read_text())["metrics"]["mAP"]
+
+
+def weights_size(checkpoint):
+    """Bytes of a checkpoint's weights, without its optimizer's."""
+    return sum(tensor.nbytes for tensor in read_checkpoint(checkpoint)["state_dict"].values())
 
 
 def row(part, name, mean_ap, kl, size):
@@ -142,7 +149,7 @@ def collect(seeds):
 
 
 def write_table(path, table, scenes):
-    labels = HALF * scenes * CLASSES * EPOCHS
+    labels = BYTES * scenes * CLASSES * EPOCHS
     lines = [
         "| part | labels from | mAP | KL from the teacher | stored | of the labels of 100 epochs |",
         "|---" * 6 + "|",
@@ -153,7 +160,7 @@ def write_table(path, table, scenes):
         size = rows[0]["bytes"]
         cells = f"{statistics.mean(scores):.1f} ± {spread(scores):.1f} | {kl} | {size / 1024:,.0f} KiB"
         lines.append(f"| {part} | {name} | {cells} | {100 * size / labels:.2g} % |")
-    lines.append(f"| | soft labels of {EPOCHS} epochs, float16 | | | {labels / 1024:,.0f} KiB | 100 % |")
+    lines.append(f"| | soft labels of {EPOCHS} epochs | | | {labels / 1024:,.0f} KiB | 100 % |")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
@@ -164,7 +171,7 @@ def write_plot(path, table, scenes):
     except ImportError:
         sys.exit("the plot needs matplotlib: pip install matplotlib")
     figure, axes = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained", width_ratios=(1, 1.2))
-    labels = HALF * scenes * CLASSES * EPOCHS / 1024
+    labels = BYTES * scenes * CLASSES * EPOCHS / 1024
     for (part, name), rows in table.items():
         scores, size = [found["mAP"] for found in rows], rows[0]["bytes"] / 1024
         if part != "student" and size:
@@ -173,10 +180,10 @@ def write_plot(path, table, scenes):
             axes[0].annotate(
                 name, (size, statistics.mean(scores)), xytext=(6, -12), textcoords="offset points", fontsize=8
             )
-    axes[0].axvline(labels, color="0.5", linestyle="--")
-    axes[0].annotate(f"soft labels\nof {EPOCHS} epochs", (labels, 50), fontsize=8, ha="right", color="0.4")
-    axes[0].axvline(labels / 100, color="0.8", linestyle=":")
-    axes[0].annotate("1 % of them", (labels / 100, 50), fontsize=8, ha="left", color="0.4")
+    for place, text in ((labels, f"soft labels of\n{EPOCHS} epochs "), (labels / 100, "1 % of them ")):
+        axes[0].axvline(place, color="0.5", linestyle=":")
+        where = {"xycoords": axes[0].get_xaxis_transform(), "ha": "right", "va": "bottom"}
+        axes[0].annotate(text, (place, 0.02), fontsize=8, color="0.4", **where)
     axes[0].set(xscale="log", xlabel="stored (KiB)", ylabel="mAP (%)", title="teacher and projectors")
     students = [(name, [found["mAP"] for found in rows]) for (part, name), rows in table.items() if part == "student"]
     for place, (_, scores) in enumerate(students[::-1]):
