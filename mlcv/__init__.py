@@ -11,6 +11,7 @@ _HOMES = {
     "Classifier": "mlcv.methods",
     "COCODataModule": "mlcv.data",
     "CSVDataModule": "mlcv.data",
+    "CheXpertDataModule": "mlcv.data",
     "DigitScenesDataModule": "mlcv.data",
     "Distillation": "mlcv.methods",
     "LabelProjector": "mlcv.methods",

@@ -13,6 +13,7 @@ SUBCOMMANDS = {
     "validate": "metrics of a checkpoint on the validation split",
     "test": "metrics of a checkpoint on the test split",
     "predict": "probabilities of a checkpoint for each image of the test split, as CSV",
+    "evaluate": "metrics with confidence intervals of files of predictions, from here or elsewhere",
 }
 
 _HELP = """usage: mlcv SUBCOMMAND --config FILE [--key value ...]
@@ -28,6 +29,7 @@ examples:
   mlcv fit --config configs/digits/bce.yaml --data.protocol.known_fraction 0.1 --trainer.max_epochs 3
   mlcv test --ckpt_path runs/digits-bce/0/checkpoints/best.ckpt
   mlcv fit --ckpt_path runs/digits-bce/0/checkpoints/last.ckpt        (resumes)
+  mlcv evaluate model_a.csv model_b.csv --truth labels.csv
 
 `mlcv fit --help` lists the options of a subcommand; `mlcv fit --data.help COCODataModule` those of a class."""
 
@@ -67,6 +69,11 @@ def _check_subcommand(name: str) -> None:
 
 
 def _run(arguments: list[str]) -> None:
+    if arguments[0] == "evaluate":
+        from mlcv.posthoc.evaluate import main as evaluate  # noqa: PLC0415  # so do torch and scikit-learn
+
+        evaluate(arguments[1:])
+        return
     # Scenes in memory need no loader process, and the user has set the number for the rest.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     # A resumed run goes on in its own folder, where earlier files are kept.

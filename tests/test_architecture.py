@@ -19,16 +19,18 @@ MAY_IMPORT = {
     "distributed": set(),
     "allocator": set(),
     "labels": {"errors"},
+    "tables": {"errors", "labels"},
     "ops": {"errors", "numerics"},
     "losses": {"labels", "ops", "numerics", "distributed", "errors"},
     "models": {"ops", "numerics", "errors", "cache"},
-    "data": {"labels", "errors", "cache"},
+    "data": {"labels", "errors", "cache", "tables"},
     "metrics": {"labels"},
     "methods": {"models", "losses", "metrics", "ops", "labels", "errors", "distributed"},
     "callbacks": {"metrics", "labels", "errors"},
+    "posthoc": {"labels", "metrics", "errors", "tables"},
     "explain": {"data", "methods", "callbacks", "losses", "models"},
     "training_cli": {"data", "methods", "callbacks", "posthoc", "errors", "explain", "losses", "models", "allocator"},
-    "cli": {"training_cli", "errors"},
+    "cli": {"training_cli", "posthoc", "errors"},
 }  # fmt: skip
 
 THIRD_PARTY = {

@@ -6,6 +6,7 @@ import json
 import cv2
 import numpy as np
 
+from mlcv.data.chexpert import OBSERVATIONS
 from mlcv.data.coco import COCO_CLASSES
 from mlcv.data.voc import VOC_CLASSES
 
@@ -92,3 +93,25 @@ def write_csv(root, images=10):
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([["image", "patient", "split", "cat", "dog", "fish"], *rows])
     return path
+
+
+def write_chexpert(root, patients=6):
+    """Two studies a patient, the first with two views; every state in every column; 3 validation patients."""
+    folder = root / "CheXpert-v1.0-small"
+    random = np.random.default_rng(0)
+    for split, count, start in (("train", patients, 0), ("valid", 3, 90000)):
+        rows = []
+        for patient in range(start, start + count):
+            for study, views in (("study1", ("view1_frontal", "view2_lateral")), ("study2", ("view1_frontal",))):
+                cells = random.choice(["1.0", "0.0", "-1.0", ""] if split == "train" else ["1.0", "0.0"], 14)
+                for view in views:
+                    path = f"{folder.name}/{split}/patient{patient:05d}/{study}/{view}.jpg"
+                    grey = cv2.cvtColor(random.integers(0, 256, (40, 48, 3), dtype=np.uint8), cv2.COLOR_BGR2GRAY)
+                    (root / path).parent.mkdir(parents=True, exist_ok=True)
+                    cv2.imwrite(str(root / path), grey)
+                    kind = ("Frontal", "AP") if "frontal" in view else ("Lateral", "")
+                    rows.append([path, "Female" if patient % 2 else "Male", str(30 + patient % 60), *kind, *cells])
+        with (folder / f"{split}.csv").open("w", newline="") as file:
+            header = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *OBSERVATIONS]
+            csv.writer(file).writerows([header, *rows])
+    return folder

@@ -101,8 +101,8 @@ def evaluation_rows(data, out):
         labeled = data.datasets[split].labeled
         for n, target in enumerate(data.datasets[split].targets):
             image = labeled.images[n]
-            if isinstance(image, Path):
-                yield [str(image.resolve()), split, *cells(target)]
+            if not isinstance(image, np.ndarray):
+                yield [str(Path(image).resolve()), split, *cells(target)]
             else:
                 name = f"images/{split}_{n:06d}.png"
                 write_image(out / name, image)

@@ -1,16 +1,19 @@
 """Data sets: each a DataModule that reads official files."""
 
 from mlcv.data.base import LabeledImages, MultiLabelDataModule, MultiLabelDataset
+from mlcv.data.chexpert import CheXpertDataModule
 from mlcv.data.coco import COCODataModule
-from mlcv.data.csv_table import Codes, CSVDataModule
+from mlcv.data.csv_table import CSVDataModule
 from mlcv.data.digits import DigitScenesDataModule, Scene
 from mlcv.data.transforms import Augment, ImageStatistics
 from mlcv.data.voc import VOCDataModule
+from mlcv.tables import Codes
 
 __all__ = [
     "Augment",
     "COCODataModule",
     "CSVDataModule",
+    "CheXpertDataModule",
     "Codes",
     "DigitScenesDataModule",
     "ImageStatistics",

@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -65,15 +65,17 @@ class LabeledImages:
     """One split as its annotators left it.
 
     Args:
-        images: M paths, or uint8 (M, H, W, 3).
+        images: M paths (plain strings, where there are many: a Path takes ten times as long), or uint8 (M, H, W, 3).
         states: label states int8 (M, C).
         boxes: for each image, float32 (K, 5) of class, x, y, width and height as parts of the image's width and height,
             where the truth knows them.
+        about: what else is known of each image, by name, such as its patient's age; M values each.
     """
 
-    images: Sequence[Path] | NDArray[np.uint8]
+    images: Sequence[Path | str] | NDArray[np.uint8]
     states: States
     boxes: Sequence[NDArray[np.float32]] | None = None
+    about: dict[str, NDArray[np.str_]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -82,7 +84,8 @@ class LabeledImages:
         """The images at these positions, in this order."""
         images = self.images[rows] if isinstance(self.images, np.ndarray) else [self.images[i] for i in rows]
         boxes = None if self.boxes is None else [self.boxes[i] for i in rows]
-        return LabeledImages(images, self.states[rows], boxes)
+        about = {name: column[rows] for name, column in self.about.items()}
+        return LabeledImages(images, self.states[rows], boxes, about)
 
 
 class MultiLabelDataset(Dataset[Sample]):
@@ -125,12 +128,12 @@ class MultiLabelDataset(Dataset[Sample]):
     def load(self, index: int) -> Pixels:
         """The image as it is stored, before any transform: uint8 (H, W, 3)."""
         image = self.labeled.images[index]
-        return read_image(image, self.transform.min_side) if isinstance(image, Path) else image
+        return image if isinstance(image, np.ndarray) else read_image(Path(image), self.transform.min_side)
 
     def describe(self, index: int) -> str:
         """How to find a sample again: its path, or its position."""
         image = self.labeled.images[index]
-        return str(image) if isinstance(image, Path) else f"image {index}"
+        return f"image {index}" if isinstance(image, np.ndarray) else str(image)
 
 
 class EpochSampler(DistributedSampler[Any]):
@@ -204,6 +207,8 @@ class MultiLabelDataModule(LightningDataModule):
     """
 
     class_names: tuple[str, ...] = ()
+    group: str | None = None
+    """Name of what `LabeledImages.about` says that must not be in two splits, such as the patient; None for nothing."""
 
     def __init__(  # noqa: PLR0913  # one flat list is what the command line and a config show
         self,
@@ -284,14 +289,17 @@ class MultiLabelDataModule(LightningDataModule):
         if not self.val_fraction or split == "test":
             return self.read_split(split)
         labeled = self.read_split("train")
-        order = np.random.default_rng(self.seed).permutation(len(labeled))
-        held_out = round(len(labeled) * self.val_fraction)
-        return labeled.select(np.sort(order[:held_out] if split == "val" else order[held_out:]))
+        groups = np.arange(len(labeled))
+        if self.group is not None:
+            _, groups = np.unique(labeled.about[self.group], return_inverse=True)
+        order = np.random.default_rng(self.seed).permutation(groups.max(initial=-1) + 1)
+        is_held_out = np.isin(groups, order[: round(len(order) * self.val_fraction)])
+        return labeled.select(np.flatnonzero(is_held_out == (split == "val")))
 
     def _without_unreadable(self, labeled: LabeledImages, source: str) -> LabeledImages:
         if isinstance(labeled.images, np.ndarray):
             return labeled
-        bad = find_unreadable(labeled.images, self.image_size, max(self.num_workers, 1))
+        bad = find_unreadable([Path(image) for image in labeled.images], self.image_size, max(self.num_workers, 1))
         for error in bad.values():
             logger.warning("%s", error)
         if bad and self.on_error == "raise":

@@ -1,52 +1,16 @@
 """Any table of images: one row an image, its labels in columns or in one cell."""
 
-import csv
-import gzip
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any
 
 import numpy as np
 
 from mlcv.data.base import LabeledImages, MultiLabelDataModule, Split
 from mlcv.errors import ConfigError, DataError
-from mlcv.labels.states import NEGATIVE, POSITIVE, UNCERTAIN, UNKNOWN, States
+from mlcv.labels.states import NEGATIVE, POSITIVE, UNKNOWN, States
+from mlcv.tables import Codes, Table, column_states, read_header
 
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
-
-
-@dataclass(frozen=True)
-class Codes:
-    """How a cell of a label column says what it says; numbers match as numbers, so `1`, `1.0` and `1.` are the same.
-
-    Args:
-        positive: cells that mean present.
-        negative: cells that mean absent.
-        uncertain: cells that mean maybe.
-        unknown: cells that mean that nobody said, besides blank ones.
-        blank: what an empty cell means.
-    """
-
-    positive: tuple[str, ...] = ("1",)
-    negative: tuple[str, ...] = ("0",)
-    uncertain: tuple[str, ...] = ()
-    unknown: tuple[str, ...] = ()
-    blank: Literal["unknown", "negative"] = "unknown"
-
-    def table(self) -> dict[str, int]:
-        """State of each spelling."""
-        states = {"": UNKNOWN if self.blank == "unknown" else NEGATIVE}
-        for spellings, state in (
-            (self.unknown, UNKNOWN),
-            (self.uncertain, UNCERTAIN),
-            (self.negative, NEGATIVE),
-            (self.positive, POSITIVE),
-        ):
-            for spelling in spellings:
-                if states.setdefault(_normal(spelling), state) != state:
-                    raise ConfigError(f"data.codes give {spelling!r} two meanings")
-        return states
 
 
 class CSVDataModule(MultiLabelDataModule):
@@ -85,7 +49,7 @@ class CSVDataModule(MultiLabelDataModule):
         classes: list[str] | None = None,
         delimiter: str = "|",
         no_finding: str | None = "No Finding",
-        codes: Codes = Codes(),  # frozen
+        codes: Codes = Codes(),  # noqa: B008  # frozen
         val_path: str | None = None,
         test_path: str | None = None,
         split_column: str | None = None,
@@ -133,17 +97,17 @@ class CSVDataModule(MultiLabelDataModule):
                 f"{table.where(rows[missing])}: no image {images[missing]}; data.image_root is the folder that "
                 f"column {self.image_column!r} starts from (or set data.on_error to skip)"
             )
-        states = self._from_names(table) if self.labels_column else self._from_columns(table)
+        states = self._from_names(table) if self.labels_column else column_states(table, self.label_columns, self.codes)
         return LabeledImages(images, states[rows])
 
-    def _table(self, path: Path | None) -> "Table":
+    def _table(self, path: Path | None) -> Table:
         if path is None:
             raise ConfigError("data.path is needed")
         if path not in self._tables:
             self._tables[path] = Table(path)
         return self._tables[path]
 
-    def _rows(self, table: "Table", split: Split) -> Any:
+    def _rows(self, table: Table, split: Split) -> Any:
         if len(self.paths) > 1:
             return np.arange(len(table))
         if self.split_column is not None:
@@ -158,7 +122,7 @@ class CSVDataModule(MultiLabelDataModule):
         inside = (place >= low) & (place < low + self.fractions[_SPLITS.index(split)])
         return np.flatnonzero(inside[group_of])
 
-    def _rows_by_column(self, table: "Table", split: Split) -> Any:
+    def _rows_by_column(self, table: Table, split: Split) -> Any:
         cells = np.array([cell.strip().lower() for cell in table.column(str(self.split_column))])
         wrong = np.flatnonzero(~np.isin(cells, [*_SPLITS, "valid", "validation"]))
         if len(wrong):
@@ -175,7 +139,7 @@ class CSVDataModule(MultiLabelDataModule):
             self._check_groups(table, rows, np.flatnonzero(cells == "train"))
         return rows
 
-    def _check_groups(self, table: "Table", rows: Any, training: Any) -> None:
+    def _check_groups(self, table: Table, rows: Any, training: Any) -> None:
         groups = table.column(str(self.group_column))
         known_groups = {groups[row] for row in training}
         shared = next((row for row in rows if groups[row] in known_groups), None)
@@ -185,25 +149,7 @@ class CSVDataModule(MultiLabelDataModule):
                 "results would be too good; mend the split column, or leave data.group_column out if that is intended"
             )
 
-    def _from_columns(self, table: "Table") -> States:
-        meaning = self.codes.table()
-        states = np.empty((len(table), len(self.label_columns)), np.int8)
-        for number, name in enumerate(self.label_columns):
-            cells = table.column(name)
-            # Few spellings stand in many cells: each is understood once.
-            state_of = {cell: meaning.get(_normal(cell)) for cell in set(cells)}
-            bad = {cell for cell, state in state_of.items() if state is None}
-            if bad:
-                row = next(row for row, cell in enumerate(cells) if cell in bad)
-                allowed = ", ".join(repr(spelling) if spelling else "blank" for spelling in meaning)
-                raise DataError(
-                    f"{table.where(row)}: column {name!r} holds {cells[row]!r}, expected one of {allowed}; "
-                    "data.codes says what cells mean, data.label_columns which columns are labels"
-                )
-            states[:, number] = np.array([state_of[cell] for cell in cells], np.int8)
-        return states
-
-    def _from_names(self, table: "Table") -> States:
+    def _from_names(self, table: Table) -> States:
         position = {name: number for number, name in enumerate(self.class_names)}
         states = np.full((len(table), len(position)), NEGATIVE, np.int8)
         for row, cell in enumerate(table.column(str(self.labels_column))):
@@ -226,77 +172,3 @@ class CSVDataModule(MultiLabelDataModule):
         paths = {path for path in self.paths.values() if path is not None}
         cells = {cell for path in paths for cell in self._table(path).column(str(self.labels_column))}
         return tuple(sorted({name for cell in cells for name in self._names(cell)}))
-
-
-class Table:
-    """A CSV file in memory, by columns.
-
-    Args:
-        path: plain or gzipped, with a header.
-
-    Raises:
-        DataError: if it is missing, empty, or has a row of another length than its header.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with _open(path) as file:
-            rows = [row for row in csv.reader(file) if row]
-        header = rows[0] if rows else []
-        bad = next((number for number, row in enumerate(rows) if len(row) != len(header)), None)
-        if bad is not None:
-            raise DataError(
-                f"{path}:{bad + 1}: {len(rows[bad])} cells under a header of {len(header)}; quote cells with commas"
-            )
-        self._columns = dict(zip(header, zip(*rows[1:], strict=True), strict=True)) if len(rows) > 1 else {}
-        self._length = len(rows) - 1
-
-    def __len__(self) -> int:
-        return max(self._length, 0)
-
-    def column(self, name: str) -> Sequence[str]:
-        """The cells under a header, from top to bottom.
-
-        Raises:
-            DataError: if there is no such header.
-        """
-        if self._length and name not in self._columns:
-            raise DataError(f"{self.path}: no column {name!r}; its columns are {', '.join(self._columns)}")
-        return self._columns.get(name, ())
-
-    def where(self, row: int) -> str:
-        """The file and line of a row, for errors; lines count from 1, the header's."""
-        return f"{self.path}:{int(row) + 2}"
-
-
-def read_header(path: Path) -> list[str]:
-    """The first row of a CSV file.
-
-    Raises:
-        DataError: if the file is missing or empty.
-    """
-    with _open(path) as file:
-        header = next(csv.reader(file), None)
-    if not header:
-        raise DataError(f"{path}: the file is empty; the first row names the columns")
-    return header
-
-
-def _open(path: Path) -> TextIO:
-    if not path.is_file():
-        raise DataError(
-            f"no table {path}; data.path (or val_path, test_path) is a CSV file with a header, plain or .gz"
-        )
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", newline="", encoding="utf-8-sig")
-    return path.open(newline="", encoding="utf-8-sig")
-
-
-def _normal(cell: str) -> str:
-    """`1`, `1.0` and ` 1 ` are one spelling."""
-    text = cell.strip()
-    try:
-        number = float(text)
-    except ValueError:
-        return text.lower()
-    return f"{number:g}"

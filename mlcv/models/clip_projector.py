@@ -55,7 +55,7 @@ class CLIPProjector(nn.Module):
         image_size: int | None = None,
     ) -> None:
         super().__init__()
-        model = create_open_clip(clip, weights, "model.clip", force_image_size=image_size)
+        model = create_open_clip(clip, weights, "model.backbone", force_image_size=image_size)
         side = model.visual.image_size
         self.image_size: int = side[0] if isinstance(side, tuple) else side
         self.about: dict[str, Any] = {

@@ -1,0 +1,144 @@
+"""CheXpert: chest radiographs with labels that say "maybe" (Irvin et al., AAAI 2019, arXiv 1901.07031)."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlcv.data.base import LabeledImages, MultiLabelDataModule, Split
+from mlcv.data.transforms import Augment
+from mlcv.errors import ConfigError, DataError
+from mlcv.tables import Codes, Table, column_states
+
+OBSERVATIONS = (
+    "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema", "Consolidation",
+    "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture", "Support Devices",
+)  # fmt: skip
+"""The 14 labels, in the order of the released tables."""
+
+TASKS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
+"""The five by which the paper and the competition judge, in the paper's order."""
+
+_STUDY = re.compile(r"(?:[^/]+/)*?(patient\d+)/study\d+(?=/)")
+_IMAGES = {".jpg", ".jpeg", ".png"}
+_ABOUT = {"Sex": "sex", "Age": "age", "Frontal/Lateral": "view", "AP/PA": "projection"}
+
+
+class CheXpertDataModule(MultiLabelDataModule):
+    """CheXpert in its official layout, v1.0 or v1.0-small, with `train.csv` and `valid.csv`, plain or gzipped.
+
+    What is known of an image besides its labels (patient, study, sex, age, view, projection) goes with its predictions.
+    A mirrored heart is on the wrong side, so nothing is flipped.
+
+    Args:
+        root: folder with the tables and the folders train/ and valid/.
+        observations: `all` 14, the five `tasks`, or a list of names.
+        views: `all`, or `frontal` or `lateral` ones only, in every split.
+        blank: what an observation is that a report does not mention: `negative`, as in the paper, or `unknown`.
+        train_table: file of the training split, from `root`.
+        val_table: file of the validation split.
+        test_table: file of the test split, an image a row (`Path`) or a study a row (`Study`, whose images are all in
+            its folder); the validation split if None.
+        val_fraction: part of the training patients that validates instead, in [0, 1).
+        image_size: side of the input in pixels.
+        augment: small turns, shifts and changes of brightness.
+        kwargs: see `MultiLabelDataModule`.
+    """
+
+    group = "patient"
+
+    def __init__(
+        self,
+        root: str,
+        observations: Literal["all", "tasks"] | list[str] = "all",
+        views: Literal["all", "frontal", "lateral"] = "all",
+        blank: Literal["negative", "unknown"] = "negative",
+        train_table: str = "train.csv",
+        val_table: str = "valid.csv",
+        test_table: str | None = None,
+        image_size: int = 320,
+        augment: Augment = Augment(min_scale=0.9, flip=False, strength=0.2, cutout=0.0),  # noqa: B008  # frozen
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_size=image_size, augment=augment, **kwargs)
+        self.root, self.views = Path(root), views
+        self.codes = Codes(uncertain=("-1",), blank=blank)
+        self.tables: dict[Split, str] = {"train": train_table, "val": val_table, "test": test_table or val_table}
+        named = {"all": OBSERVATIONS, "tasks": TASKS}
+        self.class_names = named[observations] if isinstance(observations, str) else tuple(observations)
+        strange = [name for name in self.class_names if name not in OBSERVATIONS]
+        if strange or not self.class_names:
+            raise ConfigError(f"data.observations: {strange or 'none'}; CheXpert's are {', '.join(OBSERVATIONS)}")
+
+    def read_split(self, split: Split) -> LabeledImages:
+        table = Table(self._path(self.tables[split]))
+        states = column_states(table, self.class_names, self.codes)
+        if "Path" in table.names:
+            paths, rows = list(table.column("Path")), np.arange(len(table))
+        else:
+            paths, rows = self._images_of_studies(table)
+        images, about = self._understand(table, paths, rows)
+        for header, name in _ABOUT.items():
+            cells = table.column(header) if header in table.names else [""] * len(table)
+            about[name] = np.array(cells)[rows]
+        labeled = LabeledImages(images, states[rows], about=about)
+        if self.views == "all":
+            return labeled
+        return labeled.select(np.flatnonzero([f"_{self.views}." in path for path in paths]))
+
+    def _path(self, name: str) -> Path:
+        for path in (self.root / name, self.root / f"{name}.gz"):
+            if path.is_file():
+                return path
+        raise DataError(
+            f"CheXpert: no {name} (or {name}.gz) under {self.root}. Point data.root at the folder CheXpert-v1.0 or "
+            "CheXpert-v1.0-small of the archive (https://stanfordmlgroup.github.io/competitions/chexpert)"
+        )
+
+    def _image(self, path: str) -> str:
+        """Where an image (or study) is: paths in the tables start with the archive's own folder."""
+        inside = path.partition("/")[2] if path.startswith("CheXpert") else path
+        return f"{self.root}/{inside}"
+
+    def _images_of_studies(self, table: Table) -> tuple[list[str], NDArray[np.intp]]:
+        paths: list[str] = []
+        rows: list[int] = []
+        for row, study in enumerate(table.column("Study")):
+            folder = Path(self._image(study))
+            views = sorted(path.name for path in folder.glob("*") if path.suffix.lower() in _IMAGES)
+            if not views:
+                raise DataError(f"{table.where(row)}: no image of the study in {folder}; unpack the archive there")
+            paths += [f"{study}/{view}" for view in views]
+            rows += [row] * len(views)
+        return paths, np.array(rows, dtype=np.intp)
+
+    def _understand(self, table: Table, paths: list[str], rows: Any) -> tuple[list[str], dict[str, NDArray[np.str_]]]:
+        """Each image's file, patient and study; every row must name one of its own, before anything is trained."""
+        found = [_STUDY.match(path) for path in paths]
+        strange = next((n for n, match in enumerate(found) if match is None), None)
+        if strange is not None:
+            raise DataError(
+                f"{table.where(rows[strange])}: {paths[strange]!r} is no path of CheXpert's, such as "
+                "CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg"
+            )
+        if len(set(paths)) < len(paths):
+            first: dict[str, int] = {}
+            again = next(n for n, path in enumerate(paths) if first.setdefault(path, n) != n)
+            before = table.where(rows[first[paths[again]]])
+            raise DataError(f"{table.where(rows[again])}: {paths[again]} is in {before} already; drop one of the two")
+        images = [self._image(path) for path in paths]
+        if self.on_error == "raise":
+            missing = next((n for n, image in enumerate(images) if not os.path.isfile(image)), None)  # noqa: PTH113
+            if missing is not None:
+                raise DataError(
+                    f"{table.where(rows[missing])}: no image {images[missing]}; paths start from data.root, "
+                    f"{self.root} (data.on_error skip leaves such rows out)"
+                )
+        matches = [match for match in found if match is not None]
+        return images, {
+            "patient": np.array([match[1] for match in matches]),
+            "study": np.array([match[0] for match in matches]),
+        }

@@ -1,0 +1,100 @@
+"""Areas under the ROC and precision-recall curves, with confidence intervals by bootstrap over groups (patients)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlcv.labels.states import POSITIVE, evaluable, known
+
+_ENTRIES = 2**24
+"""Weights handled at once: 128 MiB."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number and where it lies with 95 % confidence (percentiles of the bootstrap); NaN where it cannot be judged."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ({self.low:.3f}, {self.high:.3f})"
+
+
+@dataclass(frozen=True)
+class Areas:
+    """Areas on the whole sample and on resamples.
+
+    Args:
+        value: (2, C), areas under ROC and precision-recall curve; NaN for a class that cannot be judged.
+        resampled: (R, 2, C), NaN for a resample without positives or negatives.
+    """
+
+    value: Tensor
+    resampled: Tensor
+
+    def interval(self, kind: int, columns: Sequence[int]) -> Interval:
+        """Of the mean over some classes: kind 0 is the ROC curve, 1 the precision-recall curve."""
+        samples = self.resampled[:, kind, list(columns)].mean(dim=1)
+        samples = samples[~samples.isnan()]
+        low, high = np.percentile(samples.numpy(), (2.5, 97.5)) if len(samples) else (np.nan, np.nan)
+        return Interval(float(self.value[kind, list(columns)].mean()), float(low), float(high))
+
+
+def bootstrap_areas(
+    scores: Tensor, targets: Tensor, groups: Sequence[str] | None = None, resamples: int = 1000, seed: int = 0
+) -> Areas:
+    """AUROC and average precision of each class, on the sample and on resamples of its groups with replacement.
+
+    Drawing a group several times is giving its samples a weight, so that scores are sorted once and the areas of all
+    resamples are sums over weights. Ties count half in the ROC curve and are one step of the precision-recall curve.
+
+    Args:
+        scores: higher where a class is likelier; any scale.
+        targets: in {0, 1}, or -1 where unknown.
+        groups: of each sample, drawn as wholes; each sample is its own if None.
+        resamples: R, 0 for none.
+        seed: of the draws.
+
+    Shape:
+        scores and targets (M, C), groups M.
+    """
+    number = np.arange(len(scores)) if groups is None else np.unique(np.array(groups), return_inverse=True)[1]
+    count = int(number.max(initial=-1)) + 1
+    random = np.random.default_rng(seed)
+    parts = []
+    rows = max(_ENTRIES // max(len(scores), 1), 1)
+    for start in range(0, resamples if count else 0, rows):
+        drawn = random.multinomial(count, np.full(count, 1 / max(count, 1)), size=min(rows, resamples - start))
+        parts.append(weighted_areas(scores, targets, torch.from_numpy(drawn[:, number]).double()))
+    whole = weighted_areas(scores, targets, torch.ones(1, len(scores), dtype=torch.float64))
+    resampled = torch.cat(parts) if parts else whole[:0]
+    return Areas(whole[0], resampled)
+
+
+def weighted_areas(scores: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """AUROC and average precision of each class for each set of weights: (R, 2, C) from (M, C), (M, C) and (R, M)."""
+    areas = torch.full((len(weights), 2, scores.shape[1]), torch.nan, dtype=torch.float64)
+    for c in evaluable(targets).nonzero().flatten().tolist():
+        rows = known(targets[:, c])
+        _, step = torch.unique(scores[rows, c], return_inverse=True)  # equal scores are one step, in rising order
+        weight, positive = weights[:, rows], targets[rows, c] == POSITIVE
+        up, down = (_sums(weight * chosen, step) for chosen in (positive, ~positive))  # (R, steps)
+        all_up, all_down = up.sum(dim=1), down.sum(dim=1)
+        below = down.cumsum(dim=1) - down / 2
+        areas[:, 0, c] = (up * below).sum(dim=1) / (all_up * all_down)
+        true_above = all_up[:, None] - up.cumsum(dim=1) + up
+        false_above = all_down[:, None] - down.cumsum(dim=1) + down
+        precision = true_above / (true_above + false_above).clamp_min(1e-12)
+        both = (all_up > 0) & (all_down > 0)
+        areas[:, 1, c] = torch.where(both, (up * precision).sum(dim=1) / all_up, torch.nan)
+    return areas
+
+
+def _sums(weights: Tensor, step: Tensor) -> Tensor:
+    sums = weights.new_zeros(len(weights), int(step.max()) + 1)
+    return sums.index_add_(1, step, weights)

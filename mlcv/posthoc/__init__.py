@@ -1,0 +1,7 @@
+"""After training, on files of predictions from this project or any other: no Lightning, no network."""
+
+from mlcv.posthoc.predictions import Predictions, combine, read_predictions
+from mlcv.posthoc.studies import aggregate, study_of
+from mlcv.posthoc.truth import Truth, read_truth
+
+__all__ = ["Predictions", "Truth", "aggregate", "combine", "read_predictions", "read_truth", "study_of"]

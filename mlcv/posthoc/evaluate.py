@@ -1,0 +1,169 @@
+"""`mlcv evaluate`: files of predictions against a file of truth, whoever made them."""
+
+import argparse
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column
+from rich.table import Table as Grid
+
+from mlcv.errors import ConfigError
+from mlcv.metrics.bootstrap import Interval
+from mlcv.posthoc.curves import draw_curves
+from mlcv.posthoc.judge import Judged, judge, match, operating_points, part, subgroups, summary
+from mlcv.posthoc.predictions import ID_COLUMNS, Predictions, combine, read_predictions
+from mlcv.posthoc.truth import read_truth
+from mlcv.tables import Codes, read_header
+
+TASKS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
+"""CheXpert's five, which `--classes tasks` stands for."""
+
+
+def main(arguments: list[str]) -> None:
+    """Reads, judges, prints and writes.
+
+    Raises:
+        UserError: for files that are missing or malformed, or do not fit together.
+    """
+    options = _parser().parse_args(arguments)
+    names = _class_names(options)
+    truth = read_truth(options.truth, names, Codes(uncertain=("-1",), blank=options.blank))
+    models = _named_apart([read_predictions(path, names) for path in options.predictions], options.predictions)
+    if options.combine != "none":
+        models.append(combine(models, options.combine))
+    judged = [judge(model, truth, options.study, options.resamples, options.seed) for model in models]
+    readers = {path.stem: _reader(path, names, judged[0], options.study) for path in options.readers}
+    rows = [{"model": one.name, "by": "", "group": "", **row} for one in judged for row in summary(one, names)]
+    for column in options.by:
+        for group, members in subgroups(judged[-1].truth, column).items():
+            found = part(judged[-1], members, options.resamples, options.seed)
+            rows += [{"model": found.name, "by": column, "group": group, **row} for row in summary(found, names)]
+    last = judged[-1]
+    points = {
+        f"{last.name} at {threshold:g}": operating_points(last.scores >= threshold, last.truth.targets)
+        for threshold in options.thresholds
+    } | readers
+    _print(judged, rows, points, names, options)
+    options.out.mkdir(parents=True, exist_ok=True)
+    _write(options.out, rows, points, names)
+    if not options.no_pictures:
+        for kind in ("roc", "pr"):
+            draw_curves(options.out / f"{kind}.png", kind, judged, names, points)
+    Console().print(f"results: {options.out}", soft_wrap=True, highlight=False)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mlcv evaluate",
+        description="AUROC and AUPRC of files of predictions, with confidence intervals by bootstrap over patients.",
+    )
+    parser.add_argument("predictions", type=Path, nargs="+", help="CSV: a row an image or study, a column a class")
+    parser.add_argument("--truth", type=Path, required=True, help="CSV with labels 1, 0, -1 (uncertain) and blank")
+    parser.add_argument(
+        "--classes", nargs="+", help="`tasks` (CheXpert's five) or names; all common columns if left out"
+    )
+    parser.add_argument("--blank", choices=["unknown", "negative"], default="unknown", help="what blank cells mean")
+    parser.add_argument(
+        "--study", choices=["max", "mean"], help="judge whole studies: the largest or mean of their images"
+    )
+    parser.add_argument("--combine", choices=["none", "mean", "rank"], default="none", help="add all models in one")
+    parser.add_argument(
+        "--by", nargs="+", default=[], metavar="COLUMN", help="also by a column of the truth: Sex Age ..."
+    )
+    parser.add_argument("--readers", type=Path, nargs="+", default=[], help="CSV of decisions (0, 1) of radiologists")
+    parser.add_argument("--thresholds", type=float, nargs="+", default=[], help="operating points of the last model")
+    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default: 1000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    parser.add_argument(
+        "--out", type=Path, default=Path("evaluation"), help="folder of the results (default: evaluation)"
+    )
+    parser.add_argument("--no_pictures", action="store_true", help="draw no curves")
+    return parser
+
+
+def _class_names(options: argparse.Namespace) -> tuple[str, ...]:
+    headers = [read_header(path) for path in (options.truth, *options.predictions)]
+    if options.classes == ["tasks"]:
+        return TASKS
+    if options.classes:
+        return tuple(options.classes)
+    common = [name for name in headers[0] if all(name in header for header in headers)]
+    names = tuple(name for name in common if name not in (*ID_COLUMNS, headers[0][0]))
+    if not names:
+        raise ConfigError(f"{options.truth} and {options.predictions[0]} have no class in common; give --classes")
+    return names
+
+
+def _named_apart(models: list[Predictions], paths: list[Path]) -> list[Predictions]:
+    """Files of one name are told apart by their folders."""
+    names = [model.name for model in models]
+    return [
+        replace(model, name=f"{path.parent.name}/{model.name}") if names.count(model.name) > 1 else model
+        for model, path in zip(models, paths, strict=True)
+    ]
+
+
+def _reader(path: Path, names: tuple[str, ...], judged: Judged, study: Any) -> Any:
+    decisions, truth = match(read_predictions(path, names), judged.truth, study)
+    return operating_points(decisions > 0.5, truth.targets)
+
+
+def _print(judged: list[Judged], rows: list[dict[str, Any]], points: Any, names: tuple[str, ...], options: Any) -> None:
+    console = Console()
+    unit = "studies" if options.study else "rows"
+    for kind in ("AUROC", "AUPRC"):
+        title = f"{kind}, {len(judged[0].truth.ids)} {unit}, 95 % intervals of {options.resamples} resamples"
+        grid = Grid(Column("model", overflow="fold"), *names, "mean", title=title)
+        for one in judged:
+            own = [row for row in rows if row["model"] == one.name and not row["by"]]
+            grid.add_row(one.name, *(_cell(row[kind]) for row in own))
+        console.print(grid)
+    for column in options.by:
+        grid = Grid("group", *names, "mean", title=f"AUROC of {judged[-1].name} by {column}")
+        for group in dict.fromkeys(row["group"] for row in rows if row["by"] == column):
+            own = [row for row in rows if (row["by"], row["group"]) == (column, group)]
+            grid.add_row(group, *(_cell(row["AUROC"]) for row in own))
+        console.print(grid)
+    if points:
+        grid = Grid("reader", *names, title="sensitivity / specificity")
+        for name, found in points.items():
+            pairs = zip(found["sensitivity"].tolist(), found["specificity"].tolist(), strict=True)
+            grid.add_row(name, *(f"{sensitivity:.2f} / {specificity:.2f}" for sensitivity, specificity in pairs))
+        console.print(grid)
+
+
+def _cell(interval: Interval) -> str:
+    return f"{interval.value:.3f}\n{interval.low:.2f}-{interval.high:.2f}"
+
+
+def _write(folder: Path, rows: list[dict[str, Any]], points: Any, names: tuple[str, ...]) -> None:
+    flat = []
+    for row in rows:
+        numbers: dict[str, float] = {}
+        for kind in ("AUROC", "AUPRC"):
+            interval = row[kind]
+            numbers |= {kind: interval.value, f"{kind}_low": interval.low, f"{kind}_high": interval.high}
+        flat.append({**{k: v for k, v in row.items() if k not in ("AUROC", "AUPRC")}, **numbers})
+    with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(flat[0]))
+        writer.writeheader()
+        writer.writerows(flat)
+    readers = {
+        name: {kind: dict(zip(names, column.tolist(), strict=True)) for kind, column in found.items()}
+        for name, found in points.items()
+    }
+    content = _without_nan({"results": flat, "operating_points": readers})
+    (folder / "results.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _without_nan(node: Any) -> Any:
+    """JSON has no NaN."""
+    if isinstance(node, dict):
+        return {key: _without_nan(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_without_nan(value) for value in node]
+    return None if isinstance(node, float) and node != node else node

@@ -1,0 +1,148 @@
+"""Models judged against a truth, row by row or study by study, with confidence intervals over patients."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlcv.errors import ConfigError, DataError
+from mlcv.labels.states import NEGATIVE, POSITIVE
+from mlcv.metrics.bootstrap import Areas, Interval, bootstrap_areas
+from mlcv.posthoc.predictions import Predictions
+from mlcv.posthoc.studies import aggregate, patient_of, study_of
+from mlcv.posthoc.truth import Truth
+
+Study = Literal["max", "mean"] | None
+AGES = (0, 40, 60, 80)
+"""Where age groups begin."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A model's scores beside the truth.
+
+    Args:
+        name: of the model.
+        scores: (S, C).
+        truth: targets (S, C) and what is known of each row.
+        areas: under the curves of each class, with resamples.
+    """
+
+    name: str
+    scores: Tensor
+    truth: Truth
+    areas: Areas
+
+
+def match(model: Predictions, truth: Truth, study: Study = None) -> tuple[Tensor, Truth]:
+    """The scores of each row of the truth, and the truth; by study if asked.
+
+    Args:
+        model: of images, or of studies.
+        truth: likewise.
+        study: None to match rows by their whole names; else names are cut to patient and study, a study's score is the
+            largest (`max`) or the mean of its images', and its labels are those that all its rows agree upon.
+
+    Raises:
+        DataError: naming a row of the truth without a prediction, or a study whose rows disagree.
+    """
+    ids, scores = model.ids, model.scores
+    if study is not None:
+        ids, scores = aggregate(scores, [study_of(name) for name in ids], study)
+        truth = truth_of_studies(truth)
+    place = {name: row for row, name in enumerate(ids)}
+    absent = [name for name in truth.ids if name not in place]
+    if absent:
+        raise DataError(
+            f"{model.name}: {len(absent)} of the {len(truth.ids)} rows of the truth have no prediction, such as "
+            f"{absent[0]}; names must be the same" + ("" if study else " (or give --study, if both name studies)")
+        )
+    return scores[[place[name] for name in truth.ids]], truth
+
+
+def truth_of_studies(truth: Truth) -> Truth:
+    """One row a study; its images' labels must agree, as they come from one report."""
+    first: dict[str, int] = {}
+    for row, name in enumerate(truth.ids):
+        start = first.setdefault(study_of(name), row)
+        if not torch.equal(truth.targets[row], truth.targets[start]):
+            raise DataError(f"the truth of {name} is not that of {truth.ids[start]}, the same study; mend one of them")
+    rows = list(first.values())
+    about = {name: tuple(column[row] for row in rows) for name, column in truth.about.items()}
+    return Truth(tuple(first), truth.targets[rows], about)
+
+
+def judge(model: Predictions, truth: Truth, study: Study = None, resamples: int = 1000, seed: int = 0) -> Judged:
+    """Areas under the curves of each class, with resamples of whole patients where names tell them.
+
+    Args:
+        model: what is judged.
+        truth: against what; see `match`.
+        study: see `match`.
+        resamples: of the bootstrap.
+        seed: of the bootstrap; the same for all models, so that they are compared on the same resamples.
+    """
+    scores, matched = match(model, truth, study)
+    groups = [patient_of(name) or name for name in matched.ids]
+    return Judged(model.name, scores, matched, bootstrap_areas(scores, matched.targets, groups, resamples, seed))
+
+
+def summary(judged: Judged, class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """A row for each class, and one for their mean: AUROC and AUPRC with intervals, positives and negatives."""
+    targets = judged.truth.targets
+    columns = [c for c in range(len(class_names)) if not judged.areas.value[0, c].isnan()]
+    rows = [_row(name, judged.areas, [c], targets[:, c]) for c, name in enumerate(class_names)]
+    return [*rows, _row(f"mean of {len(columns)}", judged.areas, columns, targets[:, columns])]
+
+
+def _row(name: str, areas: Areas, columns: list[int], targets: Tensor) -> dict[str, Any]:
+    found: dict[str, Interval] = {kind: areas.interval(k, columns) for k, kind in enumerate(("AUROC", "AUPRC"))}
+    counts = {"positives": int((targets == POSITIVE).sum()), "negatives": int((targets == NEGATIVE).sum())}
+    return {"class": name, **found, **counts}
+
+
+def subgroups(truth: Truth, column: str) -> dict[str, list[int]]:
+    """Rows by the value of a column; numbers of many values (an age) by decades of life that matter: 0, 40, 60, 80.
+
+    Raises:
+        ConfigError: if the truth has no such column.
+    """
+    if column not in truth.about:
+        raise ConfigError(f"--by {column}: the truth has the columns {', '.join(truth.about) or 'none'} besides labels")
+    cells = truth.about[column]
+    labels = list(cells)
+    if len(set(cells)) > len(AGES) and all(cell.replace(".", "", 1).isdigit() for cell in cells if cell):
+        ends = [*(f"{low}-{high - 1}" for low, high in pairwise(AGES)), f"{AGES[-1]}+"]
+        labels = [ends[int(np.searchsorted(AGES, float(c), side="right")) - 1] if c else "" for c in cells]
+    rows: dict[str, list[int]] = {value: [] for value in sorted(set(labels))}
+    for row, value in enumerate(labels):
+        rows[value].append(row)
+    return {value or "(blank)": members for value, members in rows.items()}
+
+
+def part(judged: Judged, rows: list[int], resamples: int, seed: int) -> Judged:
+    """A model judged on some of its rows."""
+    about = {name: tuple(column[row] for row in rows) for name, column in judged.truth.about.items()}
+    truth = Truth(tuple(judged.truth.ids[row] for row in rows), judged.truth.targets[rows], about)
+    groups = [patient_of(name) or name for name in truth.ids]
+    scores = judged.scores[rows]
+    return Judged(judged.name, scores, truth, bootstrap_areas(scores, truth.targets, groups, resamples, seed))
+
+
+def operating_points(decisions: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Sensitivity, specificity and precision of yes-or-no decisions, for each class; NaN where there is none to count.
+
+    Shape:
+        decisions bool (S, C), targets (S, C) in {0, 1, -1}; each of the three (C,).
+    """
+    positive, negative = targets == POSITIVE, targets == NEGATIVE
+    hits, alarms = (decisions & positive).sum(dim=0), (decisions & negative).sum(dim=0)
+    return {
+        "sensitivity": hits / positive.sum(dim=0),  # 0 / 0 is NaN
+        "specificity": 1 - alarms / negative.sum(dim=0),
+        "precision": hits / (hits + alarms),
+    }

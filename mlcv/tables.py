@@ -1,0 +1,149 @@
+"""CSV files: tables in memory, and what the cells of label columns mean."""
+
+import csv
+import gzip
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TextIO
+
+import numpy as np
+
+from mlcv.errors import ConfigError, DataError
+from mlcv.labels.states import NEGATIVE, POSITIVE, UNCERTAIN, UNKNOWN, States
+
+
+@dataclass(frozen=True)
+class Codes:
+    """How a cell of a label column says what it says; numbers match as numbers, so `1`, `1.0` and `1.` are the same.
+
+    Args:
+        positive: cells that mean present.
+        negative: cells that mean absent.
+        uncertain: cells that mean maybe.
+        unknown: cells that mean that nobody said, besides blank ones.
+        blank: what an empty cell means.
+    """
+
+    positive: tuple[str, ...] = ("1",)
+    negative: tuple[str, ...] = ("0",)
+    uncertain: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    blank: Literal["unknown", "negative"] = "unknown"
+
+    def table(self) -> dict[str, int]:
+        """State of each spelling."""
+        states = {"": UNKNOWN if self.blank == "unknown" else NEGATIVE}
+        for spellings, state in (
+            (self.unknown, UNKNOWN),
+            (self.uncertain, UNCERTAIN),
+            (self.negative, NEGATIVE),
+            (self.positive, POSITIVE),
+        ):
+            for spelling in spellings:
+                if states.setdefault(_normal(spelling), state) != state:
+                    raise ConfigError(f"data.codes give {spelling!r} two meanings")
+        return states
+
+
+class Table:
+    """A CSV file in memory, by columns.
+
+    Args:
+        path: plain or gzipped, with a header.
+
+    Raises:
+        DataError: if it is missing, empty, or has a row of another length than its header.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with _open(path) as file:
+            rows = [row for row in csv.reader(file) if row]
+        header = rows[0] if rows else []
+        bad = next((number for number, row in enumerate(rows) if len(row) != len(header)), None)
+        if bad is not None:
+            raise DataError(
+                f"{path}:{bad + 1}: {len(rows[bad])} cells under a header of {len(header)}; quote cells with commas"
+            )
+        self._columns = dict(zip(header, zip(*rows[1:], strict=True), strict=True)) if len(rows) > 1 else {}
+        self._length = len(rows) - 1
+
+    def __len__(self) -> int:
+        return max(self._length, 0)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The headers, from left to right; none for a table without rows."""
+        return tuple(self._columns)
+
+    def column(self, name: str) -> Sequence[str]:
+        """The cells under a header, from top to bottom.
+
+        Raises:
+            DataError: if there is no such header.
+        """
+        if self._length and name not in self._columns:
+            raise DataError(f"{self.path}: no column {name!r}; its columns are {', '.join(self._columns)}")
+        return self._columns.get(name, ())
+
+    def where(self, row: int) -> str:
+        """The file and line of a row, for errors; lines count from 1, the header's."""
+        return f"{self.path}:{int(row) + 2}"
+
+
+def column_states(table: Table, columns: Sequence[str], codes: Codes) -> States:
+    """Label states (M, C) from a column a class.
+
+    Raises:
+        DataError: naming the row and column of a cell that `codes` do not know.
+    """
+    meaning = codes.table()
+    states = np.empty((len(table), len(columns)), np.int8)
+    for number, name in enumerate(columns):
+        cells = table.column(name)
+        # Few spellings stand in many cells: each is understood once.
+        state_of = {cell: meaning.get(_normal(cell)) for cell in set(cells)}
+        bad = {cell for cell, state in state_of.items() if state is None}
+        if bad:
+            row = next(row for row, cell in enumerate(cells) if cell in bad)
+            allowed = ", ".join(repr(spelling) if spelling else "blank" for spelling in meaning)
+            raise DataError(
+                f"{table.where(row)}: column {name!r} holds {cells[row]!r}, expected one of {allowed}; "
+                "data.codes says what cells mean, data.label_columns which columns are labels"
+            )
+        states[:, number] = np.array([state_of[cell] for cell in cells], np.int8)
+    return states
+
+
+def read_header(path: Path) -> list[str]:
+    """The first row of a CSV file.
+
+    Raises:
+        DataError: if the file is missing or empty.
+    """
+    with _open(path) as file:
+        header = next(csv.reader(file), None)
+    if not header:
+        raise DataError(f"{path}: the file is empty; the first row names the columns")
+    return header
+
+
+def _open(path: Path) -> TextIO:
+    if not path.is_file():
+        raise DataError(
+            f"no table {path}; data.path (or val_path, test_path) is a CSV file with a header, plain or .gz"
+        )
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", newline="", encoding="utf-8-sig")
+    return path.open(newline="", encoding="utf-8-sig")
+
+
+def _normal(cell: str) -> str:
+    """`1`, `1.0` and ` 1 ` are one spelling."""
+    text = cell.strip()
+    try:
+        number = float(text)
+    except ValueError:
+        return text.lower()
+    return f"{number:g}"
