@@ -1,8 +1,10 @@
 """CSV files: tables in memory, and what the cells of label columns mean."""
 
 import csv
+import gc
 import gzip
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TextIO
@@ -58,7 +60,7 @@ class Table:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with _open(path) as file:
+        with _open(path) as file, without_collector():
             rows = [row for row in csv.reader(file) if row]
         header = rows[0] if rows else []
         bad = next((number for number, row in enumerate(rows) if len(row) != len(header)), None)
@@ -127,6 +129,18 @@ def read_header(path: Path) -> list[str]:
     if not header:
         raise DataError(f"{path}: the file is empty; the first row names the columns")
     return header
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """A growing list of lists makes the collector walk all of it again and again, which takes longer than reading."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _open(path: Path) -> TextIO:

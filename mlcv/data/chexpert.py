@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mlcv.data.base import LabeledImages, MultiLabelDataModule, Split
 from mlcv.data.transforms import Augment
 from mlcv.errors import ConfigError, DataError
-from mlcv.tables import Codes, Table, column_states
+from mlcv.tables import Codes, Table, column_states, without_collector
 
 OBSERVATIONS = (
     "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema", "Consolidation",
@@ -22,7 +22,7 @@ OBSERVATIONS = (
 TASKS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 """The five by which the paper and the competition judge, in the paper's order."""
 
-_STUDY = re.compile(r"(?:[^/]+/)*?(patient\d+)/study\d+(?=/)")
+_STUDY = re.compile(r"(patient\d+)/study\d+(?=/)")
 _IMAGES = {".jpg", ".jpeg", ".png"}
 _ABOUT = {"Sex": "sex", "Age": "age", "Frontal/Lateral": "view", "AP/PA": "projection"}
 
@@ -73,6 +73,7 @@ class CheXpertDataModule(MultiLabelDataModule):
         if strange or not self.class_names:
             raise ConfigError(f"data.observations: {strange or 'none'}; CheXpert's are {', '.join(OBSERVATIONS)}")
 
+    @without_collector()
     def read_split(self, split: Split) -> LabeledImages:
         table = Table(self._path(self.tables[split]))
         states = column_states(table, self.class_names, self.codes)
@@ -117,7 +118,7 @@ class CheXpertDataModule(MultiLabelDataModule):
 
     def _understand(self, table: Table, paths: list[str], rows: Any) -> tuple[list[str], dict[str, NDArray[np.str_]]]:
         """Each image's file, patient and study; every row must name one of its own, before anything is trained."""
-        found = [_STUDY.match(path) for path in paths]
+        found = [_STUDY.search(path) for path in paths]
         strange = next((n for n, match in enumerate(found) if match is None), None)
         if strange is not None:
             raise DataError(

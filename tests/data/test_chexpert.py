@@ -34,7 +34,7 @@ def test_states_are_the_tables_and_blanks_what_was_asked(root):
     unknown = build(root, blank="unknown").read_split("train")
     assert unknown.states.tolist() == [[codes[row[name]] for name in OBSERVATIONS] for row in rows]
     assert labeled.about["patient"].tolist() == [row["Path"].split("/")[2] for row in rows]
-    assert labeled.about["study"].tolist() == [row["Path"].rpartition("/")[0] for row in rows]
+    assert labeled.about["study"].tolist() == ["/".join(row["Path"].split("/")[2:4]) for row in rows]
     assert labeled.about["age"].tolist() == [row["Age"] for row in rows]
     assert labeled.about["projection"].tolist() == [row["AP/PA"] for row in rows]
 
