@@ -22,6 +22,7 @@ _HOMES = {
     "PatchCT": "mlcv.methods",
     "Policy": "mlcv.labels",
     "Protocol": "mlcv.labels",
+    "UMultiClass": "mlcv.methods",
     "UserError": "mlcv.errors",
     "VOCDataModule": "mlcv.data",
     "multilabel_scores": "mlcv.metrics",

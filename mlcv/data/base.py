@@ -198,7 +198,7 @@ class MultiLabelDataModule(LightningDataModule):
         val_fraction: part of the training images that validates instead of the data set's own validation split,
             in [0, 1); drawn with the seed, before any protocol.
         protocol: what is done to the training labels.
-        policy: what uncertain labels mean, in every split.
+        policy: what uncertain labels mean in training; in evaluation they judge nobody.
         augment: how training images are varied.
         statistics: what the backbone expects; the command line fills it in.
         check: decode every image before training and report all that fail.
@@ -282,7 +282,8 @@ class MultiLabelDataModule(LightningDataModule):
         logger.info("%s: %d images, %d classes; %s", source, len(labeled), self.num_classes, shares)
         make = training_transform if split == "train" else evaluation_transform
         transform = make(self.image_size, self.augment, self.statistics)
-        targets = self.policy.resolve(states, self.class_names)
+        policy = self.policy if split == "train" else Policy()
+        targets = policy.resolve(states, self.class_names)
         return MultiLabelDataset(labeled, targets, transform, self.on_error, self.seed)
 
     def _read(self, split: Split) -> LabeledImages:

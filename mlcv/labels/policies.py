@@ -2,28 +2,34 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mlcv.errors import ConfigError
 from mlcv.labels.states import UNCERTAIN, UNKNOWN, States
 
-UncertainAs = Literal["ignore", "zeros", "ones", "smoothed_zeros", "smoothed_ones"]
+UncertainAs = Literal["ignore", "zeros", "ones", "smoothed_zeros", "smoothed_ones", "self_trained", "third_class"]
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What an annotator's "maybe" means (Irvin et al., AAAI 2019, section 3: U-Ignore, U-Zeros, U-Ones).
+    """What an annotator's "maybe" means in training (Irvin et al., AAAI 2019, arXiv 1901.07031, section 3).
 
     Args:
         uncertain: `ignore` makes such entries unknown, `zeros` negative, `ones` positive; `smoothed_zeros` and
-            `smoothed_ones` draw a soft target from the ranges below, once for each entry.
+            `smoothed_ones` draw a soft target from the ranges below, once for each entry (Pham et al., 2021,
+            arXiv 1911.06475); `self_trained` takes the probability from `soft_labels`; `third_class` keeps them for
+            `mlcv.methods.UMultiClass`, and is no choice for single classes.
         by_class: the same choice for single classes, by name; it goes before `uncertain`.
         zeros_range: of `smoothed_zeros`, in [0, 1].
         ones_range: of `smoothed_ones`, in [0, 1].
+        soft_labels: a .npy file (M, C) of a trained model's probabilities of the training images, which
+            `tools/store_soft_labels.py` writes; for `self_trained`.
         seed: of the draws.
     """
 
@@ -31,9 +37,18 @@ class Policy:
     by_class: dict[str, UncertainAs] = field(default_factory=dict)
     zeros_range: tuple[float, float] = (0.0, 0.3)
     ones_range: tuple[float, float] = (0.55, 0.85)
+    soft_labels: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
+        choices = {self.uncertain, *self.by_class.values()}
+        if ("self_trained" in choices) != (self.soft_labels is not None):
+            raise ConfigError(
+                "policy.soft_labels (a .npy file from tools/store_soft_labels.py) and policy.uncertain self_trained go "
+                "together: give both or neither"
+            )
+        if "third_class" in choices and len(choices) > 1:
+            raise ConfigError("policy.uncertain third_class is for all classes: leave policy.by_class out")
         for name in ("zeros_range", "ones_range"):
             low, high = getattr(self, name)
             if not 0 <= low <= high <= 1:
@@ -42,8 +57,10 @@ class Policy:
     def resolve(self, states: States, class_names: Sequence[str]) -> Tensor:
         """Targets float32 (M, C) in [0, 1], or -1 where unknown, from states (M, C).
 
+        With `third_class` it is -2 where uncertain.
+
         Raises:
-            ConfigError: if `by_class` names a class that does not exist.
+            ConfigError: if `by_class` names a class that does not exist, or `soft_labels` is of other images.
         """
         strangers = sorted(set(self.by_class) - set(class_names))
         if strangers:
@@ -55,6 +72,10 @@ class Policy:
         for choice, (low, high) in self._ranges().items():
             chosen = choices == choice
             targets[rows[chosen], columns[chosen]] = low + (high - low) * draws[chosen]
+        if self.soft_labels is not None:
+            chosen = choices == "self_trained"
+            soft = _read_soft_labels(Path(self.soft_labels), states.shape)
+            targets[rows[chosen], columns[chosen]] = soft[rows[chosen], columns[chosen]]
         return torch.from_numpy(targets)
 
     def _ranges(self) -> dict[UncertainAs, tuple[float, float]]:
@@ -65,3 +86,18 @@ class Policy:
             "smoothed_zeros": self.zeros_range,
             "smoothed_ones": self.ones_range,
         }
+
+
+def _read_soft_labels(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    if not path.is_file():
+        raise ConfigError(f"policy.soft_labels: no file {path}; tools/store_soft_labels.py CHECKPOINT --out {path}")
+    try:
+        soft: NDArray[np.float32] = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ConfigError(f"policy.soft_labels: {path} is no array of numbers ({error})") from error
+    if soft.shape != shape or not ((soft >= 0) & (soft <= 1)).all():
+        raise ConfigError(
+            f"policy.soft_labels: {path} has shape {soft.shape}; probabilities {shape} in [0, 1], a row for each "
+            "training image, are needed. Make it again for these data"
+        )
+    return soft

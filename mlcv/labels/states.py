@@ -2,6 +2,7 @@
 
 A data set stores what its annotators said about an image and a class as one `int8`. Training and
 evaluation see *targets* instead: float32, in [0, 1] where known (soft targets allowed), -1 where unknown.
+Training for three classes keeps -2 where uncertain, which for everything else is unknown, too.
 """
 
 from collections.abc import Sequence
@@ -34,6 +35,11 @@ ArrayOrTensor = TypeVar("ArrayOrTensor", NDArray[Any], Tensor)
 def known(targets: ArrayOrTensor) -> ArrayOrTensor:
     """True where somebody said something definite: states or targets that are not negative numbers."""
     return targets >= 0
+
+
+def is_uncertain(targets: Tensor) -> Tensor:
+    """Where somebody said "maybe" and the policy `third_class` kept it: bool (B, C)."""
+    return targets == UNCERTAIN
 
 
 def is_positive(targets: Tensor) -> Tensor:

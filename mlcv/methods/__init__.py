@@ -8,6 +8,7 @@ from mlcv.methods.label_projector import LabelProjector
 from mlcv.methods.patch_ct import PatchCT
 from mlcv.methods.pu_mlc import PUMLC, GlobalBranches
 from mlcv.methods.student import Student
+from mlcv.methods.u_multi_class import UMultiClass
 
 __all__ = [
     "PUMLC",
@@ -20,4 +21,5 @@ __all__ = [
     "Optim",
     "PatchCT",
     "Student",
+    "UMultiClass",
 ]

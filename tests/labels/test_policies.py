@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from mlcv.errors import ConfigError
-from mlcv.labels import Policy
+from mlcv.labels import Policy, known
 
 STATES = np.array([[1, -2, 0], [-1, -2, -2], [-2, 1, -1]], np.int8)
 NAMES = ("a", "b", "c")
@@ -24,6 +24,41 @@ def test_smoothed_policies_draw_from_their_range_and_repeat_themselves(uncertain
     assert first.min() >= low
     assert first.max() <= high
     assert abs(first.mean() - (low + high) / 2) < 0.02
+
+
+def test_self_trained_entries_are_what_a_model_said(tmp_path):
+    soft = np.random.default_rng(0).random((3, 3), dtype=np.float32)
+    np.save(tmp_path / "soft.npy", soft)
+    policy = Policy("self_trained", by_class={"c": "ones"}, soft_labels=str(tmp_path / "soft.npy"))
+    expected = np.where(STATES == -2, soft, STATES)
+    expected[1, 2] = 1
+    assert policy.resolve(STATES, NAMES).tolist() == expected.tolist()
+
+
+def test_soft_labels_of_other_images_or_none_are_refused(tmp_path):
+    path = tmp_path / "soft.npy"
+    policy = Policy("self_trained", soft_labels=str(path))
+    with pytest.raises(ConfigError, match="no file .*store_soft_labels.py CHECKPOINT"):
+        policy.resolve(STATES, NAMES)
+    for wrong in (np.zeros((4, 3)), np.full((3, 3), 1.2)):
+        np.save(path, wrong)
+        with pytest.raises(ConfigError, match=r"probabilities \(3, 3\) in \[0, 1\]"):
+            policy.resolve(STATES, NAMES)
+    path.write_bytes(b"no numbers")
+    with pytest.raises(ConfigError, match="is no array of numbers"):
+        policy.resolve(STATES, NAMES)
+    with pytest.raises(ConfigError, match="give both or neither"):
+        Policy("self_trained")
+    with pytest.raises(ConfigError, match="give both or neither"):
+        Policy("ones", soft_labels=str(path))
+
+
+def test_a_third_class_is_kept_and_unknown_to_everything_else():
+    targets = Policy("third_class").resolve(STATES, NAMES)
+    assert targets.tolist() == STATES.tolist()
+    assert known(targets).tolist() == (STATES >= 0).tolist()
+    with pytest.raises(ConfigError, match="leave policy.by_class out"):
+        Policy("third_class", by_class={"a": "ones"})
 
 
 def test_a_class_may_have_its_own_policy():

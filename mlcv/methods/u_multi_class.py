@@ -1,0 +1,79 @@
+"""U-MultiClass: "maybe" as a class of its own (Irvin et al., AAAI 2019, arXiv 1901.07031, section 3)."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from mlcv.losses.bce import BCELoss
+from mlcv.losses.three_way import three_way_loss
+from mlcv.methods.base import Batch, MultiLabelModule, Optim
+from mlcv.models.backbones import Backbone
+from mlcv.models.head import Head, build_head
+from mlcv.models.linear import LinearHead
+
+
+class UMultiClass(MultiLabelModule):
+    """A softmax over absent, present and uncertain for each class; train it with `data.policy.uncertain third_class`.
+
+    At test time the probability of present is renormalised over absent and present, p1 / (p0 + p1), which is the
+    sigmoid of z1 - z0: these differences are the logits that everything else sees.
+
+    Args:
+        backbone: timm's model name.
+        num_classes: label columns C; the command line takes it from the data.
+        weights: see `mlcv.models.Backbone`.
+        head: called as `head(num_features, 3 * num_classes)`.
+        class_names: C names for tables.
+        image_size: side of the input in pixels, for backbones of fixed size; the command line takes it from the data.
+        freeze: parts of the backbone that do not learn; see `mlcv.models.Backbone`.
+        backbone_args: further arguments of timm's constructor.
+        optim: optimizer and schedule.
+        eleven_point: also log VOC 2007's 11-point mAP.
+
+    Shape:
+        image (B, 3, H, W) to logits (B, C).
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        num_classes: int,
+        weights: str | None = None,
+        head: Callable[[int, int], Head] = LinearHead,
+        class_names: Sequence[str] | None = None,
+        image_size: int | None = None,
+        freeze: Sequence[str] = (),
+        backbone_args: dict[str, Any] | None = None,
+        optim: Optim = Optim(),  # noqa: B008  # frozen
+        eleven_point: bool = False,
+    ) -> None:
+        super().__init__(num_classes, class_names, optim, eleven_point)
+        self.backbone = Backbone(backbone, weights, image_size, freeze, **(backbone_args or {}))
+        self.head = build_head(head, self.backbone, 3 * num_classes)
+        self.loss: nn.Module = BCELoss()  # of the renormalised probabilities, for `val/loss`
+
+    def triples(self, image: Tensor) -> Tensor:
+        """Raw scores of absent, present and uncertain (B, C, 3)."""
+        return self._apart(super().forward(image))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self._margin(super().forward(image))
+
+    def forward_with_maps(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        outputs, maps = super().forward_with_maps(image)
+        return (outputs, None) if maps is None else (self._margin(outputs), self._margin(maps))
+
+    def _margin(self, outputs: Tensor) -> Tensor:
+        """How far present is above absent."""
+        apart = self._apart(outputs)
+        return apart[:, :, 1] - apart[:, :, 0]
+
+    def _apart(self, outputs: Tensor) -> Tensor:
+        """What has the three of each class along dimension 1, (B, 3C, ...), as (B, C, 3, ...)."""
+        return outputs.reshape(len(outputs), self.num_classes, 3, *outputs.shape[2:])
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = three_way_loss(self.triples(batch["image"]), batch["target"])
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["index"]))
+        return loss
