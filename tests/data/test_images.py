@@ -23,6 +23,14 @@ def test_grey_images_get_three_equal_channels_and_16_bits_become_8(tmp_path):
     assert (image == 100).all()
 
 
+def test_twelve_bits_in_sixteen_keep_their_upper_eight(tmp_path):
+    values = np.array([[0, 16, 2048], [4095, 3000, 15]], np.uint16)
+    cv2.imwrite(str(tmp_path / "film.png"), values)
+    assert read_image(tmp_path / "film.png")[..., 0].tolist() == (values >> 4).tolist()
+    cv2.imwrite(str(tmp_path / "colour.png"), np.full((2, 2, 3), (256 * 7, 256 * 8, 256 * 255), np.uint16))
+    assert read_image(tmp_path / "colour.png")[0, 0].tolist() == [255, 8, 7]
+
+
 def test_decodes_as_pillow_does(tmp_path):
     path = write_image(tmp_path / "a.jpg", (120, 90))
     ours, theirs = read_image(path).astype(int), np.array(Image.open(path).convert("RGB")).astype(int)
