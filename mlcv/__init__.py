@@ -17,6 +17,7 @@ _HOMES = {
     "LabelProjector": "mlcv.methods",
     "MultiLabelDataModule": "mlcv.data",
     "MultiLabelModule": "mlcv.methods",
+    "NIHDataModule": "mlcv.data",
     "Optim": "mlcv.methods",
     "PUMLC": "mlcv.methods",
     "PatchCT": "mlcv.methods",

@@ -5,6 +5,7 @@ from mlcv.data.chexpert import CheXpertDataModule
 from mlcv.data.coco import COCODataModule
 from mlcv.data.csv_table import CSVDataModule
 from mlcv.data.digits import DigitScenesDataModule, Scene
+from mlcv.data.nih import NIHDataModule
 from mlcv.data.transforms import Augment, ImageStatistics
 from mlcv.data.voc import VOCDataModule
 from mlcv.tables import Codes
@@ -20,6 +21,7 @@ __all__ = [
     "LabeledImages",
     "MultiLabelDataModule",
     "MultiLabelDataset",
+    "NIHDataModule",
     "Scene",
     "VOCDataModule",
 ]

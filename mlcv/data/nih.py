@@ -1,0 +1,113 @@
+"""NIH ChestX-ray14: labels mined from reports (Wang et al., CVPR 2017, arXiv 1705.02315)."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from mlcv.data.base import LabeledImages, MultiLabelDataModule, Split
+from mlcv.data.transforms import Augment
+from mlcv.errors import ConfigError, DataError
+from mlcv.labels.states import NEGATIVE, POSITIVE
+from mlcv.tables import Table, without_collector
+
+FINDINGS = (
+    "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
+    "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia",
+)  # fmt: skip
+"""The 14 findings, in the paper's order."""
+
+_LISTS: dict[Split, str] = {"train": "train_val_list.txt", "val": "train_val_list.txt", "test": "test_list.txt"}
+_ABOUT = {"Patient ID": "patient", "Patient Age": "age", "Patient Gender": "sex", "View Position": "projection"}
+
+
+class NIHDataModule(MultiLabelDataModule):
+    """ChestX-ray14 in its official layout: `Data_Entry_2017*.csv`, `train_val_list.txt`, `test_list.txt`, images.
+
+    Images are in `images/`, or in the archives' own folders `images_001/images/` to `images_012/images/`. There is no
+    official validation split: `val_fraction` of the patients of the first list validate.
+
+    Args:
+        root: folder with all of it.
+        projections: `all`, or `PA` or `AP` images only, in every split.
+        table: file of the labels from `root`; the one that is there if None.
+        val_fraction: part of the training patients that validates, in (0, 1).
+        image_size: side of the input in pixels.
+        augment: small turns, shifts and changes of brightness, no mirror images.
+        kwargs: see `MultiLabelDataModule`.
+    """
+
+    class_names = FINDINGS
+    group = "patient"
+
+    def __init__(
+        self,
+        root: str,
+        projections: Literal["all", "PA", "AP"] = "all",
+        table: str | None = None,
+        val_fraction: float = 0.1,
+        image_size: int = 224,
+        augment: Augment = Augment(min_scale=0.9, flip=False, strength=0.2, cutout=0.0),  # noqa: B008  # frozen
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_size=image_size, augment=augment, val_fraction=val_fraction, **kwargs)
+        if not val_fraction:
+            raise ConfigError("data.val_fraction: ChestX-ray14 has no validation split, so a part must be held out")
+        self.root, self.projections, self.table = Path(root), projections, table
+
+    @without_collector()
+    def read_split(self, split: Split) -> LabeledImages:
+        table = Table(self._table())
+        names = table.column("Image Index")
+        place = {name: row for row, name in enumerate(names)}
+        path = self.root / _LISTS[split]
+        if not path.is_file():
+            raise DataError(f"NIH: no {path}; the official lists train_val_list.txt and test_list.txt belong there")
+        listed = path.read_text().split()
+        strange = next((n for n, name in enumerate(listed) if name not in place), None)
+        if strange is not None:
+            raise DataError(f"{path}:{strange + 1}: {listed[strange]} is not in {table.path}")
+        rows = np.array([place[name] for name in listed], dtype=np.intp)
+        if self.projections != "all":
+            cells = np.array(table.column("View Position"))
+            rows = rows[cells[rows] == self.projections]
+        about = {name: np.array(table.column(header))[rows] for header, name in _ABOUT.items()}
+        images = self._images([names[row] for row in rows], table, rows)
+        return LabeledImages(images, read_findings(table)[rows], about=about)
+
+    def _table(self) -> Path:
+        found = [self.root / self.table] if self.table else sorted(self.root.glob("Data_Entry_2017*.csv*"))
+        if len(found) != 1:
+            some = ", ".join(path.name for path in found) or "none"
+            raise DataError(f"NIH: one Data_Entry_2017*.csv is needed under {self.root}, found {some}; give data.table")
+        return found[0]
+
+    def _images(self, names: list[str], table: Table, rows: Any) -> list[str]:
+        folders = [self.root / "images", *sorted(self.root.glob("images_*/images"))]
+        where = {name: f"{folder}/{name}" for folder in folders if folder.is_dir() for name in os.listdir(folder)}  # noqa: PTH208  # strings
+        missing = next((n for n, name in enumerate(names) if name not in where), None)
+        if missing is not None and self.on_error == "raise":
+            raise DataError(
+                f"{table.where(rows[missing])}: no image {names[missing]} in images/ or images_001/images/ ... under "
+                f"{self.root}; unpack the archives there (data.on_error skip leaves such rows out)"
+            )
+        return [where.get(name, f"{self.root}/images/{name}") for name in names]
+
+
+def read_findings(table: Table) -> Any:
+    """Label states (M, 14) from names in one cell, `A|B|C`; what is not named is absent.
+
+    Raises:
+        DataError: naming the row of a finding that is none of the 14.
+    """
+    column = {name: number for number, name in enumerate(FINDINGS)}
+    states = np.full((len(table), len(FINDINGS)), NEGATIVE, np.int8)
+    for row, cell in enumerate(table.column("Finding Labels")):
+        if cell == "No Finding":
+            continue
+        for name in cell.split("|"):
+            if name not in column:
+                raise DataError(f"{table.where(row)}: unknown finding {name!r}; the 14 are {', '.join(FINDINGS)}")
+            states[row, column[name]] = POSITIVE
+    return states
