@@ -35,9 +35,11 @@ def combine_blocks(num_labels: int) -> dict[str, int]:
 def gradient_blocks(dtype: torch.dtype, dim: int, emit: bool) -> dict[str, int]:
     """Block sizes of the gradient; `emit` says whether the labels' part comes with it."""
     most = {torch.float32: 64, torch.float16: 128, torch.bfloat16: 256}[dtype]
-    block_d = 32 if dtype == torch.float32 else 64
-    block = {"BLOCK_R": 32, "BLOCK_C": EMIT_LABELS if emit else 32, "BLOCK_D": block_d, "num_warps": 8}
-    return {"EMIT": emit, "BLOCK_G": _between(dim, 16, most), **block}
+    if dtype == torch.float32:
+        block = {"BLOCK_R": 32 if emit else 64, "BLOCK_C": EMIT_LABELS, "BLOCK_D": 32}
+    else:
+        block = {"BLOCK_R": 32, "BLOCK_C": EMIT_LABELS if emit else 32, "BLOCK_D": 64}
+    return {"EMIT": emit, "BLOCK_G": _between(dim, 16, most), **block, "num_warps": 8}
 
 
 def _between(number: int, low: int, high: int) -> int:
