@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from mlcv import CheXpertDataModule
 from mlcv.cli import main
+from mlcv.data.chexpert import OBSERVATIONS
 from tests.test_tools import tool
 from tests.tiny_sets import write_chexpert
 
@@ -59,3 +61,78 @@ def test_checkpoints_and_files_are_averaged(options, tmp_path):
     refused = tool("ensemble.py", tmp_path / "none.ckpt")
     assert refused.returncode == 1
     assert "cannot predict: mlcv: error: --ckpt_path: no file" in refused.stderr
+
+
+def test_drawn_radiographs_keep_the_tables_labels_and_hide_the_truth_of_uncertain_ones(tmp_path):
+    source = write_chexpert(tmp_path / "real", patients=30)
+    out = tmp_path / "drawn"
+    arguments = [source / "train.csv", "--out", out, "--train=40", "--valid=16", "--size=32"]
+    done = tool("render_chexpert.py", *arguments)
+    assert done.returncode == 0, done.stderr
+    real = {"/".join(r["Path"].split("/")[2:]): r for r in csv.DictReader((source / "train.csv").open())}
+    folder = out / "CheXpert-v1.0-small"
+    rows = {split: list(csv.DictReader((folder / f"{split}.csv").open())) for split in ("train", "valid")}
+    assert sum(map(len, rows.values())) == 56
+    patients = {split: {row["Path"].split("/")[2] for row in part} for split, part in rows.items()}
+    assert not patients["train"] & patients["valid"]
+    for row in rows["train"]:
+        original = real["/".join(row["Path"].split("/")[2:])]
+        assert all(row[name] == (original[name] or "0.0") for name in OBSERVATIONS)
+    for row in rows["valid"]:
+        original = real["/".join(row["Path"].split("/")[2:])]
+        for name in OBSERVATIONS:
+            assert row[name] == (original[name] or "0.0") or (original[name] == "-1.0" and row[name] in ("0.0", "1.0"))
+    data = CheXpertDataModule(str(folder), image_size=32, batch_size=4, num_workers=0)
+    data.setup("fit")
+    assert next(iter(data.train_dataloader()))["image"].shape == (4, 3, 32, 32)
+    again = tool("render_chexpert.py", *arguments)
+    assert "exists already" in again.stderr
+    too_many = tool("render_chexpert.py", source / "train.csv", "--out", tmp_path / "x", "--train=400")
+    assert "60 studies with a frontal view, 2400 are wanted" in too_many.stderr
+
+
+def test_label_noise_is_counted_both_ways(tmp_path):
+    header = [
+        "Image Index",
+        "Finding Labels",
+        "Patient ID",
+        "Pneumothorax",
+        "Airspace opacity",
+        "Nodule or mass",
+        "Set Id",
+    ]
+    rows = [
+        ["1.png", "Pneumothorax", 1, "YES", "NO", "NO", "test"],
+        ["2.png", "Mass|Edema", 1, "YES", "YES", "YES", "test"],
+        ["3.png", "Pneumothorax", 2, "NO", "NO", "YES", "test"],
+        ["4.png", "No Finding", 3, "NO", "YES", "NO", "val"],
+    ]
+    with (tmp_path / "table.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    done = tool("label_noise.py", tmp_path / "table.csv")
+    assert "4 images of 3 patients" in done.stdout, done.stderr
+    assert "| Pneumothorax (Pneumothorax) | 50.0 % | 50.0 % | 50.0 % | 50.0 % | 0.00 |" in done.stdout
+    assert "| Nodule or mass (Nodule, Mass) | 25.0 % | 50.0 % | 50.0 % | 0.0 % | 0.50 |" in done.stdout
+    part = tool("label_noise.py", tmp_path / "table.csv", "--set=test")
+    assert "3 images of 2 patients" in part.stdout
+    refused = tool("label_noise.py", tmp_path / "table.csv", "--set=train")
+    assert "no row of the set 'train'; its sets are test, val" in refused.stderr
+
+
+@pytest.mark.slow
+def test_policies_are_compared_on_few_drawings(tmp_path):
+    source = write_chexpert(tmp_path / "real", patients=60)
+    few = ["--trainer.max_epochs=1", "--data.batch_size=8"]
+    arguments = [
+        "--table",
+        source / "train.csv",
+        "--seeds=1",
+        "--train=60",
+        "--valid=40",
+        "--folder",
+        tmp_path / "runs",
+    ]
+    done = tool("compare_policies.py", *arguments, "--policies", "U-Ones", "U-SelfTrained", "U-MultiClass", "--", *few)
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| U-")]
+    assert len(rows) == 3, done.stderr
+    assert all(0 <= float(row.split("|")[-2].split()[0]) <= 100 for row in rows)

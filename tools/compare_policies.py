@@ -72,7 +72,7 @@ def call(*arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", type=Path, help="CheXpert's train.csv or train.csv.gz")
+    parser.add_argument("--table", type=Path, required=True, help="CheXpert's train.csv or train.csv.gz")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--train", type=int, default=4000, help="training images (default: %(default)s)")
     parser.add_argument("--valid", type=int, default=2000, help="test images (default: %(default)s)")

@@ -13,7 +13,7 @@ from mlcv.errors import ConfigError, DataError
 from mlcv.labels.states import NEGATIVE, POSITIVE
 from mlcv.metrics.bootstrap import Areas, Interval, bootstrap_areas
 from mlcv.posthoc.predictions import Predictions
-from mlcv.posthoc.studies import aggregate, patient_of, study_of
+from mlcv.posthoc.studies import aggregate, image_key, patient_of, study_of
 from mlcv.posthoc.truth import Truth
 
 Study = Literal["max", "mean"] | None
@@ -44,24 +44,25 @@ def match(model: Predictions, truth: Truth, study: Study = None) -> tuple[Tensor
     Args:
         model: of images, or of studies.
         truth: likewise.
-        study: None to match rows by their whole names; else names are cut to patient and study, a study's score is the
-            largest (`max`) or the mean of its images', and its labels are those that all its rows agree upon.
+        study: None to match rows by their names (a CheXpert path from its patient on); else by patient and study, whose
+            score is the largest (`max`) or the mean of its images', and whose labels all its rows must agree upon.
 
     Raises:
         DataError: naming a row of the truth without a prediction, or a study whose rows disagree.
     """
-    ids, scores = model.ids, model.scores
+    ids, scores = tuple(map(image_key, model.ids)), model.scores
     if study is not None:
         ids, scores = aggregate(scores, [study_of(name) for name in ids], study)
         truth = truth_of_studies(truth)
     place = {name: row for row, name in enumerate(ids)}
-    absent = [name for name in truth.ids if name not in place]
+    wanted = [image_key(name) for name in truth.ids]
+    absent = [name for name in wanted if name not in place]
     if absent:
         raise DataError(
             f"{model.name}: {len(absent)} of the {len(truth.ids)} rows of the truth have no prediction, such as "
             f"{absent[0]}; names must be the same" + ("" if study else " (or give --study, if both name studies)")
         )
-    return scores[[place[name] for name in truth.ids]], truth
+    return scores[[place[name] for name in wanted]], truth
 
 
 def truth_of_studies(truth: Truth) -> Truth:

@@ -24,6 +24,12 @@ def study_of(image: str) -> str:
     return match[0]
 
 
+def image_key(image: str) -> str:
+    """A CheXpert path from its patient on, wherever the archive lies; any other name as it is."""
+    match = _STUDY.search(image)
+    return image if match is None else image[match.start() :]
+
+
 def patient_of(image: str) -> str | None:
     """`patient00001` of any path that holds it; None of others."""
     match = re.search(r"patient\d+", image)

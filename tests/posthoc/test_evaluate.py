@@ -55,6 +55,15 @@ def test_a_study_has_the_largest_or_mean_score_of_its_views(files, tmp_path):
             assert found == pytest.approx([reduce(column) for column in zip(*rows[name], strict=True)])
 
 
+def test_images_match_from_their_patient_on_wherever_the_archive_lies(files):
+    model, truth = read_predictions(files[0], NAMES), read_truth(files[2], NAMES)
+    scores, same = match(model, truth)
+    assert same is truth
+    place = {name.removeprefix("/data/"): row for row, name in enumerate(model.ids)}
+    rows = [place[name.removeprefix("CheXpert-v1.0/valid/")] for name in truth.ids]
+    assert torch.equal(scores, model.scores[rows])
+
+
 def test_a_study_with_one_view_keeps_its_score():
     keys, scores = aggregate(torch.tensor([[0.3], [-2.0], [0.1]]), ["b", "a", "b"])
     assert keys == ("b", "a")
@@ -137,8 +146,9 @@ def test_sensitivity_and_specificity_are_counted_over_what_is_known():
 def test_files_that_do_not_fit_are_named_with_what_to_do(files, tmp_path):
     truth = read_truth(files[2], NAMES)
     model = read_predictions(files[0], NAMES)
+    part = type(model)("m", tuple(name[:-4] for name in model.ids), model.scores, NAMES)
     with pytest.raises(DataError, match=r"80 of the 80 rows of the truth have no prediction.*--study"):
-        match(model, truth)
+        match(part, truth)
     with pytest.raises(DataError, match="names no study"):
         match(type(model)("m", ("x.jpg",), model.scores[:1], NAMES), truth, "max")
     with pytest.raises(ConfigError, match="--by Hospital: the truth has the columns Sex, Age"):
