@@ -3,7 +3,7 @@
 import argparse
 import csv
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from rich.table import Table as Grid
 from mlcv.errors import ConfigError
 from mlcv.metrics.bootstrap import Interval
 from mlcv.posthoc.curves import draw_curves
-from mlcv.posthoc.judge import Judged, judge, match, operating_points, part, subgroups, summary
+from mlcv.posthoc.judge import Judged, difference, judge, match, operating_points, part, subgroups, summary
 from mlcv.posthoc.predictions import ID_COLUMNS, Predictions, combine, read_predictions
 from mlcv.posthoc.truth import read_truth
 from mlcv.tables import Codes, read_header
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> None:
     } | readers
     _print(judged, rows, points, names, options)
     options.out.mkdir(parents=True, exist_ok=True)
-    _write(options.out, rows, points, names)
+    _write(options.out, rows, points, names, _gains(judged))
     if not options.no_pictures:
         for kind in ("roc", "pr"):
             draw_curves(options.out / f"{kind}.png", kind, judged, names, points)
@@ -122,6 +122,8 @@ def _print(judged: list[Judged], rows: list[dict[str, Any]], points: Any, names:
             own = [row for row in rows if row["model"] == one.name and not row["by"]]
             grid.add_row(one.name, *(_cell(row[kind]) for row in own))
         console.print(grid)
+    for name, gain in _gains(judged).items():
+        console.print(f"mean AUROC, {name}: {gain}", highlight=False, soft_wrap=True)
     for column in options.by:
         grid = Grid("group", *names, "mean", title=f"AUROC of {judged[-1].name} by {column}")
         for group in dict.fromkeys(row["group"] for row in rows if row["by"] == column):
@@ -136,11 +138,20 @@ def _print(judged: list[Judged], rows: list[dict[str, Any]], points: Any, names:
         console.print(grid)
 
 
+def _gains(judged: list[Judged]) -> dict[str, Interval]:
+    """How much better the last model is than each other one."""
+    last = judged[-1]
+    return {f"{last.name} - {other.name}": difference(last, other) for other in judged[:-1]}
+
+
 def _cell(interval: Interval) -> str:
-    return f"{interval.value:.3f}\n{interval.low:.2f}-{interval.high:.2f}"
+    low, high = (f"{end:.2f}".lstrip("0") for end in (interval.low, interval.high))
+    return f"{interval.value:.3f}\n{low}-{high}"
 
 
-def _write(folder: Path, rows: list[dict[str, Any]], points: Any, names: tuple[str, ...]) -> None:
+def _write(
+    folder: Path, rows: list[dict[str, Any]], points: Any, names: tuple[str, ...], gains: dict[str, Interval]
+) -> None:
     flat = []
     for row in rows:
         numbers: dict[str, float] = {}
@@ -156,7 +167,9 @@ def _write(folder: Path, rows: list[dict[str, Any]], points: Any, names: tuple[s
         name: {kind: dict(zip(names, column.tolist(), strict=True)) for kind, column in found.items()}
         for name, found in points.items()
     }
-    content = _without_nan({"results": flat, "operating_points": readers})
+    content = _without_nan(
+        {"results": flat, "operating_points": readers, "gains": {k: asdict(v) for k, v in gains.items()}}
+    )
     (folder / "results.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

@@ -106,6 +106,12 @@ def _row(name: str, areas: Areas, columns: list[int], targets: Tensor) -> dict[s
     return {"class": name, **found, **counts}
 
 
+def difference(one: Judged, other: Judged) -> Interval:
+    """How much larger the first model's mean AUROC is, resample by resample; both of the same seed and rows."""
+    columns = [c for c in range(one.scores.shape[1]) if not one.areas.value[0, c].isnan()]
+    return Areas(one.areas.value - other.areas.value, one.areas.resampled - other.areas.resampled).interval(0, columns)
+
+
 def subgroups(truth: Truth, column: str) -> dict[str, list[int]]:
     """Rows by the value of a column; numbers of many values (an age) by decades of life that matter: 0, 40, 60, 80.
 

@@ -104,6 +104,10 @@ def test_the_command_writes_tables_and_pictures_of_models_groups_and_readers(fil
     facts = json.loads((out / "results.json").read_text())
     assert facts["operating_points"]["doctor"]["sensitivity"] == {"Edema": 1.0, "Fracture": 1.0}
     assert facts["operating_points"]["doctor"]["specificity"] == {"Edema": 1.0, "Fracture": 0.0}
+    gain = facts["gains"]["mean of 2 - a"]
+    both = {row["model"]: row["AUROC"] for row in facts["results"] if row["class"] == "mean of 2" and not row["by"]}
+    assert gain["value"] == pytest.approx(both["mean of 2"] - both["a"])
+    assert gain["low"] <= gain["value"] <= gain["high"]
     # A Fracture score does not tell the sexes apart where every man and no woman has one: no area there.
     women = [row for row in facts["results"] if row["group"] == "Female" and row["class"] == "Fracture"]
     assert women[0]["AUROC"] is None
