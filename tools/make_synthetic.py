@@ -58,7 +58,7 @@ def teacher_probs(crops, teacher, data):
 
 
 def as_tensor(pixels):
-    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255
+    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).expand(-1, 3, -1, -1).float() / 255
 
 
 def as_pixels(tensor):
@@ -90,7 +90,7 @@ def cells(target):
 
 def write_image(path, pixels):
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)):
+    if not cv2.imwrite(str(path), pixels[..., ::-1]):
         raise ConfigError(f"{path} cannot be written")
 
 

@@ -27,7 +27,7 @@ def soft_labels(checkpoint, data, device):
     data.setup("fit")
     train = data.datasets["train"]
     transform = evaluation_transform(data.image_size, data.augment, data.statistics)
-    images = MultiLabelDataset(train.labeled, train.targets, transform)
+    images = MultiLabelDataset(train.labeled, train.targets, transform, grey=train.grey)
     collate = Collate(data.statistics.mean, data.statistics.std)
     batches = DataLoader(images, batch_size=data.batch_size, collate_fn=collate)
     with torch.no_grad():

@@ -33,7 +33,7 @@ PREFETCH = 2
 
 
 class Sample(TypedDict, total=False):
-    """One image: `image` uint8 (H, W, 3), `target` float32 (C,), `index`; or `error` alone if it was skipped.
+    """One image: `image` uint8 (H, W, 3 or 1), `target` float32 (C,), `index`; or `error` alone if it was skipped.
 
     Where the truth knows them and nothing is random, `boxes` float32 (K, 5): class, x, y, width and height, as parts of
     the network's input.
@@ -97,13 +97,20 @@ class MultiLabelDataset(Dataset[Sample]):
         transform: from any image to one of the network's size.
         on_error: `raise` a DataError for an unreadable image, or `skip` it: the sample then holds `error` alone.
         seed: of the augmentation.
+        grey: images have one channel until they are a batch.
     """
 
     def __init__(
-        self, labeled: LabeledImages, targets: Tensor, transform: Transform, on_error: OnError = "raise", seed: int = 0
+        self,
+        labeled: LabeledImages,
+        targets: Tensor,
+        transform: Transform,
+        on_error: OnError = "raise",
+        seed: int = 0,
+        grey: bool = False,
     ) -> None:
         self.labeled, self.targets, self.transform = labeled, targets, transform
-        self.on_error, self.seed = on_error, seed
+        self.on_error, self.seed, self.grey = on_error, seed, grey
 
     def __len__(self) -> int:
         return len(self.labeled)
@@ -126,9 +133,9 @@ class MultiLabelDataset(Dataset[Sample]):
         return sample
 
     def load(self, index: int) -> Pixels:
-        """The image as it is stored, before any transform: uint8 (H, W, 3)."""
+        """The image as it is stored, before any transform: uint8 (H, W, 3), or (H, W, 1) if grey."""
         image = self.labeled.images[index]
-        return image if isinstance(image, np.ndarray) else read_image(Path(image), self.transform.min_side)
+        return image if isinstance(image, np.ndarray) else read_image(Path(image), self.transform.min_side, self.grey)
 
     def describe(self, index: int) -> str:
         """How to find a sample again: its path, or its position."""
@@ -168,12 +175,14 @@ class Collate:
         errors = [sample["error"] for sample in samples if "error" in sample]
         if not good:
             raise DataError(f"a whole batch of {len(samples)} images cannot be read; the first: {errors[0]}")
-        height, width, channels = good[0]["image"].shape
+        height, width, channels = *good[0]["image"].shape[:2], 3
         rows = torch.empty(len(good), height, width * channels)
         # Mean and deviation of a whole row of pixels: three numbers at a time would leave vector units idle.
         mean, std = (255 * torch.tensor(values).repeat(width) for values in (self.mean, self.std))
         for row, sample in zip(rows, good, strict=True):
             pixels = np.ascontiguousarray(sample["image"])  # a crop is a window on its image
+            if pixels.shape[2] == 1:
+                pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)  # type: ignore[assignment]  # OpenCV's stubs say Mat
             row.copy_(torch.from_numpy(pixels).view(height, -1)).sub_(mean).div_(std)
         # Channels stay last in memory, as decoded: no copy here, and the layout in which convolutions are fastest.
         image = rows.view(len(good), height, width, channels).permute(0, 3, 1, 2)
@@ -209,6 +218,8 @@ class MultiLabelDataModule(LightningDataModule):
     class_names: tuple[str, ...] = ()
     group: str | None = None
     """Name of what `LabeledImages.about` says that must not be in two splits, such as the patient; None for nothing."""
+    grey = False
+    """Whether all images are grey, so that one channel of them is decoded and augmented."""
 
     def __init__(  # noqa: PLR0913  # one flat list is what the command line and a config show
         self,
@@ -284,7 +295,7 @@ class MultiLabelDataModule(LightningDataModule):
         transform = make(self.image_size, self.augment, self.statistics)
         policy = self.policy if split == "train" else Policy()
         targets = policy.resolve(states, self.class_names)
-        return MultiLabelDataset(labeled, targets, transform, self.on_error, self.seed)
+        return MultiLabelDataset(labeled, targets, transform, self.on_error, self.seed, self.grey)
 
     def _read(self, split: Split) -> LabeledImages:
         if not self.val_fraction or split == "test":

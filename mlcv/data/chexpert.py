@@ -30,8 +30,9 @@ _ABOUT = {"Sex": "sex", "Age": "age", "Frontal/Lateral": "view", "AP/PA": "proje
 class CheXpertDataModule(MultiLabelDataModule):
     """CheXpert in its official layout, v1.0 or v1.0-small, with `train.csv` and `valid.csv`, plain or gzipped.
 
-    What is known of an image besides its labels (patient, study, sex, age, view, projection) goes with its predictions.
-    A mirrored heart is on the wrong side, so nothing is flipped.
+    What is known of an image besides its labels (patient, study, sex, age, view, projection) is in
+    `LabeledImages.about`; `mlcv evaluate --by` takes it from the table. A mirrored heart is on the wrong side: nothing is
+    flipped.
 
     Args:
         root: folder with the tables and the folders train/ and valid/.
@@ -49,6 +50,7 @@ class CheXpertDataModule(MultiLabelDataModule):
     """
 
     group = "patient"
+    grey = True
 
     def __init__(
         self,

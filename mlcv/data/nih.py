@@ -40,6 +40,7 @@ class NIHDataModule(MultiLabelDataModule):
 
     class_names = FINDINGS
     group = "patient"
+    grey = True
 
     def __init__(
         self,

@@ -31,6 +31,16 @@ def test_twelve_bits_in_sixteen_keep_their_upper_eight(tmp_path):
     assert read_image(tmp_path / "colour.png")[0, 0].tolist() == [255, 8, 7]
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_one_channel_of_a_grey_image_is_what_three_would_be(tmp_path, suffix):
+    path = tmp_path / f"grey{suffix}"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (300, 200), dtype=np.uint8))
+    for min_side in (None, 40):
+        grey, colour = (read_image(path, min_side, grey=kind) for kind in (True, False))
+        assert grey.shape == (*colour.shape[:2], 1)
+        assert (grey == colour).all()
+
+
 def test_decodes_as_pillow_does(tmp_path):
     path = write_image(tmp_path / "a.jpg", (120, 90))
     ours, theirs = read_image(path).astype(int), np.array(Image.open(path).convert("RGB")).astype(int)

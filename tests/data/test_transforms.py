@@ -71,3 +71,17 @@ def test_boxes_follow_a_squash_and_a_centre_crop():
     output[max(y - 1, 0) : y + h + 1, max(x - 1, 0) : x + w + 1] = 0
     assert output.max() < 60
     assert located[1, 3] == 0  # outside
+
+
+def test_grey_images_go_through_every_step_as_colour_ones_do():
+    """One channel and three equal ones: the same result, so that grey data sets need a third of the work."""
+    augment = Augment(flip=True, strength=1.0, cutout=1.0)
+    transform = training_transform(32, augment, ImageStatistics())
+    grey = np.random.default_rng(0).integers(0, 256, (40, 48, 1), dtype=np.uint8)
+    differing = 0
+    for seed in range(150):
+        one, three = transform(grey, (seed,)), transform(np.repeat(grey, 3, axis=2), (seed,))
+        assert one.shape == (32, 32, 1)
+        # Saturation and equalisation work on colours; rounding differs by a level or two.
+        differing += np.abs(one.astype(int) - three).max() > 3
+    assert differing <= 15, differing
