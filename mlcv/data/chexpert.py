@@ -31,8 +31,7 @@ class CheXpertDataModule(MultiLabelDataModule):
     """CheXpert in its official layout, v1.0 or v1.0-small, with `train.csv` and `valid.csv`, plain or gzipped.
 
     What is known of an image besides its labels (patient, study, sex, age, view, projection) is in
-    `LabeledImages.about`; `mlcv evaluate --by` takes it from the table. A mirrored heart is on the wrong side: nothing is
-    flipped.
+    `LabeledImages.about`; `mlcv evaluate --by` takes it from the table. Nothing is mirrored: the heart has a side.
 
     Args:
         root: folder with the tables and the folders train/ and valid/.
