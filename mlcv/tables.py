@@ -145,9 +145,7 @@ def without_collector() -> Iterator[None]:
 
 def _open(path: Path) -> TextIO:
     if not path.is_file():
-        raise DataError(
-            f"no table {path}; data.path (or val_path, test_path) is a CSV file with a header, plain or .gz"
-        )
+        raise DataError(f"no table {path}; give the path of a CSV file with a header, plain or .gz")
     if path.suffix == ".gz":
         return gzip.open(path, "rt", newline="", encoding="utf-8-sig")
     return path.open(newline="", encoding="utf-8-sig")

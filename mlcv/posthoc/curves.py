@@ -6,7 +6,6 @@ from typing import Any
 
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from mlcv.errors import ConfigError
 from mlcv.labels.states import known
 from mlcv.posthoc.judge import Judged
 
@@ -22,14 +21,9 @@ def draw_curves(
         models: whose curves are drawn; the last one stands out.
         class_names: C names.
         readers: operating points by name, see `mlcv.posthoc.judge.operating_points`.
-
-    Raises:
-        ConfigError: without matplotlib.
     """
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415  # an extra that only pictures need
-    except ImportError as error:
-        raise ConfigError("pictures need matplotlib: pip install matplotlib") from error
+    from matplotlib.figure import Figure  # noqa: PLC0415  # an extra that only pictures need
+
     across = min(len(class_names), 5)
     down = -(-len(class_names) // across)
     figure = Figure(figsize=(3.1 * across, 3.2 * down + 0.6), layout="constrained")

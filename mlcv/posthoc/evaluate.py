@@ -4,6 +4,7 @@ import argparse
 import csv
 import json
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,9 @@ def main(arguments: list[str]) -> None:
     _print(judged, rows, points, names, options)
     options.out.mkdir(parents=True, exist_ok=True)
     _write(options.out, rows, points, names, _gains(judged))
-    if not options.no_pictures:
+    if find_spec("matplotlib") is None:
+        Console().print("no pictures: pip install matplotlib")
+    elif not options.no_pictures:
         for kind in ("roc", "pr"):
             draw_curves(options.out / f"{kind}.png", kind, judged, names, points)
     Console().print(f"results: {options.out}", soft_wrap=True, highlight=False)
