@@ -14,6 +14,9 @@ import numpy as np
 from mlcv.errors import ConfigError, DataError
 from mlcv.labels.states import NEGATIVE, POSITIVE, UNCERTAIN, UNKNOWN, States
 
+TRUTH = "truth:"
+"""Before a class's name, the header of its labels in a file that holds predictions, too."""
+
 
 @dataclass(frozen=True)
 class Codes:

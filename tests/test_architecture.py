@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "data": {"labels", "errors", "cache", "tables"},
     "metrics": {"labels"},
     "methods": {"models", "losses", "metrics", "ops", "labels", "errors", "distributed"},
-    "callbacks": {"metrics", "labels", "errors"},
+    "callbacks": {"metrics", "labels", "errors", "tables"},
     "posthoc": {"labels", "metrics", "errors", "tables"},
     "explain": {"data", "methods", "callbacks", "losses", "models"},
     "training_cli": {"data", "methods", "callbacks", "posthoc", "errors", "explain", "losses", "models", "allocator"},

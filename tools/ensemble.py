@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 
 from mlcv.errors import ConfigError, UserError
-from mlcv.posthoc.predictions import ID_COLUMNS, combine, read_predictions
-from mlcv.tables import read_header
+from mlcv.posthoc.evaluate import common_classes
+from mlcv.posthoc.predictions import combine, read_predictions
 
 
 def predict(checkpoint, folder, options):
@@ -28,22 +28,13 @@ def predict(checkpoint, folder, options):
     return folder / "predictions.csv"
 
 
-def class_names(paths):
-    """The classes that all files have, in the order of the first."""
-    headers = [read_header(path) for path in paths]
-    names = [name for name in headers[0] if all(name in header for header in headers)]
-    return [name for name in names if name not in (*ID_COLUMNS, "index", headers[0][0])]
-
-
 def run(options, folder):
     paths = []
     for number, path in enumerate(options.models):
         is_checkpoint = path.suffix == ".ckpt"
         paths.append(predict(path, folder / str(number), options.options) if is_checkpoint else path)
         print(f"{number + 1} of {len(options.models)}: {path}", file=sys.stderr)
-    names = class_names(paths)
-    if not names:
-        raise ConfigError("the models have no class in common")
+    names = common_classes(paths, None)
     together = combine([read_predictions(path, names) for path in paths], options.how)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with options.out.open("w", newline="", encoding="utf-8") as file:

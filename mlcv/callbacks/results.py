@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mlcv.metrics.scores import Scores
+from mlcv.tables import TRUTH
 
 _HEADLINE = (
     "mAP", "AUROC", "CF1", "OF1", "CF1_tuned", "OF1_tuned", "CF1_top3", "OF1_top3", "GAP@20", "ranking_loss",
@@ -22,6 +23,9 @@ _HEADLINE = (
 
 class ResultsWriter(Callback):
     """After each evaluation writes `val.json` or `test.json` and `val_per_class.csv` or `test_per_class.csv`.
+
+    `mlcv validate` and `mlcv test` also write `val_predictions.csv` or `test_predictions.csv`: each image, the
+    probability of each class, and in columns `truth:<class>` its label, blank where unknown.
 
     Files that an earlier run left in the folder are kept, renamed with a number.
 
@@ -37,10 +41,12 @@ class ResultsWriter(Callback):
         if not trainer.sanity_checking:
             self._write("val", trainer, pl_module)
         if trainer.state.fn == "validate":
+            self._write_predictions("val", trainer, pl_module)
             self._print(trainer, pl_module, "validation")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._write("test", trainer, pl_module)
+        self._write_predictions("test", trainer, pl_module)
         self._print(trainer, pl_module, "test")
 
     def _print(self, trainer: Trainer, pl_module: LightningModule, title: str) -> None:
@@ -65,6 +71,22 @@ class ResultsWriter(Callback):
         text = json.dumps(facts, indent=2)
         self._place(f"{stage}.json").write_text(text + "\n", encoding="utf-8")
         write_rows(self._place(f"{stage}_per_class.csv"), scores.rows())
+
+    def _write_predictions(self, stage: str, trainer: Trainer, pl_module: LightningModule) -> None:
+        evaluated: Any = getattr(pl_module, "evaluated", None)
+        datasets = getattr(getattr(trainer, "datamodule", None), "datasets", {})
+        if evaluated is None or stage not in datasets or not trainer.is_global_zero:
+            return
+        method: Any = pl_module
+        names = method.class_names
+        header = ["index", "image", *names, *(TRUTH + name for name in names)]
+        probs, states = method.probabilities(evaluated.logits).tolist(), evaluated.targets.tolist()
+        with self._place(f"{stage}_predictions.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(header)
+            for index, row, truth in zip(evaluated.index.tolist(), probs, states, strict=True):
+                cells = [f"{value:g}" if value >= 0 else "" for value in truth]
+                writer.writerow([index, datasets[stage].describe(index), *row, *cells])
 
     def _place(self, name: str) -> Path:
         path = self.directory / name

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
 
 from mlcv.errors import ConfigError
-from mlcv.metrics.outputs import EvaluationOutputs
+from mlcv.metrics.outputs import EvaluationOutputs, Outputs
 from mlcv.metrics.pointing import PointingGame
 from mlcv.metrics.scores import Scores, multilabel_scores
 from mlcv.metrics.thresholds import choose_thresholds, tuned_f1
@@ -59,8 +59,9 @@ class Optim:
 class MultiLabelModule(LightningModule):
     """Base of all methods: a subclass builds `backbone`, and `loss` if it has one; and `head`, or writes `forward`.
 
-    After an evaluation epoch, `scores` holds its results until the next one. Validation also chooses the thresholds
-    that are best for CF1 and OF1; they go into the checkpoint, and a test reports `CF1_tuned` and `OF1_tuned` by them.
+    After an evaluation epoch, `scores` holds its results and `evaluated` what they are of, until the next one.
+    Validation also chooses the thresholds that are best for CF1 and OF1; they go into the checkpoint, and a test
+    reports `CF1_tuned` and `OF1_tuned` by them.
 
     Args:
         num_classes: label columns C; the command line takes it from the data.
@@ -94,6 +95,7 @@ class MultiLabelModule(LightningModule):
         self.collected = EvaluationOutputs()
         self.pointing = PointingGame()
         self.scores: Scores | None = None
+        self.evaluated: Outputs | None = None
         self.thresholds: dict[str, float] = {}
 
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -161,6 +163,7 @@ class MultiLabelModule(LightningModule):
         """Scores the whole split at once, so that nothing depends on the batch size or the number of processes."""
         outputs = self.collected.gather()
         self.collected.reset()
+        self.evaluated = outputs
         probs = self.probabilities(outputs.logits)
         self.scores = multilabel_scores(probs, outputs.targets, self.class_names, eleven_point=self.eleven_point)
         if stage == "val":

@@ -18,7 +18,7 @@ from mlcv.posthoc.curves import draw_curves
 from mlcv.posthoc.judge import Judged, difference, judge, match, operating_points, part, subgroups, summary
 from mlcv.posthoc.predictions import ID_COLUMNS, Predictions, combine, read_predictions
 from mlcv.posthoc.truth import read_truth
-from mlcv.tables import Codes, read_header
+from mlcv.tables import TRUTH, Codes, read_header
 
 TASKS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 """CheXpert's five, which `--classes tasks` stands for."""
@@ -31,7 +31,8 @@ def main(arguments: list[str]) -> None:
         UserError: for files that are missing or malformed, or do not fit together.
     """
     options = _parser().parse_args(arguments)
-    names = _class_names(options)
+    options.truth = options.truth or options.predictions[0]
+    names = common_classes([options.truth, *options.predictions], options.classes)
     truth = read_truth(options.truth, names, Codes(uncertain=("-1",), blank=options.blank))
     models = _named_apart([read_predictions(path, names) for path in options.predictions], options.predictions)
     if options.combine != "none":
@@ -65,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         description="AUROC and AUPRC of files of predictions, with confidence intervals by bootstrap over patients.",
     )
     parser.add_argument("predictions", type=Path, nargs="+", help="CSV: a row an image or study, a column a class")
-    parser.add_argument("--truth", type=Path, required=True, help="CSV with labels 1, 0, -1 (uncertain) and blank")
+    parser.add_argument("--truth", type=Path, help="CSV of labels 1, 0, -1 and blank (default: the predictions' own)")
     parser.add_argument(
         "--classes", nargs="+", help="`tasks` (CheXpert's five) or names; all common columns if left out"
     )
@@ -88,16 +89,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _class_names(options: argparse.Namespace) -> tuple[str, ...]:
-    headers = [read_header(path) for path in (options.truth, *options.predictions)]
-    if options.classes == ["tasks"]:
+def common_classes(paths: list[Path], asked: list[str] | None) -> tuple[str, ...]:
+    """The classes that were asked for, or that all files have, in the order of the first.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    if asked == ["tasks"]:
         return TASKS
-    if options.classes:
-        return tuple(options.classes)
+    if asked:
+        return tuple(asked)
+    headers = [read_header(path) for path in paths]
     common = [name for name in headers[0] if all(name in header for header in headers)]
-    names = tuple(name for name in common if name not in (*ID_COLUMNS, headers[0][0]))
+    known = [name for name in common if name not in (*ID_COLUMNS, "index", headers[0][0])]
+    names = tuple(name for name in known if not name.startswith(TRUTH))
     if not names:
-        raise ConfigError(f"{options.truth} and {options.predictions[0]} have no class in common; give --classes")
+        raise ConfigError(f"{' and '.join(map(str, paths[:2]))} have no class in common; give --classes")
     return names
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mlcv.labels.states import UNCERTAIN, UNKNOWN
 from mlcv.posthoc.predictions import check_unique, id_column
-from mlcv.tables import Codes, Table, column_states
+from mlcv.tables import TRUTH, Codes, Table, column_states
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def read_truth(path: Path, class_names: Sequence[str], codes: Codes = Codes(unce
     """Reads the columns of some classes; an uncertain label judges nobody.
 
     Args:
-        path: CSV, plain or gzipped, with a header.
+        path: CSV, plain or gzipped, with a header; a file of `mlcv test` has columns of its own for the truth.
         class_names: C headers.
         codes: what the cells mean.
 
@@ -43,7 +43,8 @@ def read_truth(path: Path, class_names: Sequence[str], codes: Codes = Codes(unce
     name = id_column(table)
     ids = tuple(table.column(name))
     check_unique(table, ids)
-    states = column_states(table, class_names, codes)
+    prefix = TRUTH if any(header.startswith(TRUTH) for header in table.names) else ""
+    states = column_states(table, [prefix + name for name in class_names], codes)
     targets = torch.from_numpy(np.where(states == UNCERTAIN, UNKNOWN, states)).long()
-    rest = [header for header in table.names if header != name and header not in class_names]
+    rest = [h for h in table.names if h not in (name, *class_names) and not h.startswith(TRUTH)]
     return Truth(ids, targets, {header: tuple(table.column(header)) for header in rest})

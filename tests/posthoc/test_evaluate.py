@@ -114,6 +114,24 @@ def test_the_command_writes_tables_and_pictures_of_models_groups_and_readers(fil
     assert all((out / name).stat().st_size > 5000 for name in ("roc.png", "pr.png"))
 
 
+def test_a_file_of_mlcv_test_holds_its_own_truth(tmp_path, capsys):
+    options = [
+        "--data=DigitScenesDataModule", "--data.num_train=32", "--data.num_val=40", "--data.num_test=60",
+        "--data.image_size=32", "--data.batch_size=8", "--model=Classifier", "--model.backbone=test_resnet",
+        "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false", "--test_after_fit=true",
+    ]  # fmt: skip
+    run = tmp_path / "run"
+    assert main(["fit", *options, "--run_dir", str(run)]) == 0
+    path = run / "test_predictions.csv"
+    assert main(["evaluate", str(path), "--resamples", "20", "--no_pictures", "--out", str(tmp_path / "out")]) == 0
+    rows = list(csv.DictReader((tmp_path / "out" / "results.csv").open()))
+    found = {row["class"]: row for row in rows}
+    table = {row["class"]: row for row in csv.DictReader((run / "test_per_class.csv").open())}
+    for digit in map(str, range(10)):
+        assert float(found[digit]["AUROC"]) == pytest.approx(float(table[digit]["AUROC"]), abs=1e-4)
+        assert float(found[digit]["AUPRC"]) == pytest.approx(float(table[digit]["AP"]), abs=1e-4)
+
+
 def test_means_and_ranks_combine_models_row_by_row(files):
     a, b = (read_predictions(path, NAMES) for path in files[:2])
     both = combine([a, b])

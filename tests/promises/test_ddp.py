@@ -46,6 +46,10 @@ def test_evaluation_on_two_processes_equals_one(checkpoint, tmp_path, stage):
     two(stage, "--ckpt_path", checkpoint, "--run_dir", both)
     name = {"validate": "val", "test": "test"}[stage]
     assert metrics(both, name) == pytest.approx(metrics(one, name), abs=1e-6)
+    rows = [list(csv.reader((folder / f"{name}_predictions.csv").open())) for folder in (one, both)]
+    assert [row[:2] + row[12:] for row in rows[0]] == [row[:2] + row[12:] for row in rows[1]]
+    assert len(rows[0]) == 22
+    assert rows[0][0][12] == "truth:0"
 
 
 def test_predictions_of_two_processes_are_those_of_one(checkpoint, tmp_path):
