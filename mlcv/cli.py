@@ -1,6 +1,7 @@
 """The command line: what it offers, before anything heavy is imported; and errors in one sentence."""
 
 import difflib
+import importlib
 import sys
 import warnings
 from collections.abc import Sequence
@@ -14,7 +15,11 @@ SUBCOMMANDS = {
     "test": "metrics of a checkpoint on the test split",
     "predict": "probabilities of a checkpoint for each image of the test split, as CSV",
     "evaluate": "metrics with confidence intervals of files of predictions, from here or elsewhere",
+    "calibrate": "probabilities, thresholds and sets that keep promises, from validation predictions",
 }
+
+_ON_FILES = {"evaluate", "calibrate"}
+"""Subcommands that train nothing: each is the `main` of the module of its name in `mlcv.posthoc`."""
 
 _HELP = """usage: mlcv SUBCOMMAND --config FILE [--key value ...]
        mlcv --help | --version
@@ -69,10 +74,8 @@ def _check_subcommand(name: str) -> None:
 
 
 def _run(arguments: list[str]) -> None:
-    if arguments[0] == "evaluate":
-        from mlcv.posthoc.evaluate import main as evaluate  # noqa: PLC0415  # so do torch and scikit-learn
-
-        evaluate(arguments[1:])
+    if arguments[0] in _ON_FILES:
+        importlib.import_module(f"mlcv.posthoc.{arguments[0]}").main(arguments[1:])  # so do torch and scikit-learn
         return
     # Scenes in memory need no loader process, and the user has set the number for the rest.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")

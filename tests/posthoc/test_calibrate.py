@@ -1,0 +1,96 @@
+"""`mlcv calibrate`: its file, what it promises on images it has not seen, and what it refuses."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from mlcv.cli import main
+from mlcv.errors import ConfigError
+from mlcv.posthoc.calibrated import Calibration
+from mlcv.posthoc.calibration import calibration_error
+
+NAMES = ("a", "b", "c", "d")
+
+
+def over_confident(generator, count):
+    right = generator.beta(0.5, 1.0, (count, 4))
+    targets = (generator.random((count, 4)) < right).astype(int)
+    wrong = 1 / (1 + np.exp(-2.5 * (np.log(right / (1 - right)) + 0.4)))
+    return wrong.clip(0, 1), targets
+
+
+def write(path, probs, targets):
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["index", "image", *NAMES, *(f"truth:{name}" for name in NAMES)])
+        writer.writerows([n, f"{n}.png", *p, *t] for n, (p, t) in enumerate(zip(probs, targets, strict=True)))
+    return path
+
+
+def test_new_images_are_calibrated_and_sets_keep_their_promises(tmp_path, numpy_rng, capsys):
+    errors, missed, covered = [], [], []
+    for _ in range(25):
+        path = write(tmp_path / "val_predictions.csv", *over_confident(numpy_rng, 600))
+        assert main(["calibrate", str(path), "--risk", "0.1", "--epsilon", "0.2"]) == 0
+        calibration = Calibration.load(tmp_path / "calibration.json", NAMES)
+        probs, targets = map(torch.from_numpy, over_confident(numpy_rng, 2000))
+        calibrated = calibration.probabilities(probs)
+        errors.append([calibration_error(p, targets).mean().item() for p in (probs, calibrated)])
+        lost = (~calibration.covering(calibrated) & (targets == 1)).sum(dim=1) / (targets == 1).sum(dim=1).clamp(min=1)
+        missed.append(lost.double().mean().item())
+        covered.append(calibration.label_sets().holds(calibrated, targets).double().mean().item())
+    before, after = np.mean(errors, axis=0)
+    assert after < 0.05 < 0.1 < before
+    assert 0.07 <= np.mean(missed) <= 0.11
+    assert 0.78 <= np.mean(covered) <= 0.84
+    assert "expected calibration error" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("goal", ["f1", "precision", "recall"])
+@pytest.mark.parametrize("method", ["platt", "temperature", "none"])
+def test_every_choice_gives_a_file_that_says_what_it_is(tmp_path, numpy_rng, method, goal):
+    path = write(tmp_path / "val_predictions.csv", *over_confident(numpy_rng, 200))
+    out = tmp_path / "c.json"
+    assert main(["calibrate", str(path), "--method", method, "--goal", goal, "--level", "0.8", "--out", str(out)]) == 0
+    calibration = Calibration.load(out)
+    assert calibration.goal == ("f1" if goal == "f1" else f"{goal} of 0.8")
+    assert (calibration.slope == (1.0,) * 4) == (method == "none")
+    assert calibration.images == 200
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c.json", "val_predictions.csv"]
+
+
+def test_partial_labels_calibrate_all_but_label_sets(tmp_path, numpy_rng):
+    probs, targets = over_confident(numpy_rng, 100)
+    cells = targets.astype(object)
+    cells[:, 3] = ""
+    path = write(tmp_path / "val_predictions.csv", probs, cells)
+    assert main(["calibrate", str(path)]) == 0
+    calibration = Calibration.load(tmp_path / "calibration.json")
+    assert calibration.powerset is None
+    assert calibration.slope[3] == 1
+    assert calibration.thresholds[3] == 0.5
+
+
+def test_test_data_scores_and_broken_files_are_refused(tmp_path, numpy_rng, capsys):
+    probs, targets = over_confident(numpy_rng, 50)
+    path = write(tmp_path / "test_predictions.csv", probs, targets)
+    assert main(["calibrate", str(path)]) == 2
+    assert "is no test: use val_predictions.csv" in capsys.readouterr().err
+    path = write(tmp_path / "val_predictions.csv", probs * 5, targets)
+    assert main(["calibrate", str(path)]) == 2
+    assert "scores outside [0, 1]" in capsys.readouterr().err
+    path = write(tmp_path / "val_predictions.csv", probs, targets)
+    assert main(["calibrate", str(path)]) == 0
+    file = tmp_path / "calibration.json"
+    with pytest.raises(ConfigError, match="of other classes than the model"):
+        Calibration.load(file, ("x", "y"))
+    content = json.loads(file.read_text())
+    for broken in ("{", "[]", json.dumps({**content, "format": "other"}), json.dumps({**content, "more": 1})):
+        file.write_text(broken)
+        with pytest.raises(ConfigError, match="mlcv calibrate"):
+            Calibration.load(file)
+    with pytest.raises(ConfigError, match="no readable calibration"):
+        Calibration.load(tmp_path / "none.json")
