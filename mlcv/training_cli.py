@@ -14,17 +14,26 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import Tensor
 
+import mlcv.data
 from mlcv.allocator import keep_freed_memory
 from mlcv.callbacks.non_finite import StopOnNonFiniteLoss
+from mlcv.callbacks.predictions import Decide, PredictionWriter
 from mlcv.callbacks.random_state import KeepRandomState
-from mlcv.callbacks.results import PredictionWriter, ResultsWriter, keep_earlier
+from mlcv.callbacks.results import ResultsWriter, keep_earlier
 from mlcv.data.base import MultiLabelDataModule
+from mlcv.data.image_files import ImageFilesDataModule
 from mlcv.errors import ConfigError, find_user_error
 from mlcv.explain import explain, option_names
 from mlcv.methods.base import MultiLabelModule
 from mlcv.methods.checkpoints import CONFIG_KEY, read_checkpoint
 from mlcv.models.backbones import pretrained_config
+from mlcv.posthoc.calibrated import FILE_NAME, Calibration
+
+logger = logging.getLogger(__name__)
+
+_OF_EVERY_DATA = ("image_size", "batch_size", "num_workers", "augment", "statistics")
 
 RUN_DIR_VARIABLE = "MLCV_RUN_DIR"
 """How the first process tells those it starts where the run's folder is."""
@@ -92,6 +101,18 @@ class TrainingCLI(LightningCLI):
         parser.add_argument(
             "--test_after_fit", type=bool, default=False, help="Test the best checkpoint when training is done."
         )
+        parser.add_argument(
+            "--predictions",
+            type=str | None,
+            default=None,
+            help="File that predict writes, .csv or .jsonl; by default predictions.csv in the run's folder.",
+        )
+        parser.add_argument(
+            "--calibration",
+            type=str | None,
+            default=None,
+            help="File of `mlcv calibrate` that predict uses; by default calibration.json in the run's folder, if any.",
+        )
         for name in ("num_classes", "class_names", "image_size"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
         parser.link_arguments("model", "data.init_args.statistics", compute_fn=image_statistics, apply_on="parse")
@@ -110,12 +131,33 @@ class TrainingCLI(LightningCLI):
         fitting = self.subcommand == "fit"
         if given.get("logger") in (None, True):
             kwargs["logger"] = self._loggers() if fitting else False
-        callbacks = [*(given.get("callbacks") or []), ResultsWriter(self.run_dir), PredictionWriter(self.run_dir)]
+        callbacks = [*(given.get("callbacks") or []), ResultsWriter(self.run_dir)]
+        if self.subcommand == "predict":
+            path = self._get(self.config, "predictions")
+            writer = PredictionWriter(path or self.run_dir / "predictions.csv", self._decide())
+            callbacks.append(writer)
+            if isinstance(self.datamodule, ImageFilesDataModule):
+                self.datamodule.done = writer.done()
         if fitting:
             callbacks += [StopOnNonFiniteLoss(), KeepRandomState()]
             if given.get("enable_checkpointing") is not False:
                 callbacks += _checkpoints(self.run_dir)
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+
+    def _decide(self) -> Decide | None:
+        """What a calibration makes of probabilities, and the labels that it chooses; None without one."""
+        named = self._get(self.config, "calibration")
+        path = Path(named) if named else self.run_dir / FILE_NAME
+        if not named and not path.is_file():
+            return None
+        calibration = Calibration.load(path, tuple(self.datamodule.class_names))
+        logger.info("calibrated by %s: thresholds for %s", path, calibration.goal)
+
+        def decide(probs: Tensor) -> tuple[Tensor, Tensor]:
+            calibrated = calibration.probabilities(probs)
+            return calibrated, calibration.chosen(calibrated)
+
+        return decide
 
     def fit(self, **kwargs: Any) -> None:
         """Trains; on Ctrl-C says how to resume."""
@@ -196,14 +238,29 @@ def with_checkpoint_config(arguments: list[str], folder: Path) -> list[str]:
         return arguments
     place = options.index("--ckpt_path")
     value = arguments[place].partition("=")[2] or "".join(arguments[place + 1 : place + 2])
-    config = yaml.safe_load(read_checkpoint(Path(value)).get(CONFIG_KEY, "null"))
+    checkpoint = read_checkpoint(Path(value))
+    config = yaml.safe_load(checkpoint.get(CONFIG_KEY, "null"))
     if config is None:
         raise ConfigError(f"{value} carries no configuration (it is not from `mlcv fit`); name one with --config")
-    for own in ("ckpt_path", "weights_only", "run_dir", "test_after_fit"):
+    for own in ("ckpt_path", "weights_only", "run_dir", "test_after_fit", "predictions", "calibration"):
         config.pop(own, None)
+    if arguments[0] == "predict" and "--data.path" in options and "--data" not in options:
+        config["data"] = _for_images(config["data"], checkpoint)
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     return [arguments[0], "--config", str(path), *arguments[1:]]
+
+
+def _for_images(data: dict[str, Any], checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Configuration of images without labels, as the model of a checkpoint expects them."""
+    given = data["init_args"]
+    kept = {
+        key: given[key] for key in ("image_size", "batch_size", "num_workers", "augment", "statistics") if key in given
+    }
+    known = getattr(mlcv.data, data["class_path"].rpartition(".")[2], None)
+    names = checkpoint["hyper_parameters"]["class_names"]
+    arguments = {**kept, "classes": list(names), "grey": bool(getattr(known, "grey", False)), "path": ""}
+    return {"class_path": "mlcv.data.ImageFilesDataModule", "init_args": arguments}
 
 
 def run_dir_of(checkpoint: Path) -> Path:

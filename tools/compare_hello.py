@@ -131,7 +131,8 @@ def row(part, name, mean_ap, kl, size):
 def read_probs(path):
     """Probabilities (N, C) of a predictions.csv."""
     with path.open(encoding="utf-8") as file:
-        return np.array([row[2:] for row in list(csv.reader(file))[1:]], dtype=float).clip(1e-6, 1 - 1e-6)
+        rows = [row[2 : 2 + CLASSES] for row in csv.reader(file)][1:]
+    return np.array(rows, dtype=float).clip(1e-6, 1 - 1e-6)
 
 
 def bernoulli_kl(true, said):

@@ -2,7 +2,8 @@
 
 from mlcv.callbacks.ema import EMA
 from mlcv.callbacks.non_finite import StopOnNonFiniteLoss
+from mlcv.callbacks.predictions import PredictionWriter
 from mlcv.callbacks.random_state import KeepRandomState
-from mlcv.callbacks.results import PredictionWriter, ResultsWriter
+from mlcv.callbacks.results import ResultsWriter
 
 __all__ = ["EMA", "KeepRandomState", "PredictionWriter", "ResultsWriter", "StopOnNonFiniteLoss"]

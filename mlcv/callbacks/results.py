@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
@@ -94,48 +93,6 @@ class ResultsWriter(Callback):
             keep_earlier(path)
             self._mine.add(path)
         return path
-
-
-class PredictionWriter(Callback):
-    """After `predict` writes `predictions.csv`: each image's path or position and the probability of each class.
-
-    Args:
-        directory: the run's folder.
-    """
-
-    def __init__(self, directory: str | Path) -> None:
-        self.directory = Path(directory)
-        self._rows: dict[int, list[float]] = {}
-
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._rows.update(zip(outputs["index"].tolist(), outputs["probs"].tolist(), strict=True))
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        rows = self._rows
-        if trainer.world_size > 1:
-            parts: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(parts, rows)
-            rows = {index: row for part in parts for index, row in part.items()}
-        if not trainer.is_global_zero:
-            return
-        dataset = trainer.datamodule.datasets["test"]  # type: ignore[attr-defined]  # set by every run with data
-        path = self.directory / "predictions.csv"
-        keep_earlier(path)
-        names: Any = pl_module.class_names
-        table = [
-            {"index": index, "image": dataset.describe(index), **dict(zip(names, rows[index], strict=True))}
-            for index in sorted(rows)
-        ]
-        write_rows(path, table)
-        Console().print(f"{len(table)} predictions: {path}", soft_wrap=True, highlight=False)
 
 
 def keep_earlier(path: Path) -> None:

@@ -5,6 +5,7 @@ from mlcv.data.chexpert import CheXpertDataModule
 from mlcv.data.coco import COCODataModule
 from mlcv.data.csv_table import CSVDataModule
 from mlcv.data.digits import DigitScenesDataModule, Scene
+from mlcv.data.image_files import ImageFilesDataModule
 from mlcv.data.nih import NIHDataModule
 from mlcv.data.transforms import Augment, ImageStatistics
 from mlcv.data.voc import VOCDataModule
@@ -17,6 +18,7 @@ __all__ = [
     "CheXpertDataModule",
     "Codes",
     "DigitScenesDataModule",
+    "ImageFilesDataModule",
     "ImageStatistics",
     "LabeledImages",
     "MultiLabelDataModule",

@@ -160,19 +160,24 @@ class Collate:
     Args:
         mean: of each channel, for pixels in [0, 1].
         std: likewise.
+        filler: side of a black image, of index -1, that stands for a batch without readable images; None raises then.
     """
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    filler: int | None = None
 
     def __call__(self, samples: list[Sample]) -> Batch:
         """The batch of all samples without `error`.
 
         Raises:
-            DataError: if none is left.
+            DataError: if none is left, and there is no filler.
         """
         good = [sample for sample in samples if "error" not in sample]
         errors = [sample["error"] for sample in samples if "error" in sample]
+        if not good and self.filler is not None:
+            black = np.zeros((self.filler, self.filler, 3), np.uint8)
+            good = [{"image": black, "target": torch.zeros(0), "index": -1}]
         if not good:
             raise DataError(f"a whole batch of {len(samples)} images cannot be read; the first: {errors[0]}")
         height, width, channels = *good[0]["image"].shape[:2], 3
@@ -218,6 +223,8 @@ class MultiLabelDataModule(LightningDataModule):
     class_names: tuple[str, ...] = ()
     group: str | None = None
     """Name of what `LabeledImages.about` says that must not be in two splits, such as the patient; None for nothing."""
+    keeps_going = False
+    """Whether a batch of unreadable images stops nothing."""
     grey = False
     """Whether all images are grey, so that one channel of them is decoded and augmented."""
 
@@ -335,7 +342,7 @@ class MultiLabelDataModule(LightningDataModule):
     def _loader(self, split: Split) -> DataLoader[Sample]:
         dataset = self.datasets[split]
         self._check_shared_memory()
-        sampler = None
+        sampler, filler = None, self.image_size if self.keeps_going else None
         if split == "train":
             processes, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
             if len(dataset) < self.batch_size * processes:
@@ -350,7 +357,7 @@ class MultiLabelDataModule(LightningDataModule):
             sampler=sampler,
             drop_last=split == "train",  # a small last batch would weigh its images more, and unsettle BatchNorm
             num_workers=self.num_workers,
-            collate_fn=Collate(self.statistics.mean, self.statistics.std),
+            collate_fn=Collate(self.statistics.mean, self.statistics.std, filler),
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
             prefetch_factor=PREFETCH if self.num_workers else None,

@@ -125,7 +125,7 @@ def test_thresholds_are_chosen_on_validation_kept_in_the_checkpoint_and_used_by_
     assert main(["test", "--ckpt_path", str(best)]) == 0
     assert main(["predict", "--ckpt_path", str(best)]) == 0
     rows = list(csv.reader((tmp_path / "predictions.csv").open()))[1:]
-    probs = torch.tensor([[float(cell) for cell in row[2:]] for row in rows])
+    probs = torch.tensor([[float(cell) for cell in row[2:12]] for row in rows])
     data = DigitScenesDataModule(64, 40, 50)
     targets = torch.from_numpy(data.read_split("test").states.astype(np.int64))
     metrics = json.loads((tmp_path / "test.json").read_text())["metrics"]

@@ -1,0 +1,76 @@
+"""Images without labels, for predictions: folders, files, or a table that names them."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlcv.data.base import LabeledImages, MultiLabelDataModule, Split
+from mlcv.errors import ConfigError, DataError
+from mlcv.labels.states import UNKNOWN
+from mlcv.tables import Table
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".dcm"}
+"""Of files that a folder is searched for, in any case."""
+
+
+class ImageFilesDataModule(MultiLabelDataModule):
+    """Images to predict; `mlcv predict --ckpt_path X --data.path FOLDER` builds it with what the checkpoint expects.
+
+    Args:
+        path: a folder (searched through its subfolders), an image, a .csv or .csv.gz file whose column `image`, `Path`
+            or else first names images relative to it; or a list of these.
+        classes: names of the classes that the model knows.
+        grey: decode one channel, where the model was trained on grey images.
+        on_error: `skip` unreadable images, which are listed at the end, or `raise`.
+        kwargs: see `MultiLabelDataModule`.
+
+    Raises:
+        DataError: for a path that does not exist, or if there is no image.
+    """
+
+    keeps_going = True
+
+    def __init__(
+        self, path: str | list[str], classes: Sequence[str], grey: bool = False, on_error: Any = "skip", **kwargs: Any
+    ) -> None:
+        super().__init__(on_error=on_error, **kwargs)
+        self.grey = grey
+        self.class_names = tuple(classes)
+        self.done: frozenset[str] = frozenset()
+        self.paths = list(dict.fromkeys(found for one in _listed(path) for found in find_images(Path(one))))
+        if not self.paths:
+            some = ", ".join(sorted(SUFFIXES))
+            raise DataError(f"data.path: no image under {', '.join(_listed(path))}; looked for {some}")
+
+    def read_split(self, split: Split) -> LabeledImages:
+        if split != "test":
+            raise ConfigError("images without labels can be predicted only: mlcv predict")
+        left = [path for path in self.paths if path not in self.done] or self.paths[-1:]  # the last one again, if none
+        return LabeledImages(left, np.full((len(left), self.num_classes), UNKNOWN, np.int8))
+
+
+def find_images(path: Path) -> Iterator[str]:
+    """Paths of the images that a path stands for, sorted.
+
+    Raises:
+        DataError: if there is no such file or folder.
+    """
+    if path.is_dir():
+        for folder, folders, names in os.walk(path):
+            folders.sort()
+            yield from (f"{folder}/{name}" for name in sorted(names) if Path(name).suffix.lower() in SUFFIXES)
+    elif path.name.endswith((".csv", ".csv.gz")):
+        table = Table(path)
+        column = next((name for name in ("image", "Path") if name in table.names), next(iter(table.names), ""))
+        yield from (str(path.parent / name) for name in table.column(column))
+    elif path.is_file():
+        yield str(path)
+    else:
+        raise DataError(f"data.path: there is no {path}; give a folder, an image, or a CSV file that names images")
+
+
+def _listed(path: str | list[str]) -> list[str]:
+    return [path] if isinstance(path, str) else path

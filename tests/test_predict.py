@@ -1,0 +1,176 @@
+"""mlcv predict on images without labels: folders, files and tables; damaged images, stopped runs, calibrations."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from mlcv import DigitScenesDataModule
+from mlcv.cli import main
+from mlcv.methods.checkpoints import load_method
+from mlcv.posthoc.calibrated import Calibration
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    options = [
+        "--data=DigitScenesDataModule", "--data.num_train=64", "--data.num_val=64", "--data.num_test=16",
+        "--data.image_size=32", "--data.batch_size=4", "--model=Classifier", "--model.backbone=test_resnet",
+        "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false",
+    ]  # fmt: skip
+    assert main(["fit", *options, "--run_dir", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Ten scenes as files, in folders in folders."""
+    data = DigitScenesDataModule(10, 1, 1, image_size=32, seed=3)
+    data.setup("fit")
+    folder = tmp_path / "images"
+    paths = []
+    for n in range(10):
+        path = folder / ("a/b" if n % 2 else "c") / f"{n}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), data.datasets["train"].load(n))
+        paths.append(path)
+    (folder / "notes.txt").write_text("no image")
+    return folder, sorted(paths)
+
+
+def predict(run, *options):
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    quiet = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu"]
+    return ["predict", "--ckpt_path", str(checkpoint), *quiet, *map(str, options)]
+
+
+def test_a_folder_is_predicted_as_the_model_does(run, images, tmp_path):
+    folder, paths = images
+    out = tmp_path / "out.csv"
+    assert main(predict(run, "--data.path", folder, "--predictions", out)) == 0
+    rows = list(csv.DictReader(out.open()))
+    assert [row["image"] for row in rows] == list(map(str, paths))
+    method = load_method(run / "checkpoints" / "last.ckpt", "test")
+    pixels = torch.from_numpy(np.stack([cv2.imread(str(path)) for path in paths])).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        expected = method((pixels - 0.5) / 0.5).sigmoid()
+    found = torch.tensor([[float(row[str(c)]) for c in range(10)] for row in rows])
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    for row, probs in zip(rows, expected.tolist(), strict=True):
+        assert row["labels"] == "|".join(str(c) for c, p in enumerate(probs) if p > 0.5)
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ["out.csv"]
+
+
+def test_files_and_tables_name_images_and_json_lines_hold_the_same(run, images, tmp_path):
+    folder, paths = images
+    table = tmp_path / "table.csv"
+    table.write_text("image,other\n" + "".join(f"images/{path.relative_to(folder)},1\n" for path in paths[4:]))
+    listed = json.dumps([*map(str, paths[:4]), str(table)])
+    out = tmp_path / "out.jsonl"
+    assert main(predict(run, "--data.path", listed, "--predictions", out)) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["image"] for row in rows] == list(map(str, paths))
+    assert all(set(row["probs"]) == set(map(str, range(10))) for row in rows)
+    assert all(row["labels"] == [name for name, p in row["probs"].items() if p > 0.5] for row in rows)
+
+
+def test_unreadable_images_are_listed_and_all_others_written(run, images, tmp_path, capsys):
+    folder, paths = images
+    for path in paths[:5]:  # more than a whole batch
+        path.write_bytes(path.read_bytes()[:60])
+    out = tmp_path / "out.csv"
+    assert main(predict(run, "--data.path", folder, "--predictions", out)) == 2
+    said = capsys.readouterr().err
+    assert "5 images could not be read, all others are in" in said
+    assert all(str(path) in said for path in paths[:5])
+    assert [row["image"] for row in csv.DictReader(out.open())] == list(map(str, paths[5:]))
+
+
+def test_what_a_stopped_run_predicted_is_not_predicted_again(run, images, tmp_path):
+    folder, paths = images
+    out = tmp_path / "out.csv"
+    part = tmp_path / "out.csv.part0"
+    known = [
+        {"index": n, "image": str(path), "probs": [0.25] * 10, "chosen": [0] * 10} for n, path in enumerate(paths[:6])
+    ]
+    part.write_text("".join(json.dumps(row) + "\n" for row in known) + '{"index": 6, "ima')
+    assert main(predict(run, "--data.path", folder, "--predictions", out)) == 0
+    rows = list(csv.DictReader(out.open()))
+    assert [row["image"] for row in rows] == list(map(str, paths))
+    assert [row["0"] == "0.25" for row in rows] == [True] * 6 + [False] * 4
+    assert not part.exists()
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on(run, images, tmp_path):
+    folder, paths = images
+    for n in range(400):
+        (folder / f"copy{n:04d}.png").write_bytes(paths[n % 10].read_bytes())
+    out = tmp_path / "out.csv"
+    arguments = predict(run, "--data.path", folder, "--predictions", out, "--data.batch_size", 1)
+    process = subprocess.Popen([sys.executable, "-m", "mlcv", *arguments], stderr=subprocess.DEVNULL)
+    part = tmp_path / "out.csv.part0"
+    while not part.exists() or part.stat().st_size < 20000:
+        time.sleep(0.01)
+        assert process.poll() is None
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = len(part.read_text().splitlines())
+    assert 5 < before < 400
+    assert main(arguments) == 0
+    names = [row["image"] for row in csv.DictReader(out.open())]
+    assert len(names) == len(set(names)) == 410
+
+
+def test_two_processes_write_one_file_without_copies(run, images, tmp_path):
+    folder, paths = images
+    paths[0].unlink()  # an odd number
+    out = tmp_path / "out.csv"
+    arguments = predict(
+        run, "--data.path", folder, "--predictions", out, "--trainer.devices=2", "--trainer.strategy=ddp"
+    )
+    done = subprocess.run([sys.executable, "-m", "mlcv", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert [row["image"] for row in csv.DictReader(out.open())] == list(map(str, paths[1:]))
+    assert len(list(tmp_path.glob("out*"))) == 1
+
+
+def test_a_calibration_beside_the_checkpoint_is_used(run, images, tmp_path, capsys):
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    assert main(["validate", "--ckpt_path", str(checkpoint), "--trainer.enable_progress_bar=false"]) == 0
+    assert main(["calibrate", str(run / "val_predictions.csv"), "--goal", "recall", "--level", "0.9"]) == 0
+    folder, _ = images
+    plain, calibrated = tmp_path / "plain.csv", tmp_path / "calibrated.csv"
+    assert main(predict(run, "--data.path", folder, "--predictions", calibrated)) == 0
+    assert "thresholds for recall of 0.9" in capsys.readouterr().err
+    file = (run / "calibration.json").rename(tmp_path / "elsewhere.json")
+    assert main(predict(run, "--data.path", folder, "--predictions", plain)) == 0
+    tables = [list(csv.DictReader(path.open())) for path in (plain, calibrated)]
+    calibration = Calibration.load(file)
+    probs = [
+        torch.tensor([[float(row[str(c)]) for c in range(10)] for row in table], dtype=torch.float64)
+        for table in tables
+    ]
+    torch.testing.assert_close(calibration.probabilities(probs[0]), probs[1], rtol=1e-4, atol=1e-6)
+    for row, chosen in zip(tables[1], calibration.chosen(probs[1]).tolist(), strict=True):
+        assert row["labels"] == "|".join(str(c) for c, is_chosen in enumerate(chosen) if is_chosen)
+    named = tmp_path / "named.csv"
+    assert main(predict(run, "--data.path", folder, "--predictions", named, "--calibration", file)) == 0
+    assert named.read_text() == calibrated.read_text()
+
+
+def test_wrong_paths_are_named(run, tmp_path, capsys):
+    for path, problem in ((tmp_path / "none", "there is no"), (tmp_path, "no image under")):
+        assert main(predict(run, "--data.path", path)) == 2
+        assert problem in capsys.readouterr().err
+    assert main(predict(run, "--calibration", tmp_path / "none.json")) == 2
+    assert "no readable calibration" in capsys.readouterr().err
