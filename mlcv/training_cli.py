@@ -19,9 +19,9 @@ from torch import Tensor
 import mlcv.data
 from mlcv.allocator import keep_freed_memory
 from mlcv.callbacks.non_finite import StopOnNonFiniteLoss
-from mlcv.callbacks.predictions import Decide, PredictionWriter
+from mlcv.callbacks.predictions import PredictionWriter
 from mlcv.callbacks.random_state import KeepRandomState
-from mlcv.callbacks.results import ResultsWriter, keep_earlier
+from mlcv.callbacks.results import Decide, ResultsWriter, keep_earlier
 from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.image_files import ImageFilesDataModule
 from mlcv.errors import ConfigError, find_user_error
@@ -111,7 +111,7 @@ class TrainingCLI(LightningCLI):
             "--calibration",
             type=str | None,
             default=None,
-            help="File of `mlcv calibrate` that predict uses; by default calibration.json in the run's folder, if any.",
+            help="File of `mlcv calibrate` for test and predict; by default calibration.json of the run, if any.",
         )
         for name in ("num_classes", "class_names", "image_size"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
@@ -131,10 +131,11 @@ class TrainingCLI(LightningCLI):
         fitting = self.subcommand == "fit"
         if given.get("logger") in (None, True):
             kwargs["logger"] = self._loggers() if fitting else False
-        callbacks = [*(given.get("callbacks") or []), ResultsWriter(self.run_dir)]
+        decide = self._decide() if self.subcommand in ("test", "predict") else None
+        callbacks = [*(given.get("callbacks") or []), ResultsWriter(self.run_dir, decide)]
         if self.subcommand == "predict":
             path = self._get(self.config, "predictions")
-            writer = PredictionWriter(path or self.run_dir / "predictions.csv", self._decide())
+            writer = PredictionWriter(path or self.run_dir / "predictions.csv", decide)
             callbacks.append(writer)
             if isinstance(self.datamodule, ImageFilesDataModule):
                 self.datamodule.done = writer.done()

@@ -168,6 +168,31 @@ def test_a_calibration_beside_the_checkpoint_is_used(run, images, tmp_path, caps
     assert named.read_text() == calibrated.read_text()
 
 
+def test_a_test_judges_what_the_calibration_decides(run, tmp_path):
+    quiet = ["--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--trainer.enable_progress_bar=false"]
+    file = tmp_path / "c.json"
+    assert main(["validate", *quiet]) == 0
+    assert main(["calibrate", str(run / "val_predictions.csv"), "--goal", "recall", "--out", str(file)]) == 0
+    tables = []
+    for name, options in (("plain", []), ("calibrated", ["--calibration", str(file)])):
+        assert main(["test", *quiet, "--run_dir", str(tmp_path / name), *options]) == 0
+        tables.append(list(csv.DictReader((tmp_path / name / "test_predictions.csv").open())))
+    calibration = Calibration.load(file)
+    plain, calibrated, truth = (
+        torch.tensor([[float(row[f"{mark}{c}"]) for c in range(10)] for row in rows], dtype=torch.float64)
+        for rows, mark in ((tables[0], ""), (tables[1], ""), (tables[1], "truth:"))
+    )
+    torch.testing.assert_close(calibration.probabilities(plain), calibrated, rtol=1e-4, atol=1e-6)
+    chosen = calibrated >= torch.tensor(calibration.thresholds)
+    assert [row["labels"] for row in tables[1]] == [
+        "|".join(str(c) for c in row.nonzero().flatten().tolist()) for row in chosen
+    ]
+    metrics = json.loads((tmp_path / "calibrated" / "test.json").read_text())["metrics"]
+    hits = (chosen & (truth == 1)).sum()
+    assert metrics["OF1_calibrated"] == pytest.approx(float(2 * hits / (chosen.sum() + (truth == 1).sum())))
+    assert "OF1_calibrated" not in json.loads((tmp_path / "plain" / "test.json").read_text())["metrics"]
+
+
 def test_wrong_paths_are_named(run, tmp_path, capsys):
     for path, problem in ((tmp_path / "none", "there is no"), (tmp_path, "no image under")):
         assert main(predict(run, "--data.path", path)) == 2

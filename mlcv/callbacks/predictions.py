@@ -10,11 +10,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from torch import Tensor
 
-from mlcv.callbacks.results import keep_earlier
+from mlcv.callbacks.results import Decide, joined, keep_earlier
 from mlcv.errors import ConfigError, DataError
-
-Decide = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""From a model's probabilities (B, C) to those that are written and the labels that are chosen, bool (B, C)."""
 
 
 class PredictionWriter(Callback):
@@ -137,19 +134,15 @@ def _above_half(probs: Tensor) -> tuple[Tensor, Tensor]:
     return probs, probs > 0.5
 
 
-def _labels(row: dict[str, Any], names: Sequence[str]) -> list[str]:
-    return [name for name, is_chosen in zip(names, row["chosen"], strict=True) if is_chosen]
-
-
 def _as_cells(rows: list[dict[str, Any]], names: Sequence[str]) -> Iterator[list[Any]]:
     for number, row in enumerate(rows):
-        yield [number, row["image"], *row["probs"], "|".join(_labels(row, names))]
+        yield [number, row["image"], *row["probs"], joined(names, row["chosen"])]
 
 
 def _as_json(rows: list[dict[str, Any]], names: Sequence[str]) -> Iterator[dict[str, Any]]:
     for row in rows:
         yield {
             "image": row["image"],
-            "labels": _labels(row, names),
+            "labels": [name for name, is_chosen in zip(names, row["chosen"], strict=True) if is_chosen],
             "probs": dict(zip(names, row["probs"], strict=True)),
         }

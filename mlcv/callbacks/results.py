@@ -3,37 +3,43 @@
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
-from mlcv.metrics.scores import Scores
+from mlcv.metrics.scores import Scores, scores_of_decisions
 from mlcv.tables import TRUTH
 
 _HEADLINE = (
     "mAP", "AUROC", "CF1", "OF1", "CF1_tuned", "OF1_tuned", "CF1_top3", "OF1_top3", "GAP@20", "ranking_loss",
-    "coverage_error", "LRAP", "ECE", "pointing_game",
+    "coverage_error", "LRAP", "ECE", "pointing_game", "CF1_calibrated", "OF1_calibrated", "ECE_calibrated",
 )  # fmt: skip
+
+Decide = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""From a model's probabilities (B, C) to those that are written and the labels that are chosen, bool (B, C)."""
 
 
 class ResultsWriter(Callback):
     """After each evaluation writes `val.json` or `test.json` and `val_per_class.csv` or `test_per_class.csv`.
 
     `mlcv validate` and `mlcv test` also write `val_predictions.csv` or `test_predictions.csv`: each image, the
-    probability of each class, and in columns `truth:<class>` its label, blank where unknown.
+    probability of each class, and in columns `truth:<class>` its label, blank where unknown. With a calibration,
+    the test's are calibrated probabilities, and there is a column of chosen labels, joined by |.
 
     Files that an earlier run left in the folder are kept, renamed with a number.
 
     Args:
         directory: the run's folder.
+        decide: a calibration, whose decisions a test judges too: `CF1_calibrated`, `ECE_calibrated` and so on.
     """
 
-    def __init__(self, directory: str | Path) -> None:
-        self.directory = Path(directory)
+    def __init__(self, directory: str | Path, decide: Decide | None = None) -> None:
+        self.directory, self.decide = Path(directory), decide
         self._mine: set[Path] = set()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -44,8 +50,13 @@ class ResultsWriter(Callback):
             self._print(trainer, pl_module, "validation")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        method: Any = pl_module
+        if self.decide is not None and getattr(method, "evaluated", None) is not None:
+            probs, chosen = self.decide(method.probabilities(method.evaluated.logits).cpu())
+            judged = scores_of_decisions(probs, chosen, method.evaluated.targets.cpu().long())
+            method.scores.summary.update({f"{name}_calibrated": value for name, value in judged.items()})
         self._write("test", trainer, pl_module)
-        self._write_predictions("test", trainer, pl_module)
+        self._write_predictions("test", trainer, pl_module, self.decide)
         self._print(trainer, pl_module, "test")
 
     def _print(self, trainer: Trainer, pl_module: LightningModule, title: str) -> None:
@@ -71,20 +82,26 @@ class ResultsWriter(Callback):
         self._place(f"{stage}.json").write_text(text + "\n", encoding="utf-8")
         write_rows(self._place(f"{stage}_per_class.csv"), scores.rows())
 
-    def _write_predictions(self, stage: str, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _write_predictions(
+        self, stage: str, trainer: Trainer, pl_module: LightningModule, decide: Decide | None = None
+    ) -> None:
         evaluated: Any = getattr(pl_module, "evaluated", None)
         datasets = getattr(getattr(trainer, "datamodule", None), "datasets", {})
         if evaluated is None or stage not in datasets or not trainer.is_global_zero:
             return
         method: Any = pl_module
         names = method.class_names
-        header = ["index", "image", *names, *(TRUTH + name for name in names)]
-        probs, states = method.probabilities(evaluated.logits).tolist(), evaluated.targets.tolist()
+        probs, chosen = method.probabilities(evaluated.logits).cpu(), None
+        if decide is not None:
+            probs, chosen = decide(probs)
+        header = ["index", "image", *names, *(TRUTH + name for name in names), *(["labels"] if decide else [])]
+        rows = zip(evaluated.index.tolist(), probs.tolist(), evaluated.targets.tolist(), strict=True)
         with self._place(f"{stage}_predictions.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(header)
-            for index, row, truth in zip(evaluated.index.tolist(), probs, states, strict=True):
+            for number, (index, row, truth) in enumerate(rows):
                 cells = [f"{value:g}" if value >= 0 else "" for value in truth]
+                cells += [] if chosen is None else [joined(names, chosen[number].tolist())]
                 writer.writerow([index, datasets[stage].describe(index), *row, *cells])
 
     def _place(self, name: str) -> Path:
@@ -103,6 +120,11 @@ def keep_earlier(path: Path) -> None:
     while (kept := path.with_suffix(f".{number}{path.suffix}")).exists():
         number += 1
     path.rename(kept)
+
+
+def joined(names: Sequence[str], chosen: Sequence[bool]) -> str:
+    """The names of chosen classes in one cell, joined by |."""
+    return "|".join(name for name, is_chosen in zip(names, chosen, strict=True) if is_chosen)
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:

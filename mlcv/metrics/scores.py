@@ -108,6 +108,16 @@ def multilabel_scores(
     )
 
 
+def scores_of_decisions(probs: Tensor, chosen: Tensor, targets: Tensor) -> dict[str, float]:
+    """`CP`, `CR`, `CF1`, `OP`, `OR`, `OF1` of predicted classes, and the `ECE` of their probabilities.
+
+    Shape:
+        probs, chosen (bool) and targets (M, C), as for `multilabel_scores`.
+    """
+    found = precision_recall(_counts(chosen.long(), targets), evaluable(targets))
+    return {name: float(value) for name, value in {**found, "ECE": _calibration_error(probs, targets)}.items()}
+
+
 def global_average_precision(probs: Tensor, targets: Tensor, top: int = 20) -> Tensor:
     """GAP (Abu-El-Haija et al., YouTube-8M, 2016): average precision of every image's `top` classes pooled.
 
