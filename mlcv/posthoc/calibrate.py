@@ -13,7 +13,7 @@ from mlcv.errors import ConfigError
 from mlcv.labels.states import POSITIVE, evaluable
 from mlcv.posthoc.calibrated import FILE_NAME, Calibration
 from mlcv.posthoc.calibration import calibration_error, fit_scaling
-from mlcv.posthoc.conformal import Powerset, control_missed
+from mlcv.posthoc.conformal import Powerset, choose_power, control_missed
 from mlcv.posthoc.evaluate import common_classes
 from mlcv.posthoc.judge import match
 from mlcv.posthoc.predictions import read_predictions
@@ -48,17 +48,19 @@ def main(arguments: list[str]) -> None:
 def calibrate(probs: Tensor, targets: Tensor, names: tuple[str, ...], options: argparse.Namespace) -> Calibration:
     """Everything from one set of validation predictions, probs (M, C) and targets (M, C) in {0, 1, -1}.
 
-    A drawn half of the images fits the scaling, the other half the sets, whose guarantees need images that nothing else
-    was fitted to; thresholds are chosen on all.
+    A drawn half of the images fits the scaling and the kind of sets, the other half their sizes, whose guarantees need
+    images that nothing else was fitted to; thresholds are chosen on all.
     """
     order = torch.from_numpy(np.random.default_rng(options.seed).permutation(len(probs)))
-    first, second = order.chunk(2) if options.method != "none" else (order, order)
+    first, second = order.tensor_split(2)
     scaling = fit_scaling(probs[first], targets[first], options.method)
     calibrated = scaling(probs)
     thresholds = choose_class_thresholds(calibrated, targets, options.goal, options.level)
     fresh, labels = calibrated[second], targets[second]
-    whole = (labels >= 0).all(dim=1).any()
-    powerset = Powerset.calibrate(fresh, labels, options.epsilon) if whole else None
+    powerset = None
+    if all((targets[part] >= 0).all(dim=1).any() for part in (first, second)):
+        power = choose_power(calibrated[first], targets[first], options.epsilon)
+        powerset = Powerset.calibrate(fresh, labels, options.epsilon, power)
     return Calibration(
         names,
         tuple(scaling.slope.tolist()),

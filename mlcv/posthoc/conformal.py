@@ -14,6 +14,10 @@ from mlcv.errors import ConfigError
 from mlcv.labels.states import POSITIVE, known
 
 
+POWERS = (1.0, 2.0, 4.0, 8.0)
+"""Of the distance between labels and probabilities, to choose from."""
+
+
 def control_missed(probs: Tensor, targets: Tensor, risk: float) -> float:
     """The highest threshold at which the expected part of an image's labels that is missed is at most `risk`.
 
@@ -138,6 +142,26 @@ class Powerset:
         probs = probs.double()
         present, absent = (1 - probs).abs() ** self.power, probs.abs() ** self.power
         return probs > 0.5, self.bound - torch.minimum(present, absent).sum(dim=1), (present - absent).abs()
+
+
+def choose_power(probs: Tensor, targets: Tensor, epsilon: float) -> float:
+    """The power of `POWERS` that leaves the fewest classes of an image undecided.
+
+    The higher it is, the less many small doubts weigh against one mistake; with 100 classes that decides whether sets
+    are of use. Choose on other images than those that calibrate, whose promise else is not exact.
+
+    Args:
+        probs: (M, C).
+        targets: (M, C) in {0, 1, -1}; only images whose labels are all known count.
+        epsilon: as for `Powerset`.
+    """
+    whole = known(targets).all(dim=1)
+
+    def undecided(power: float) -> int:
+        every, some = Powerset.calibrate(probs[whole], targets[whole], epsilon, power).certain(probs[whole])
+        return int((some & ~every).sum())
+
+    return min(POWERS, key=undecided)
 
 
 def _strangeness(probs: Tensor, targets: Tensor, power: float) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mlcv.errors import ConfigError
-from mlcv.posthoc.conformal import Powerset, control_missed
+from mlcv.posthoc.conformal import POWERS, Powerset, choose_power, control_missed
 from mlcv.posthoc.predictions import read_predictions
 from mlcv.posthoc.truth import read_truth
 
@@ -45,6 +45,26 @@ def test_pruned_sets_are_those_of_all_label_sets_by_their_p_values(numpy_rng, po
         if expected:
             assert every[n].tolist() == [all(labels[c] for labels in expected) for c in range(classes)]
             assert some[n].tolist() == [any(labels[c] for labels in expected) for c in range(classes)]
+
+
+def test_the_power_that_decides_most_is_chosen_and_costs_no_coverage(numpy_rng):
+    doubt = torch.from_numpy(numpy_rng.random((4000, 1)) * 0.15)  # more in some images than in others, in all classes
+    targets = torch.from_numpy(numpy_rng.random((4000, 60)) < 0.1).long()
+    probs = (targets - doubt).abs()
+    probs[:, :2] = torch.from_numpy(numpy_rng.random((4000, 2)))  # open questions
+    targets[:, :2] = (torch.from_numpy(numpy_rng.random((4000, 2))) < probs[:, :2]).long()
+    parts = torch.arange(4000).split([1000, 1000, 2000])
+    power = choose_power(probs[parts[0]], targets[parts[0]], 0.1)
+    undecided = {}
+    for one in POWERS:
+        sets = Powerset.calibrate(probs[parts[1]], targets[parts[1]], 0.1, one)
+        every, some = sets.certain(probs[parts[2]])
+        undecided[one] = (some & ~every).sum(dim=1).double().mean().item()
+        assert sets.holds(probs[parts[2]], targets[parts[2]]).double().mean() > 0.86
+    assert undecided[power] <= 1.1 * min(undecided.values()) < 0.5 * undecided[1.0]
+    partial = targets.clone()
+    partial[::2, 0] = -1
+    assert choose_power(probs, partial, 0.1) == choose_power(probs[1::2], targets[1::2], 0.1)
 
 
 def test_label_sets_of_a_hundred_classes_are_covered_as_promised(numpy_rng):
