@@ -16,9 +16,10 @@ SUBCOMMANDS = {
     "predict": "probabilities of a checkpoint for each image of the test split, as CSV",
     "evaluate": "metrics with confidence intervals of files of predictions, from here or elsewhere",
     "calibrate": "probabilities, thresholds and sets that keep promises, from validation predictions",
+    "export": "a checkpoint as ONNX and torch.export, with all that comes before and after the network",
 }
 
-_ON_FILES = {"evaluate", "calibrate"}
+_ON_FILES = {"evaluate", "calibrate", "export"}
 """Subcommands that train nothing: each is the `main` of the module of its name in `mlcv.posthoc`."""
 
 _HELP = """usage: mlcv SUBCOMMAND --config FILE [--key value ...]

@@ -27,9 +27,9 @@ from mlcv.data.image_files import ImageFilesDataModule
 from mlcv.errors import ConfigError, find_user_error
 from mlcv.explain import explain, option_names
 from mlcv.methods.base import MultiLabelModule
-from mlcv.methods.checkpoints import CONFIG_KEY, read_checkpoint
-from mlcv.models.backbones import pretrained_config
-from mlcv.posthoc.calibrated import FILE_NAME, Calibration
+from mlcv.methods.checkpoints import CONFIG_KEY, read_checkpoint, run_folder
+from mlcv.models.backbones import image_statistics
+from mlcv.posthoc.stored import find_calibration
 
 logger = logging.getLogger(__name__)
 
@@ -147,12 +147,13 @@ class TrainingCLI(LightningCLI):
 
     def _decide(self) -> Decide | None:
         """What a calibration makes of probabilities, and the labels that it chooses; None without one."""
-        named = self._get(self.config, "calibration")
-        path = Path(named) if named else self.run_dir / FILE_NAME
-        if not named and not path.is_file():
+        named, checkpoint = (self._get(self.config, key) for key in ("calibration", "ckpt_path"))
+        path = Path(named) if named else None
+        if path is None and not checkpoint:
             return None
-        calibration = Calibration.load(path, tuple(self.datamodule.class_names))
-        logger.info("calibrated by %s: thresholds for %s", path, calibration.goal)
+        calibration = find_calibration(path, Path(checkpoint or "."), tuple(self.datamodule.class_names))
+        if calibration is None:
+            return None
 
         def decide(probs: Tensor) -> tuple[Tensor, Tensor]:
             calibrated = calibration.probabilities(probs)
@@ -194,7 +195,7 @@ class TrainingCLI(LightningCLI):
         if config.run_dir is not None:
             path = Path(config.run_dir)
         elif config.get("ckpt_path"):
-            path = run_dir_of(Path(config.ckpt_path))
+            path = run_folder(Path(config.ckpt_path))
         elif RUN_DIR_VARIABLE in os.environ and "LOCAL_RANK" in os.environ:
             return Path(os.environ[RUN_DIR_VARIABLE])
         else:
@@ -207,21 +208,6 @@ class TrainingCLI(LightningCLI):
         # A resumed run would delete the file of the first part.
         keep_earlier(self.run_dir / "metrics.csv")
         return [CSVLogger(self.run_dir, name="", version=""), TensorBoardLogger(self.run_dir, name="", version="")]
-
-
-def image_statistics(model: Any) -> dict[str, Any] | None:
-    """What a model's backbone expects of its images, from timm; None without a backbone's name."""
-    name = model.get("init_args", {}).get("backbone") if model is not None else None
-    if not isinstance(name, str):
-        return None
-    config = pretrained_config(name)
-    # Plain data, since the parser writes it into the saved configuration.
-    return {
-        "mean": list(config.mean),
-        "std": list(config.std),
-        "interpolation": config.interpolation,
-        "crop_fraction": config.crop_pct,
-    }
 
 
 def with_checkpoint_config(arguments: list[str], folder: Path) -> list[str]:
@@ -262,12 +248,6 @@ def _for_images(data: dict[str, Any], checkpoint: dict[str, Any]) -> dict[str, A
     names = checkpoint["hyper_parameters"]["class_names"]
     arguments = {**kept, "classes": list(names), "grey": bool(getattr(known, "grey", False)), "path": ""}
     return {"class_path": "mlcv.data.ImageFilesDataModule", "init_args": arguments}
-
-
-def run_dir_of(checkpoint: Path) -> Path:
-    """The run's folder that a checkpoint lies in."""
-    folder = checkpoint.parent
-    return folder.parent if folder.name == "checkpoints" else folder
 
 
 class _Terminal(logging.Handler):

@@ -27,14 +27,14 @@ MAY_IMPORT = {
     "metrics": {"labels"},
     "methods": {"models", "losses", "metrics", "ops", "labels", "errors", "distributed"},
     "callbacks": {"metrics", "labels", "errors", "tables"},
-    "posthoc": {"labels", "metrics", "errors", "tables"},
+    "posthoc": {"labels", "metrics", "errors", "tables", "data", "methods", "models"},
     "explain": {"data", "methods", "callbacks", "losses", "models"},
     "training_cli": {"data", "methods", "callbacks", "posthoc", "errors", "explain", "losses", "models", "allocator"},
     "cli": {"training_cli", "posthoc", "errors"},
 }  # fmt: skip
 
 THIRD_PARTY = {
-    "lightning": ("data/base", "methods/", "callbacks/", "training_cli"),
+    "lightning": ("data/base", "methods/", "callbacks/", "training_cli", "posthoc/stored"),
     "albumentations": ("data/transforms",),
     "timm": ("models/backbones", "methods/base"),
     "open_clip": ("models/open_clip_tower",),

@@ -66,6 +66,11 @@ def load_method(path: Path, option: str) -> MultiLabelModule:
     return method.eval()
 
 
+def run_folder(checkpoint: Path) -> Path:
+    """Of the run that a checkpoint is of."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+
+
 def _all_methods(base: type[MultiLabelModule]) -> Iterator[type[MultiLabelModule]]:
     """Every method whose file has been imported, which those of `mlcv.methods` and the user's own have."""
     for cls in base.__subclasses__():

@@ -71,7 +71,7 @@ class UMultiClass(MultiLabelModule):
 
     def _apart(self, outputs: Tensor) -> Tensor:
         """What has the three of each class along dimension 1, (B, 3C, ...), as (B, C, 3, ...)."""
-        return outputs.reshape(len(outputs), self.num_classes, 3, *outputs.shape[2:])
+        return outputs.reshape(outputs.shape[0], self.num_classes, 3, *outputs.shape[2:])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = three_way_loss(self.triples(batch["image"]), batch["target"])

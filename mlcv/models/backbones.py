@@ -146,6 +146,21 @@ def pretrained_config(name: str) -> PretrainedCfg:
     return config
 
 
+def image_statistics(model: Any) -> dict[str, Any] | None:
+    """What a model's backbone expects of its images, from timm; None without a backbone's name."""
+    name = model.get("init_args", {}).get("backbone") if model is not None else None
+    if not isinstance(name, str):
+        return None
+    config = pretrained_config(name)
+    # Plain data, since the parser writes it into the saved configuration.
+    return {
+        "mean": list(config.mean),
+        "std": list(config.std),
+        "interpolation": config.interpolation,
+        "crop_fraction": config.crop_pct,
+    }
+
+
 def read_state(path: Path) -> dict[str, Tensor]:
     """A state dict from a .safetensors file, or from anything that `torch.load(weights_only=True)` reads.
 

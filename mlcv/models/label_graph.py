@@ -120,5 +120,5 @@ class SemanticGraphHead(Head):
                 f"pool={self.pool} averages squares of a square grid of patches; there are {patches.shape[1]} patches. "
                 "Set pool to 1, or use a larger image"
             )
-        grid = patches.transpose(1, 2).reshape(len(patches), -1, side, side)
+        grid = patches.transpose(1, 2).reshape(patches.shape[0], -1, side, side)
         return avg_pool2d(grid, self.pool).flatten(2).transpose(1, 2)

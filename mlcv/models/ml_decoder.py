@@ -48,6 +48,6 @@ class MLDecoderHead(Head):
     def forward(self, patches: Tensor) -> Tensor:
         memory = self.project(patches)
         # Where a decoder layer has self-attention, this one adds the (dropped out) query to itself.
-        queries = self.norm(self.queries + self.dropout(self.queries)).expand(len(patches), -1, -1)
+        queries = self.norm(self.queries + self.dropout(self.queries)).expand(patches.shape[0], -1, -1)
         logits: Tensor = self.classifier(self.layer(queries, memory, memory))
         return logits

@@ -58,7 +58,7 @@ class Query2LabelHead(Head):
         positions = sine_positions(memory.shape[1], memory.shape[2]).to(memory)
         for layer in self.encoder:
             memory = layer(memory + positions, memory + positions, memory)
-        queries = self.queries.expand(len(patches), -1, -1)
+        queries = self.queries.expand(patches.shape[0], -1, -1)
         for layer in self.decoder:
             queries = layer(queries, memory + positions, memory)
         logits: Tensor = self.classifier(queries)

@@ -47,8 +47,10 @@ class SemanticDecoupling(nn.Module):
             weight = at_least_float32(self.fc4.weight[0] @ self.fc3.weight)
             image, label = at_least_float32(image), at_least_float32(label)
             # tanh(x) = 2 sigmoid(2 x) - 1, many times faster on a CPU; the softmax takes no notice of the -1.
+            if torch.compiler.is_exporting():  # plain operators, which any exporter knows
+                return ((image[:, None] * 2 * label[:, None]).sigmoid() @ (2 * weight)).softmax(dim=-1)
             scores: Tensor = _Scores.apply(image.flatten(0, 1), 2 * label, 2 * weight)  # (C, B N)
-            return scores.view(-1, *image.shape[:2]).transpose(0, 1).softmax(dim=-1)
+            return scores.view(label.shape[0], *image.shape[:2]).transpose(0, 1).softmax(dim=-1)
 
 
 class _Scores(Function):
@@ -57,7 +59,7 @@ class _Scores(Function):
     @staticmethod
     def forward(ctx: Any, image: Tensor, label: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(image, label, weight)
-        scores, sigmoid = image.new_empty(len(label), len(image)), torch.empty_like(image)
+        scores, sigmoid = image.new_empty(label.shape[0], image.shape[0]), torch.empty_like(image)
         for row, factor in zip(scores, label, strict=True):
             torch.mul(image, factor, out=sigmoid).sigmoid_()
             torch.mv(sigmoid, weight, out=row)

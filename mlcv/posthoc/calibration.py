@@ -29,7 +29,11 @@ class Scaling:
 
     def __call__(self, probs: Tensor) -> Tensor:
         """Calibrated probabilities, float64 (M, C)."""
-        return (self.slope * logits_of(probs) + self.offset).sigmoid()
+        return self.on(logits_of(probs))
+
+    def on(self, logits: Tensor) -> Tensor:
+        """The same from logits, in their own precision."""
+        return (self.slope * logits + self.offset).sigmoid()
 
 
 def fit_scaling(probs: Tensor, targets: Tensor, method: Method) -> Scaling:
@@ -76,9 +80,13 @@ def calibration_error(probs: Tensor, targets: Tensor, bins: int = 15) -> Tensor:
     return errors
 
 
+EPS = 1e-7
+"""Probabilities nearer to 0 or 1 count as this near."""
+
+
 def logits_of(probs: Tensor) -> Tensor:
     """float64 logits of probabilities, finite for 0 and 1."""
-    return probs.double().logit(eps=1e-7)
+    return probs.double().logit(eps=EPS)
 
 
 def _temperature(logits: Tensor, targets: Tensor) -> float:

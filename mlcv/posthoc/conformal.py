@@ -13,7 +13,6 @@ from torch import Tensor
 from mlcv.errors import ConfigError
 from mlcv.labels.states import POSITIVE, known
 
-
 POWERS = (1.0, 2.0, 4.0, 8.0)
 """Of the distance between labels and probabilities, to choose from."""
 

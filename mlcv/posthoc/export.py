@@ -1,0 +1,273 @@
+"""`mlcv export`: a checkpoint as one file that runs without this project, and is refused if it says anything else."""
+
+import argparse
+import hashlib
+import json
+import math
+import warnings
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from mlcv import __version__
+from mlcv.data.base import Collate, MultiLabelDataModule
+from mlcv.data.image_files import find_images
+from mlcv.data.images import read_image
+from mlcv.data.transforms import evaluation_transform
+from mlcv.errors import ConfigError
+from mlcv.methods.base import MultiLabelModule
+from mlcv.methods.checkpoints import load_method, read_config, run_folder
+from mlcv.posthoc.calibrated import FILE_NAME, Calibration
+from mlcv.posthoc.calibration import EPS, Scaling
+from mlcv.posthoc.stored import find_calibration, load_data
+
+TOLERANCE = 1e-4
+"""By how much a probability may differ from the module's."""
+METADATA = "mlcv"
+"""Key of the ONNX metadata, and with .json name of torch.export's extra file, under which the JSON is."""
+_SOME = 16
+
+
+class Deployed(nn.Module):
+    """From pixels to decisions: normalisation, network, calibration and thresholds in one graph.
+
+    Args:
+        method: in evaluation mode.
+        mean: of each channel, for pixels in [0, 1].
+        std: likewise.
+        calibration: probabilities as they are, and 0.5, if None.
+
+    Shape:
+        pixels uint8 (B, S, S, 3), RGB, of the network's size; returns probabilities float32 (B, C) and labels bool
+        (B, C).
+    """
+
+    mean: Tensor
+    std: Tensor
+    slope: Tensor
+    offset: Tensor
+    thresholds: Tensor
+
+    def __init__(
+        self,
+        method: MultiLabelModule,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        calibration: Calibration | None,
+    ) -> None:
+        super().__init__()
+        self.method, self.is_calibrated = method.requires_grad_(False), calibration is not None
+        one, classes = torch.ones(method.num_classes), method.num_classes
+        given = (one, 0 * one, one / 2) if calibration is None else _numbers(calibration, classes)
+        named = zip(("mean", "std", "slope", "offset", "thresholds"), (mean, std, *given), strict=True)
+        for name, values in named:
+            self.register_buffer(name, torch.as_tensor(values, dtype=torch.float32))
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        image = (pixels.float() / 255 - self.mean) / self.std
+        return self.decide(self.method(image.permute(0, 3, 1, 2)))
+
+    def decide(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities and labels of the method's logits, in their precision."""
+        if not self.is_calibrated:
+            probs = self.method.probabilities(logits)
+            return probs, probs > self.thresholds
+        if type(self.method).probabilities is MultiLabelModule.probabilities:
+            # A probability near 1 has few digits left to tell its logit by, so the logit itself is taken.
+            most = math.log(1 / EPS - 1)
+            logits = logits.clamp(-most, most)
+        else:
+            logits = self.method.probabilities(logits).logit(eps=EPS)
+        probs = Scaling(self.slope, self.offset).on(logits)
+        return probs, probs >= self.thresholds
+
+
+def main(arguments: list[str]) -> None:
+    """Exports, runs what it has written, and keeps it if it agrees.
+
+    Raises:
+        UserError: for a checkpoint or calibration that cannot be read, a network that cannot be exported, or a file
+            whose outputs are not the module's.
+    """
+    options = _parser().parse_args(arguments)
+    _check_libraries(options.formats)
+    checkpoint: Path = options.ckpt_path
+    _, config = read_config(checkpoint)
+    method, data = load_method(checkpoint, "--ckpt_path"), load_data(config)
+    folder: Path = options.out or run_folder(checkpoint)
+    calibration = find_calibration(options.calibration, checkpoint, method.class_names)
+    module = Deployed(method, data.statistics.mean, data.statistics.std, calibration).eval()
+    about = _describe(module, data, calibration, checkpoint)
+    trials = _trials(data, options.images)
+    folder.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    for kind in options.formats:
+        path = folder / f"model.{kind}"
+        unfinished = path.with_name(f"unfinished.{path.name}")
+        try:
+            run = _WRITERS[kind](module, trials["random"], unfinished, about)
+            differences = {name: _difference(module, data, run, t) for name, t in trials.items()}
+            _check(path, differences)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+        found = ", ".join(f"{value:.1e} on {len(trials[name])} {name} images" for name, value in differences.items())
+        size = path.stat().st_size / 2**20
+        console.print(f"{path}: {size:.1f} MiB, largest difference {found}", soft_wrap=True, highlight=False)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mlcv export",
+        description="Writes a checkpoint as ONNX and torch.export: uint8 pixels in, probabilities and labels out.",
+    )
+    parser.add_argument("--ckpt_path", type=Path, required=True, help="of `mlcv fit`")
+    parser.add_argument("--formats", nargs="+", choices=list(_WRITERS), default=list(_WRITERS), help="default: both")
+    parser.add_argument("--out", type=Path, help="folder of model.onnx and model.pt2 (default: the run's)")
+    parser.add_argument(
+        "--calibration", type=Path, help=f"of `mlcv calibrate` (default: the run's {FILE_NAME}, if any)"
+    )
+    parser.add_argument(
+        "--images", type=Path, help="real images to compare on (default: the run's test images, if any)"
+    )
+    return parser
+
+
+def _check_libraries(formats: list[str]) -> None:
+    absent = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+    if "onnx" in formats and absent:
+        raise ConfigError(f'ONNX needs {", ".join(absent)}: pip install "mlcv[export]", or give --formats pt2')
+
+
+def _numbers(calibration: Calibration, classes: int) -> tuple[Any, Any, Any]:
+    if len(calibration.slope) != classes:
+        raise ConfigError(f"the calibration is of {len(calibration.slope)} classes, the model of {classes}")
+    return calibration.slope, calibration.offset, calibration.thresholds
+
+
+def _describe(
+    module: Deployed, data: MultiLabelDataModule, calibration: Calibration | None, checkpoint: Path
+) -> dict[str, str]:
+    facts = {
+        "classes": module.method.class_names,
+        "thresholds": module.thresholds.tolist(),
+        "thresholds_for": calibration.goal if calibration is not None else "0.5",
+        "calibrated": module.is_calibrated,
+        "image_size": data.image_size,
+        "resize": data.augment.resize,
+        "interpolation": data.statistics.interpolation,
+        "crop_fraction": data.statistics.crop_fraction,
+        "grey": data.grey,
+        "mean": data.statistics.mean,
+        "std": data.statistics.std,
+        "checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        "mlcv": __version__,
+        "torch": torch.__version__,
+    }
+    return {METADATA: json.dumps(facts)}
+
+
+def _trials(data: MultiLabelDataModule, images: Path | None) -> dict[str, Tensor]:
+    """Pixels to compare on, uint8 (M, S, S, 3): noise, and real images where there are any."""
+    size = data.image_size
+    generator = torch.Generator().manual_seed(0)
+    trials = {"random": torch.randint(256, (_SOME, size, size, 3), dtype=torch.uint8, generator=generator)}
+    transform = evaluation_transform(size, data.augment, data.statistics)
+    if images is not None:
+        found = [read_image(Path(path), transform.min_side) for path, _ in zip(find_images(images), range(_SOME))]  # noqa: B905  # as many as there are
+    else:
+        try:
+            data.setup("test")
+        except Exception:  # noqa: BLE001  # whatever a data set says that is not on this machine
+            return trials
+        test = data.datasets["test"]
+        found = [test.load(index) for index in range(min(len(test), _SOME))]
+    pixels = [torch.from_numpy(transform(image, (0,)).copy()) for image in found]
+    if pixels:
+        trials["real"] = torch.stack([image.expand(-1, -1, 3) for image in pixels]).contiguous()
+    return trials
+
+
+def _difference(
+    module: Deployed, data: MultiLabelDataModule, run: Callable[[Tensor], tuple[Tensor, Tensor]], pixels: Tensor
+) -> float:
+    """The largest difference of a probability from that of loader, method and calibration, in batches small and large.
+
+    Raises:
+        ConfigError: if a label is not what the thresholds give.
+    """
+    samples = [{"image": p.numpy(), "target": torch.zeros(0), "index": 0} for p in pixels]
+    batch = Collate(data.statistics.mean, data.statistics.std)(samples)  # type: ignore[arg-type]
+    logits = module.method(batch["image"])
+    expected = module.decide(logits.double())[0]
+    worst = 0.0
+    for part, wanted in ((pixels, expected), (pixels[:1], expected[:1])):
+        probs, labels = _quietly(partial(run, part))
+        worst = max(worst, float((probs - wanted).abs().nan_to_num(nan=1.0).max()))
+        clear = (wanted - module.thresholds).abs() > TOLERANCE
+        if worst <= TOLERANCE and (labels != (wanted > module.thresholds))[clear].any():
+            raise ConfigError("the exported labels are not those that the thresholds give")
+    return worst
+
+
+def _check(path: Path, differences: dict[str, float]) -> None:
+    worst = max(differences.values())
+    if not worst <= TOLERANCE:
+        raise ConfigError(
+            f"{path} is not written: its probabilities differ from the module's by up to {worst:.1e}, more than "
+            f"{TOLERANCE:g}; please report the network"
+        )
+
+
+def _write_onnx(module: Deployed, example: Tensor, path: Path, about: dict[str, str]) -> Any:
+    import onnx  # noqa: PLC0415  # an extra
+
+    onnxruntime: Any = import_module("onnxruntime")  # its stubs leave out what it exports
+
+    program = _traced(module, example)
+    exported = _quietly(
+        lambda: torch.onnx.export(
+            program, verbose=False, input_names=["pixels"], output_names=["probs", "labels"], dynamo=True
+        )
+    )
+    proto = exported.model_proto
+    onnx.helper.set_model_props(proto, about)
+    onnx.save(proto, path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda pixels: tuple(map(torch.from_numpy, session.run(None, {"pixels": pixels.numpy()})))
+
+
+def _write_torch_export(module: Deployed, example: Tensor, path: Path, about: dict[str, str]) -> Any:
+    program = _traced(module, example)
+    _quietly(lambda: torch.export.save(program, path, extra_files={f"{METADATA}.json": about[METADATA]}))
+    return torch.export.load(path).module()
+
+
+def _traced(module: Deployed, example: Tensor) -> torch.export.ExportedProgram:
+    # ONNX's exporter, given the module, would fall back to a fixed batch where this complains.
+    shapes = ({0: torch.export.Dim("batch")},)
+    program: torch.export.ExportedProgram = _quietly(
+        lambda: torch.export.export(module, (example[:2],), dynamic_shapes=shapes)
+    )
+    return program
+
+
+_WRITERS: dict[str, Any] = {"onnx": _write_onnx, "pt2": _write_torch_export}
+
+
+def _quietly(export: Callable[[], Any]) -> Any:
+    """What an exporter makes of a network, or its first sentence on why it cannot."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return export()
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise ConfigError(f"this network cannot be exported ({type(error).__name__}: {reason})") from error
