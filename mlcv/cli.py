@@ -16,10 +16,11 @@ SUBCOMMANDS = {
     "predict": "probabilities of a checkpoint for each image of the test split, as CSV",
     "evaluate": "metrics with confidence intervals of files of predictions, from here or elsewhere",
     "calibrate": "probabilities, thresholds and sets that keep promises, from validation predictions",
+    "report": "one HTML file on one or more tested runs",
     "export": "a checkpoint as ONNX and torch.export, with all that comes before and after the network",
 }
 
-_ON_FILES = {"evaluate", "calibrate", "export"}
+_ON_FILES = {"evaluate", "calibrate", "report", "export"}
 """Subcommands that train nothing: each is the `main` of the module of its name in `mlcv.posthoc`."""
 
 _HELP = """usage: mlcv SUBCOMMAND --config FILE [--key value ...]

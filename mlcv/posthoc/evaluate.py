@@ -101,7 +101,7 @@ def common_classes(paths: list[Path], asked: list[str] | None) -> tuple[str, ...
         return tuple(asked)
     headers = [read_header(path) for path in paths]
     common = [name for name in headers[0] if all(name in header for header in headers)]
-    known = [name for name in common if name not in (*ID_COLUMNS, "index", headers[0][0])]
+    known = [name for name in common if name not in (*ID_COLUMNS, "index", "labels", headers[0][0])]
     names = tuple(name for name in known if not name.startswith(TRUTH))
     if not names:
         raise ConfigError(f"{' and '.join(map(str, paths[:2]))} have no class in common; give --classes")

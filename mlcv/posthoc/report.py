@@ -1,0 +1,314 @@
+"""`mlcv report`: runs side by side in one HTML file that needs nothing else."""
+
+import argparse
+import base64
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from jinja2 import Environment, PackageLoader
+from rich.console import Console
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from mlcv import __version__
+from mlcv.data.base import Collate, MultiLabelDataset
+from mlcv.data.images import Pixels, read_image
+from mlcv.errors import ConfigError, DataError
+from mlcv.labels.states import NEGATIVE, POSITIVE, UNCERTAIN, UNKNOWN
+from mlcv.methods.base import MultiLabelModule
+from mlcv.methods.checkpoints import load_method, read_config
+from mlcv.metrics.bootstrap import Interval
+from mlcv.metrics.scores import multilabel_scores, scores_of_decisions
+from mlcv.posthoc.evaluate import common_classes
+from mlcv.posthoc.judge import Judged, difference, judge, part, summary
+from mlcv.posthoc.predictions import Predictions, read_predictions
+from mlcv.posthoc.stored import load_data
+from mlcv.posthoc.truth import read_truth
+from mlcv.tables import TRUTH, Codes, Table, column_states
+
+_FILE = "test_predictions.csv"
+_SIDE = 160
+"""Of a picture in the page, in pixels."""
+_KINDS = {"good": (POSITIVE, True), "missed": (POSITIVE, False), "false": (NEGATIVE, True)}
+"""Which images are shown: their label, and whether the likeliest or the unlikeliest."""
+
+
+def main(arguments: list[str]) -> None:
+    """Reads, judges and writes.
+
+    Raises:
+        UserError: for files that are missing or malformed, or do not fit together.
+    """
+    options = _parser().parse_args(arguments)
+    if find_spec("matplotlib") is None:
+        raise ConfigError("a report needs matplotlib: pip install matplotlib")
+    paths = [path / _FILE if path.is_dir() else path for path in options.predictions]
+    truth_path = options.truth or paths[0]
+    names = common_classes([truth_path, *paths], options.classes)
+    codes = Codes(uncertain=("-1",), blank=options.blank)
+    truth = read_truth(truth_path, names, codes)
+    table = Table(truth_path)
+    prefix = TRUTH if any(header.startswith(TRUTH) for header in table.names) else ""
+    states = torch.from_numpy(column_states(table, [prefix + name for name in names], codes)).long()
+    models = [judge(model, truth, None, options.resamples) for model in _named(paths, names)]
+    if not all(((model.scores >= 0) & (model.scores <= 1)).all() for model in models):
+        raise ConfigError("a report needs probabilities in [0, 1]; mlcv evaluate judges scores of any scale")
+    chosen = [_chosen(path, model, names) for path, model in zip(paths, models, strict=True)]
+    page = _page(options, models, chosen, states, names)
+    try:
+        options.out.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{options.out} cannot be written ({error.strerror}); choose another with --out") from error
+    size = options.out.stat().st_size / 2**20
+    Console().print(f"report: {options.out} ({size:.1f} MiB)", soft_wrap=True, highlight=False)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mlcv report", description="One HTML file on one or more runs; the first one is shown in detail."
+    )
+    parser.add_argument(
+        "predictions", type=Path, nargs="+", help=f"folders of runs ({_FILE} in them), or any CSV files"
+    )
+    parser.add_argument("--truth", type=Path, help="CSV of labels (default: in the first predictions)")
+    parser.add_argument("--classes", nargs="+", help="names; all common columns if left out")
+    parser.add_argument("--blank", choices=["unknown", "negative"], default="unknown", help="what blank labels mean")
+    parser.add_argument("--ckpt_path", type=Path, help="of the first run: for its images, and heat maps if it has any")
+    parser.add_argument("--examples", type=int, default=3, help="images of each kind and class (default: 3)")
+    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default: 1000)")
+    parser.add_argument("--title", default="Multi-label classification report")
+    parser.add_argument("--out", type=Path, default=Path("report.html"), help="the file (default: report.html)")
+    return parser
+
+
+def _named(paths: list[Path], names: tuple[str, ...]) -> Iterator[Predictions]:
+    """Runs are called by their folders, where files are called alike."""
+    for path in paths:
+        model = read_predictions(path, names)
+        alike = [other.stem for other in paths].count(path.stem) > 1 or path.name == _FILE
+        folder = path.resolve().parent
+        yield replace(model, name=f"{folder.parent.name}/{folder.name}") if alike else model
+
+
+def _chosen(path: Path, model: Judged, names: tuple[str, ...]) -> Tensor:
+    """What the file says was predicted, if it does; else what is above one half: bool (M, C)."""
+    table = Table(path)
+    if "labels" not in table.names or len(table) != len(model.scores):
+        return model.scores > 0.5
+    cells = [set(cell.split("|")) for cell in table.column("labels")]
+    return torch.tensor([[name in cell for name in names] for cell in cells])
+
+
+def _page(
+    options: argparse.Namespace, models: list[Judged], chosen: list[Tensor], states: Tensor, names: tuple[str, ...]
+) -> str:
+    from mlcv.posthoc import figures  # noqa: PLC0415  # matplotlib is an extra
+
+    first, targets = models[0], models[0].truth.targets
+    scores = [multilabel_scores(model.scores, targets, names) for model in models]
+    examples, has_maps = _examples(options, first, names)
+    labels = [model.name for model in models]
+    facts = {
+        "title": options.title,
+        "version": __version__,
+        "images": len(targets),
+        "class_count": len(names),
+        "resamples": options.resamples,
+        "shares": ", ".join(f"{100 * row['count'] / states.numel():.1f} % {row['name']}" for row in _states(states)),
+        "excluded": f"Not judged: {', '.join(scores[0].excluded)}." if scores[0].excluded else "",
+        "models": [
+            {
+                "name": model.name,
+                "colour": figures.COLOURS[n % len(figures.COLOURS)],
+                "cards": _cards(model, found, said),
+            }
+            for n, (model, found, said) in enumerate(zip(models, scores, chosen, strict=True))
+        ],
+        "gains": {f"{first.name} - {other.name}": difference(first, other) for other in models[1:]},
+        **_classes(models, chosen, states, names),
+        "curves": figures.curves(models, labels),
+        "reliability": figures.reliability(models, labels),
+        "confusion": figures.matrices({"": figures.confusion(chosen[0], targets)}, names),
+        "together": figures.matrices(
+            {"truth": figures.together(targets == POSITIVE), "predicted": figures.together(chosen[0])}, names
+        ),
+        "entries": [
+            {
+                "name": row["name"],
+                "count": row["count"],
+                "mean": f"{float(first.scores[row['at']].mean()):.3f}",
+                "chosen": f"{100 * float(chosen[0][row['at']].double().mean()):.1f} %",
+            }
+            for row in _states(states)
+        ],
+        "groups": _groups(first, states, options.resamples, names),
+        "examples": examples,
+        "maps": has_maps,
+    }
+    template = Environment(loader=PackageLoader("mlcv.posthoc", "."), autoescape=True).get_template("report.html.j2")
+    page: str = template.render(facts)
+    return page
+
+
+def _states(states: Tensor) -> list[dict[str, Any]]:
+    kinds = {"positive": POSITIVE, "negative": NEGATIVE, "unknown": UNKNOWN, "uncertain": UNCERTAIN}
+    found = [
+        {"name": name, "at": states == value, "count": int((states == value).sum())} for name, value in kinds.items()
+    ]
+    return [row for row in found if row["count"]]
+
+
+def _cards(model: Judged, scores: Any, chosen: Tensor) -> list[dict[str, str]]:
+    columns = [c for c in range(model.scores.shape[1]) if not model.areas.value[0, c].isnan()]
+    areas = {kind: model.areas.interval(k, columns) for k, kind in enumerate(("mean AUROC", "mAP"))}
+    cards = [
+        {"name": kind, "value": _number(one.value), "interval": _range(one)} for kind, one in reversed(areas.items())
+    ]
+    decided = scores_of_decisions(model.scores.float(), chosen, model.truth.targets)
+    plain = {"CF1": decided["CF1"], "OF1": decided["OF1"], "ECE": decided["ECE"], "LRAP": scores.summary["LRAP"]}
+    return cards + [{"name": name, "value": _number(value), "interval": ""} for name, value in plain.items()]
+
+
+def _classes(models: list[Judged], chosen: list[Tensor], states: Tensor, names: tuple[str, ...]) -> dict[str, Any]:
+    """Columns and rows of the table of classes."""
+    columns = ["class", "positives", "negatives", "known"]
+    for number, _ in enumerate(models):
+        mark = f" {number + 1}" if len(models) > 1 else ""
+        columns += [f"AP{mark}", f"AUROC{mark}", f"precision{mark}", f"recall{mark}"]
+    tables = [summary(model, names) for model in models]
+    rows = []
+    for c, name in enumerate(names):
+        counts = [int((states[:, c] == value).sum()) for value in (POSITIVE, NEGATIVE)]
+        row = [{"text": name, "sort": name}, *({"text": count, "sort": count} for count in counts)]
+        row.append({"text": f"{100 * sum(counts) / max(len(states), 1):.0f} %", "sort": sum(counts)})
+        for table, said in zip(tables, chosen, strict=True):
+            row += [_cell(table[c][kind]) for kind in ("AUPRC", "AUROC")]
+            hits = float((said[:, c] & (states[:, c] == POSITIVE)).sum())
+            alarms = float((said[:, c] & (states[:, c] == NEGATIVE)).sum())
+            for whole in (hits + alarms, counts[0]):
+                value = hits / whole if whole else math.nan
+                row.append({"text": _number(value), "sort": value})
+        rows.append(row)
+    return {"columns": columns, "rows": rows}
+
+
+def _groups(model: Judged, states: Tensor, resamples: int, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Results on images whose labels are all known, partly unknown, or partly uncertain."""
+    is_uncertain, is_unknown = (states == UNCERTAIN).any(dim=1), (states == UNKNOWN).any(dim=1)
+    kinds = {
+        "all labels known": ~is_uncertain & ~is_unknown,
+        "some unknown": is_unknown,
+        "some uncertain": is_uncertain,
+    }
+    rows = []
+    for name, members in kinds.items():
+        if members.any():
+            mean = summary(part(model, members.nonzero().flatten().tolist(), resamples, 0), names)[-1]
+            rows.append(
+                {"name": name, "count": int(members.sum()), "auroc": str(mean["AUROC"]), "auprc": str(mean["AUPRC"])}
+            )
+    return rows
+
+
+def _examples(options: argparse.Namespace, model: Judged, names: tuple[str, ...]) -> tuple[list[dict[str, Any]], bool]:
+    """For each class its best and worst images, and whether there are heat maps; none where no image can be had."""
+    gallery = _Gallery(options.ckpt_path, model.truth.ids)
+    strips, has_maps = [], False
+    for c, name in enumerate(names):
+        images = []
+        for kind, (state, is_likely) in _KINDS.items():
+            rows = (model.truth.targets[:, c] == state).nonzero().flatten()
+            order = rows[model.scores[rows, c].argsort(descending=is_likely)][: options.examples]
+            for row in order.tolist():
+                picture = gallery.picture(row, c)
+                if picture is not None:
+                    title = f"{model.truth.ids[row]}: {name} {model.scores[row, c]:.3f}"
+                    prob = f"{float(model.scores[row, c]):.3f}"
+                    images.append({"kind": kind, "title": title, "prob": prob, "data": picture})
+        if images:
+            strips.append({"name": name, "images": images})
+        has_maps = gallery.has_maps
+    return strips, has_maps
+
+
+class _Gallery:
+    """Pictures of images by their row, from a checkpoint's own test split or from the paths in the file."""
+
+    def __init__(self, checkpoint: Path | None, ids: tuple[str, ...]) -> None:
+        self.ids, self.has_maps = ids, False
+        self.method: MultiLabelModule | None = None
+        self.dataset: MultiLabelDataset | None = None
+        self._maps: dict[int, Tensor | None] = {}
+        if checkpoint is not None:
+            self.method = load_method(checkpoint, "--ckpt_path")
+            data = load_data(read_config(checkpoint)[1])
+            data.setup("test")
+            self.dataset, self.collate = data.datasets["test"], Collate(data.statistics.mean, data.statistics.std)
+            places = {self.dataset.describe(index): index for index in range(len(self.dataset))}
+            if not set(ids) <= set(places):
+                raise ConfigError(f"--ckpt_path: {checkpoint} was tested on other images than those of the predictions")
+            self.places = [places[name] for name in ids]
+
+    def picture(self, row: int, c: int) -> str | None:
+        """JPEG in base 64, with the class's heat map laid over it; None if there is no such image."""
+        image = self._load(row)
+        if image is None:
+            return None
+        maps = self._heat(row)
+        if maps is not None:
+            self.has_maps = True
+            image = _laid_over(image, maps[c])
+        _, code = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])
+        return base64.b64encode(code.tobytes()).decode()
+
+    def _load(self, row: int) -> Pixels | None:
+        if self.dataset is not None:
+            sample = self.dataset[self.places[row]]
+            pixels = sample["image"]
+        else:
+            path = Path(self.ids[row])
+            if not path.is_file():
+                return None
+            try:
+                pixels = read_image(path, _SIDE)
+            except DataError:
+                return None
+        scale = _SIDE / min(pixels.shape[:2])
+        sized: Pixels = cv2.resize(np.ascontiguousarray(pixels), None, fx=scale, fy=scale)  # type: ignore[assignment]
+        return np.repeat(sized[..., None], 3, axis=2) if sized.ndim == 2 else sized
+
+    def _heat(self, row: int) -> Tensor | None:
+        if self.method is None or self.dataset is None:
+            return None
+        if row not in self._maps:
+            with torch.no_grad():
+                _, maps = self.method.forward_with_maps(self.collate([self.dataset[self.places[row]]])["image"])
+            self._maps[row] = None if maps is None else maps[0].float()
+        return self._maps[row]
+
+
+def _laid_over(image: Pixels, heat: Tensor) -> Pixels:
+    height, width = image.shape[:2]
+    sized = interpolate(heat[None, None], (height, width), mode="bilinear", align_corners=False)[0, 0]
+    strength = ((sized - sized.min()) / (sized.max() - sized.min()).clamp_min(1e-12)).numpy()[..., None] * 0.6
+    mixed = image * (1 - strength) + np.array([215, 48, 39]) * strength
+    return mixed.astype(np.uint8)
+
+
+def _cell(interval: Interval) -> dict[str, Any]:
+    return {"text": _number(interval.value), "sort": interval.value, "more": _range(interval)}
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+def _range(interval: Interval) -> str:
+    return "" if math.isnan(interval.low) else f"{interval.low:.3f} to {interval.high:.3f}"
