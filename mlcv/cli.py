@@ -17,6 +17,7 @@ SUBCOMMANDS = {
     "evaluate": "metrics with confidence intervals of files of predictions, from here or elsewhere",
     "calibrate": "probabilities, thresholds and sets that keep promises, from validation predictions",
     "report": "one HTML file on one or more tested runs",
+    "bench": "how fast a config trains and predicts here, and where the time goes",
     "export": "a checkpoint as ONNX and torch.export, with all that comes before and after the network",
 }
 
@@ -76,6 +77,10 @@ def _check_subcommand(name: str) -> None:
 
 
 def _run(arguments: list[str]) -> None:
+    if arguments[0] == "bench":
+        warnings.filterwarnings("ignore", module="lightning")  # it knows nothing of a run that is only timed
+        importlib.import_module("mlcv.bench").main(arguments[1:])
+        return
     if arguments[0] in _ON_FILES:
         importlib.import_module(f"mlcv.posthoc.{arguments[0]}").main(arguments[1:])  # so do torch and scikit-learn
         return

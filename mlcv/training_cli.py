@@ -75,7 +75,7 @@ class TrainingCLI(LightningCLI):
         Args:
             arguments: what stands behind `mlcv` on the command line.
         """
-        _set_up_logging()
+        set_up_logging()
         keep_freed_memory()
         with tempfile.TemporaryDirectory() as folder:
             sys.argv[1:] = with_checkpoint_config(arguments, Path(folder))
@@ -257,7 +257,8 @@ class _Terminal(logging.Handler):
         sys.stderr.write(self.format(record) + "\n")
 
 
-def _set_up_logging() -> None:
+def set_up_logging() -> None:
+    """This project says what it does; Lightning, only what a user needs."""
     ours = logging.getLogger("mlcv")
     # What every process would say alike, the first says.
     ours.setLevel(logging.INFO if os.environ.get("LOCAL_RANK", "0") == "0" else logging.WARNING)

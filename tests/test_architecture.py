@@ -30,11 +30,12 @@ MAY_IMPORT = {
     "posthoc": {"labels", "metrics", "errors", "tables", "data", "methods", "models"},
     "explain": {"data", "methods", "callbacks", "losses", "models"},
     "training_cli": {"data", "methods", "callbacks", "posthoc", "errors", "explain", "losses", "models", "allocator"},
-    "cli": {"training_cli", "posthoc", "errors"},
+    "bench": {"training_cli", "allocator", "data", "methods", "errors"},
+    "cli": {"training_cli", "bench", "posthoc", "errors"},
 }  # fmt: skip
 
 THIRD_PARTY = {
-    "lightning": ("data/base", "methods/", "callbacks/", "training_cli", "posthoc/stored"),
+    "lightning": ("data/base", "methods/", "callbacks/", "training_cli", "bench", "posthoc/stored"),
     "albumentations": ("data/transforms",),
     "timm": ("models/backbones", "methods/base"),
     "open_clip": ("models/open_clip_tower",),

@@ -109,7 +109,7 @@ def _chosen(path: Path, model: Judged, names: tuple[str, ...]) -> Tensor:
 def _page(
     options: argparse.Namespace, models: list[Judged], chosen: list[Tensor], states: Tensor, names: tuple[str, ...]
 ) -> str:
-    from mlcv.posthoc import figures  # noqa: PLC0415  # matplotlib is an extra
+    import mlcv.posthoc.figures as figures  # noqa: PLC0415  # matplotlib is an extra
 
     first, targets = models[0], models[0].truth.targets
     scores = [multilabel_scores(model.scores, targets, names) for model in models]
