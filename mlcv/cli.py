@@ -1,6 +1,7 @@
 """The command line: what it offers, before anything heavy is imported; and errors in one sentence."""
 
 import difflib
+import errno
 import importlib
 import sys
 import warnings
@@ -41,6 +42,8 @@ examples:
 
 `mlcv fit --help` lists the options of a subcommand; `mlcv fit --data.help COCODataModule` those of a class."""
 
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 
@@ -62,6 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except Exception as error:
         sentence = find_user_error(error)
+        if sentence is None and isinstance(error, OSError) and error.errno in _NO_ROOM:
+            sentence = ConfigError(
+                f"there is no room to write ({error.strerror}). What was written before is whole: make room and give "
+                "the command again; a training goes on with --ckpt_path <run>/checkpoints/last.ckpt"
+            )
         if sentence is None:
             raise
         _complain(sentence)

@@ -3,6 +3,7 @@
 import csv
 import gc
 import gzip
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,7 +59,8 @@ class Table:
         path: plain or gzipped, with a header.
 
     Raises:
-        DataError: if it is missing, empty, or has a row of another length than its header.
+        DataError: if it is missing, damaged, not in UTF-8, names two columns alike, or has a row of another length
+            than its header.
     """
 
     def __init__(self, path: Path) -> None:
@@ -71,6 +73,9 @@ class Table:
             raise DataError(
                 f"{path}:{bad + 1}: {len(rows[bad])} cells under a header of {len(header)}; quote cells with commas"
             )
+        again = next((name for place, name in enumerate(header) if name in header[:place]), None)
+        if again is not None:
+            raise DataError(f"{path}:1: two columns are called {again!r}; rename one of them")
         self._columns = dict(zip(header, zip(*rows[1:], strict=True), strict=True)) if len(rows) > 1 else {}
         self._length = len(rows) - 1
 
@@ -146,12 +151,20 @@ def without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _open(path: Path) -> TextIO:
+@contextmanager
+def _open(path: Path) -> Iterator[TextIO]:
     if not path.is_file():
         raise DataError(f"no table {path}; give the path of a CSV file with a header, plain or .gz")
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", newline="", encoding="utf-8-sig")
-    return path.open(newline="", encoding="utf-8-sig")
+    open_ = gzip.open if path.suffix == ".gz" else open
+    try:
+        with open_(path, "rt", newline="", encoding="utf-8-sig") as file:
+            yield file
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: it is not in UTF-8 ({error.reason} at byte {error.start}); save it as such"
+        ) from error
+    except (OSError, EOFError, zlib.error, csv.Error) as error:
+        raise DataError(f"{path}: the table cannot be read ({error})") from error
 
 
 def _normal(cell: str) -> str:

@@ -123,12 +123,14 @@ def parse_instances(path: Path) -> tuple[list[str], States]:
         image_ids = np.array([image.id for image in content.images], np.int64)
         owners = np.array([annotation.image_id for annotation in annotations], np.int64)
         categories = np.array([annotation.category_id for annotation in annotations], np.int64)
-    except (msgspec.DecodeError, UnicodeDecodeError, OverflowError) as error:
+        names = [image.file_name for image in content.images]
+        np.array(names, dtype=np.bytes_)  # as they are cached
+        category_of = {category.name: category.id for category in content.categories}
+        np.array(list(category_of.values()), np.int64)
+    except (msgspec.DecodeError, UnicodeError, OverflowError) as error:
         raise DataError(
             f"{path}: not a COCO instances file ({type(error).__name__}: {error}); download it again from {_SOURCE}"
         ) from error
-    names = [image.file_name for image in content.images]
-    category_of = {category.name: category.id for category in content.categories}
     if set(category_of) != set(COCO_CLASSES):
         strange = sorted(set(category_of) - set(COCO_CLASSES)) or sorted(set(COCO_CLASSES) - set(category_of))
         raise DataError(

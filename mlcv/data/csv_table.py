@@ -123,7 +123,7 @@ class CSVDataModule(MultiLabelDataModule):
         return np.flatnonzero(inside[group_of])
 
     def _rows_by_column(self, table: Table, split: Split) -> Any:
-        cells = np.array([cell.strip().lower() for cell in table.column(str(self.split_column))])
+        cells = np.array([cell.strip().lower() for cell in table.column(str(self.split_column))], np.str_)
         wrong = np.flatnonzero(~np.isin(cells, [*_SPLITS, "valid", "validation"]))
         if len(wrong):
             raise DataError(

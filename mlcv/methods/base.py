@@ -117,6 +117,14 @@ class MultiLabelModule(LightningModule):
         logits = self.head(patches if self.head.features == "patches" else pooled)
         return logits, as_grid(class_maps(patches))
 
+    def on_train_start(self) -> None:
+        schedule, steps = self.lr_schedulers(), self.trainer.estimated_stepping_batches
+        if isinstance(schedule, OneCycleLR) and steps > schedule.total_steps:  # as its checkpoint says
+            raise ConfigError(
+                f"the checkpoint's learning rate was planned for {schedule.total_steps} steps and is at 0 then; "
+                f"{steps} are asked for. Resume with the epochs that were planned, or train anew from its weights"
+            )
+
     def on_train_epoch_start(self) -> None:
         start_epoch = getattr(self.loss, "start_epoch", None)
         if start_epoch is not None:
@@ -233,6 +241,12 @@ class MultiLabelModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.thresholds = checkpoint.get("thresholds", {})
+        planned = checkpoint.get("lr_schedulers") or [{}]
+        is_resumed = self._trainer is not None and self.trainer.state.fn == "fit"
+        if is_resumed and planned[0] and ("total_steps" in planned[0]) != (self.optim.schedule == "onecycle"):
+            raise ConfigError(
+                f"model.optim.schedule is {self.optim.schedule}, and the checkpoint's is another: resume with its own"
+            )
         theirs = checkpoint.get("hyper_parameters", {}).get("class_names")
         if theirs is not None and tuple(theirs) != self.class_names:
             raise ConfigError(

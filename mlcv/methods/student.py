@@ -47,6 +47,7 @@ class Student(MultiLabelModule):
         self._teacher[0].to(torch.device(self.device))
 
     def on_train_start(self) -> None:
+        super().on_train_start()
         loader: Any = self.trainer.train_dataloader
         self._teacher[0].check(len(loader.dataset))
 

@@ -46,6 +46,18 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path, how):
     assert after["global_step"] == before["global_step"] + 16 * (more - 1 - before["epoch"])
 
 
+def test_more_epochs_than_the_learning_rate_was_planned_for_are_refused(tmp_path, capsys):
+    assert main(["fit", *OPTIONS, "--trainer.max_epochs=1", "--run_dir", str(tmp_path)]) == 0
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    before = last.read_bytes()
+    again = ["fit", "--ckpt_path", str(last), "--trainer.max_epochs"]
+    assert main([*again, "3"]) == 2
+    assert "planned for 16 steps and is at 0 then; 48 are asked for" in capsys.readouterr().err
+    assert last.read_bytes() == before
+    assert main([*again, "3", "--model.optim.schedule=constant"]) == 2
+    assert "the checkpoint's is another" in capsys.readouterr().err
+
+
 def test_the_last_checkpoint_is_the_last_epochs_even_when_the_best_is_an_earlier_one(tmp_path):
     nothing_learns = [
         "--model.optim.lr=1e-12", "--model.freeze=[conv1,bn1,layer1,layer2,layer3,layer4]", "--trainer.max_epochs=3",
