@@ -27,11 +27,11 @@ from mlcv.methods.checkpoints import load_method, read_config
 from mlcv.metrics.bootstrap import Interval
 from mlcv.metrics.scores import multilabel_scores, scores_of_decisions
 from mlcv.posthoc.evaluate import common_classes
-from mlcv.posthoc.judge import Judged, difference, judge, part, summary
-from mlcv.posthoc.predictions import Predictions, read_predictions
+from mlcv.posthoc.judge import Judged, difference, judge, match, part, summary
+from mlcv.posthoc.predictions import Predictions, id_column, read_predictions
 from mlcv.posthoc.stored import load_data
-from mlcv.posthoc.truth import read_truth
-from mlcv.tables import TRUTH, Codes, Table, column_states
+from mlcv.posthoc.truth import label_states, read_truth
+from mlcv.tables import Codes, Table
 
 _FILE = "test_predictions.csv"
 _SIDE = 160
@@ -54,9 +54,7 @@ def main(arguments: list[str]) -> None:
     names = common_classes([truth_path, *paths], options.classes)
     codes = Codes(uncertain=("-1",), blank=options.blank)
     truth = read_truth(truth_path, names, codes)
-    table = Table(truth_path)
-    prefix = TRUTH if any(header.startswith(TRUTH) for header in table.names) else ""
-    states = torch.from_numpy(column_states(table, [prefix + name for name in names], codes)).long()
+    states = torch.from_numpy(label_states(Table(truth_path), names, codes)).long()
     models = [judge(model, truth, None, options.resamples) for model in _named(paths, names)]
     if not all(((model.scores >= 0) & (model.scores <= 1)).all() for model in models):
         raise ConfigError("a report needs probabilities in [0, 1]; mlcv evaluate judges scores of any scale")
@@ -98,12 +96,14 @@ def _named(paths: list[Path], names: tuple[str, ...]) -> Iterator[Predictions]:
 
 
 def _chosen(path: Path, model: Judged, names: tuple[str, ...]) -> Tensor:
-    """What the file says was predicted, if it does; else what is above one half: bool (M, C)."""
+    """What the file says was predicted, if it does; else what is above one half: bool (M, C), in the truth's order."""
     table = Table(path)
-    if "labels" not in table.names or len(table) != len(model.scores):
+    if "labels" not in table.names:
         return model.scores > 0.5
     cells = [set(cell.split("|")) for cell in table.column("labels")]
-    return torch.tensor([[name in cell for name in names] for cell in cells])
+    said = torch.tensor([[float(name in cell) for name in names] for cell in cells])
+    decisions = Predictions(model.name, tuple(table.column(id_column(table))), said, names)
+    return match(decisions, model.truth)[0] > 0.5
 
 
 def _page(

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlcv.labels.states import UNCERTAIN, UNKNOWN
+from mlcv.labels.states import UNCERTAIN, UNKNOWN, States
 from mlcv.posthoc.predictions import check_unique, id_column
 from mlcv.tables import TRUTH, Codes, Table, column_states
 
@@ -28,6 +28,12 @@ class Truth:
     about: dict[str, tuple[str, ...]]
 
 
+def label_states(table: Table, class_names: Sequence[str], codes: Codes) -> States:
+    """States (M, C) of a table's labels, uncertain ones apart; with predictions they have columns of their own."""
+    prefix = TRUTH if any(header.startswith(TRUTH) for header in table.names) else ""
+    return column_states(table, [prefix + name for name in class_names], codes)
+
+
 def read_truth(path: Path, class_names: Sequence[str], codes: Codes = Codes(uncertain=("-1",))) -> Truth:  # noqa: B008
     """Reads the columns of some classes; an uncertain label judges nobody.
 
@@ -43,8 +49,7 @@ def read_truth(path: Path, class_names: Sequence[str], codes: Codes = Codes(unce
     name = id_column(table)
     ids = tuple(table.column(name))
     check_unique(table, ids)
-    prefix = TRUTH if any(header.startswith(TRUTH) for header in table.names) else ""
-    states = column_states(table, [prefix + name for name in class_names], codes)
+    states = label_states(table, class_names, codes)
     targets = torch.from_numpy(np.where(states == UNCERTAIN, UNKNOWN, states)).long()
     rest = [h for h in table.names if h not in (name, *class_names) and not h.startswith(TRUTH)]
     return Truth(ids, targets, {header: tuple(table.column(header)) for header in rest})

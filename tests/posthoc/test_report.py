@@ -74,6 +74,17 @@ def test_runs_are_compared_and_chosen_labels_are_read(tmp_path, labelled, numpy_
     assert all(float(row[7]) == 1 for row in cells_of(page))  # recall of the first
 
 
+def test_chosen_labels_follow_the_order_of_the_truth(tmp_path, labelled):
+    probs, targets = labelled
+    right = ["|".join(name for name, there in zip(NAMES, row, strict=True) if there) for row in targets]
+    truth = write(tmp_path / "truth.csv", probs, targets)
+    ids = [f"{n}.png" for n in range(200)]
+    mixed = write(tmp_path / "mixed.csv", probs[::-1], targets[::-1], ids[::-1], right[::-1])
+    out = tmp_path / "r.html"
+    assert main(["report", str(mixed), "--truth", str(truth), "--out", str(out), "--resamples", "20"]) == 0
+    assert all(float(row[6]) == float(row[7]) == 1 for row in cells_of(out.read_text()))  # precision and recall
+
+
 def test_unknown_and_uncertain_labels_are_shown_but_judge_nobody(tmp_path, labelled):
     probs, targets = labelled
     cells = targets.astype(object)
