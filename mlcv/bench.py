@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import platform
+import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -156,6 +157,7 @@ def main(arguments: list[str]) -> None:
     """
     options, rest = _parser().parse_known_args(arguments)
     earlier = _read(options.compare) if options.compare is not None else None
+    warnings.filterwarnings("ignore", module="lightning")  # it knows nothing of a run that is only timed
     set_up_logging()
     logging.getLogger("lightning").setLevel(logging.ERROR)
     keep_freed_memory()

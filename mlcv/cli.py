@@ -22,8 +22,11 @@ SUBCOMMANDS = {
     "export": "a checkpoint as ONNX and torch.export, with all that comes before and after the network",
 }
 
-_ON_FILES = {"evaluate", "calibrate", "report", "export"}
-"""Subcommands that train nothing: each is the `main` of the module of its name in `mlcv.posthoc`."""
+_MODULES = {
+    **{name: f"mlcv.posthoc.{name}" for name in ("evaluate", "calibrate", "report", "export")},
+    "bench": "mlcv.bench",
+}
+"""Whose `main` is a subcommand; all others are Lightning's."""
 
 _HELP = """usage: mlcv SUBCOMMAND --config FILE [--key value ...]
        mlcv --help | --version
@@ -85,12 +88,8 @@ def _check_subcommand(name: str) -> None:
 
 
 def _run(arguments: list[str]) -> None:
-    if arguments[0] == "bench":
-        warnings.filterwarnings("ignore", module="lightning")  # it knows nothing of a run that is only timed
-        importlib.import_module("mlcv.bench").main(arguments[1:])
-        return
-    if arguments[0] in _ON_FILES:
-        importlib.import_module(f"mlcv.posthoc.{arguments[0]}").main(arguments[1:])  # so do torch and scikit-learn
+    if arguments[0] in _MODULES:
+        importlib.import_module(_MODULES[arguments[0]]).main(arguments[1:])  # so do torch and scikit-learn
         return
     # Scenes in memory need no loader process, and the user has set the number for the rest.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")

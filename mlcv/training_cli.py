@@ -14,7 +14,6 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from torch import Tensor
 
 import mlcv.data
 from mlcv.allocator import keep_freed_memory
@@ -152,14 +151,7 @@ class TrainingCLI(LightningCLI):
         if path is None and not checkpoint:
             return None
         calibration = find_calibration(path, Path(checkpoint or "."), tuple(self.datamodule.class_names))
-        if calibration is None:
-            return None
-
-        def decide(probs: Tensor) -> tuple[Tensor, Tensor]:
-            calibrated = calibration.probabilities(probs)
-            return calibrated, calibration.chosen(calibrated)
-
-        return decide
+        return calibration.decide if calibration is not None else None
 
     def fit(self, **kwargs: Any) -> None:
         """Trains; on Ctrl-C says how to resume."""
@@ -241,9 +233,7 @@ def with_checkpoint_config(arguments: list[str], folder: Path) -> list[str]:
 def _for_images(data: dict[str, Any], checkpoint: dict[str, Any]) -> dict[str, Any]:
     """Configuration of images without labels, as the model of a checkpoint expects them."""
     given = data["init_args"]
-    kept = {
-        key: given[key] for key in ("image_size", "batch_size", "num_workers", "augment", "statistics") if key in given
-    }
+    kept = {key: given[key] for key in _OF_EVERY_DATA if key in given}
     known = getattr(mlcv.data, data["class_path"].rpartition(".")[2], None)
     names = checkpoint["hyper_parameters"]["class_names"]
     arguments = {**kept, "classes": list(names), "grey": bool(getattr(known, "grey", False)), "path": ""}

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from torch import Tensor
 
-from mlcv.callbacks.results import Decide, joined, keep_earlier
+from mlcv.callbacks.results import Decide, chosen_names, keep_earlier
 from mlcv.errors import ConfigError, DataError
 
 
@@ -36,7 +36,9 @@ class PredictionWriter(Callback):
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data: Any = getattr(trainer, "datamodule", None)
         if not hasattr(data, "done"):  # it starts anew, so nothing of an earlier run may stay
-            self._first_alone(trainer, self._remove_parts)
+            if trainer.is_global_zero:
+                self._remove_parts()
+            trainer.strategy.barrier()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             path = self._name(trainer.global_rank)
@@ -123,12 +125,6 @@ class PredictionWriter(Callback):
         for path in self._parts():
             path.unlink()
 
-    @staticmethod
-    def _first_alone(trainer: Trainer, action: Callable[[], None]) -> None:
-        if trainer.is_global_zero:
-            action()
-        trainer.strategy.barrier()
-
 
 def _above_half(probs: Tensor) -> tuple[Tensor, Tensor]:
     return probs, probs > 0.5
@@ -136,13 +132,13 @@ def _above_half(probs: Tensor) -> tuple[Tensor, Tensor]:
 
 def _as_cells(rows: list[dict[str, Any]], names: Sequence[str]) -> Iterator[list[Any]]:
     for number, row in enumerate(rows):
-        yield [number, row["image"], *row["probs"], joined(names, row["chosen"])]
+        yield [number, row["image"], *row["probs"], "|".join(chosen_names(names, row["chosen"]))]
 
 
 def _as_json(rows: list[dict[str, Any]], names: Sequence[str]) -> Iterator[dict[str, Any]]:
     for row in rows:
         yield {
             "image": row["image"],
-            "labels": [name for name, is_chosen in zip(names, row["chosen"], strict=True) if is_chosen],
+            "labels": chosen_names(names, row["chosen"]),
             "probs": dict(zip(names, row["probs"], strict=True)),
         }

@@ -101,7 +101,7 @@ class ResultsWriter(Callback):
             writer.writerow(header)
             for number, (index, row, truth) in enumerate(rows):
                 cells = [f"{value:g}" if value >= 0 else "" for value in truth]
-                cells += [] if chosen is None else [joined(names, chosen[number].tolist())]
+                cells += [] if chosen is None else ["|".join(chosen_names(names, chosen[number].tolist()))]
                 writer.writerow([index, datasets[stage].describe(index), *row, *cells])
 
     def _place(self, name: str) -> Path:
@@ -122,9 +122,9 @@ def keep_earlier(path: Path) -> None:
     path.rename(kept)
 
 
-def joined(names: Sequence[str], chosen: Sequence[bool]) -> str:
-    """The names of chosen classes in one cell, joined by |."""
-    return "|".join(name for name, is_chosen in zip(names, chosen, strict=True) if is_chosen)
+def chosen_names(names: Sequence[str], chosen: Sequence[bool]) -> list[str]:
+    """Of the classes that were chosen."""
+    return [name for name, is_chosen in zip(names, chosen, strict=True) if is_chosen]
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:

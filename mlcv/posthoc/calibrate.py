@@ -94,9 +94,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _print(calibration: Calibration, probs: Tensor, targets: Tensor) -> None:
-    calibrated = calibration.probabilities(probs)
+    calibrated, chosen = calibration.decide(probs)
     before, after = calibration_error(probs, targets), calibration_error(calibrated, targets)
-    chosen = calibration.chosen(calibrated)
     console = Console()
     title = f"{calibration.images} images; thresholds for {calibration.goal}; these numbers are of the data fitted to"
     grid = Grid("class", "ECE before", "after", "threshold", "P", "R", "positives", title=title)

@@ -52,6 +52,11 @@ class Calibration:
         """Classes at or above their thresholds: bool (M, C)."""
         return calibrated >= torch.tensor(self.thresholds, dtype=torch.float64)
 
+    def decide(self, probs: Tensor) -> tuple[Tensor, Tensor]:
+        """Calibrated probabilities of those of the model, and the classes that they choose."""
+        calibrated = self.probabilities(probs)
+        return calibrated, self.chosen(calibrated)
+
     def covering(self, calibrated: Tensor) -> Tensor:
         """Sets that miss at most `missed_risk` of an image's labels on average: bool (M, C)."""
         return calibrated >= self.missed_threshold

@@ -64,8 +64,10 @@ class Deployed(nn.Module):
     ) -> None:
         super().__init__()
         self.method, self.is_calibrated = method.requires_grad_(False), calibration is not None
-        one, classes = torch.ones(method.num_classes), method.num_classes
-        given = (one, 0 * one, one / 2) if calibration is None else _numbers(calibration, classes)
+        one = torch.ones(method.num_classes)
+        given: tuple[Any, Any, Any] = (one, 0 * one, one / 2)
+        if calibration is not None:
+            given = calibration.slope, calibration.offset, calibration.thresholds
         named = zip(("mean", "std", "slope", "offset", "thresholds"), (mean, std, *given), strict=True)
         for name, values in named:
             self.register_buffer(name, torch.as_tensor(values, dtype=torch.float32))
@@ -144,12 +146,6 @@ def _check_libraries(formats: list[str]) -> None:
     absent = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if "onnx" in formats and absent:
         raise ConfigError(f'ONNX needs {", ".join(absent)}: pip install "mlcv[export]", or give --formats pt2')
-
-
-def _numbers(calibration: Calibration, classes: int) -> tuple[Any, Any, Any]:
-    if len(calibration.slope) != classes:
-        raise ConfigError(f"the calibration is of {len(calibration.slope)} classes, the model of {classes}")
-    return calibration.slope, calibration.offset, calibration.thresholds
 
 
 def _describe(
