@@ -14,7 +14,7 @@ SUBCOMMANDS = {
     "fit": "train, validate after each epoch, keep the best and the last checkpoint",
     "validate": "metrics of a checkpoint on the validation split",
     "test": "metrics of a checkpoint on the test split",
-    "predict": "probabilities of a checkpoint for each image of the test split, as CSV",
+    "predict": "probabilities and labels of any images, or of the test split, as CSV or JSON lines",
     "evaluate": "metrics with confidence intervals of files of predictions, from here or elsewhere",
     "calibrate": "probabilities, thresholds and sets that keep promises, from validation predictions",
     "report": "one HTML file on one or more tested runs",

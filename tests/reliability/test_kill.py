@@ -17,7 +17,7 @@ OPTIONS = [
     "--data=DigitScenesDataModule", "--data.num_train=192", "--data.num_val=32", "--data.num_test=32",
     "--data.batch_size=16", "--data.image_size=48", "--model=Classifier", "--model.backbone=test_resnet",
     "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu",
-    "--trainer.max_epochs=60", "--trainer.deterministic=true", "--test_after_fit=true",
+    "--trainer.max_epochs=150", "--trainer.deterministic=true", "--test_after_fit=true",
 ]  # fmt: skip
 
 
@@ -36,19 +36,13 @@ def test_ten_kills_change_nothing(tmp_path, seed):
     last = killed / "checkpoints" / "last.ckpt"
     subprocess.run(command(straight, tmp_path / "none"), check=True, capture_output=True, timeout=600)
     random = np.random.default_rng(seed)
-    kills = early = 0
-    while kills < KILLS:
+    for _ in range(KILLS):
         with subprocess.Popen(command(killed, last), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
             time.sleep(random.uniform(2, 12))  # before the first step, in training, or while a checkpoint is written
-            if process.poll() is not None:
-                assert process.returncode == 0
-                break
+            assert process.poll() is None, "the run ended before it was killed often enough"
             os.kill(process.pid, signal.SIGKILL)
-        kills += 1
-        early += not last.is_file()
         if last.is_file():
             torch.load(last, weights_only=True)
-    assert kills >= 3
     done = subprocess.run(command(killed, last), capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     (metrics, weights), (expected, straight_weights) = results(killed), results(straight)
