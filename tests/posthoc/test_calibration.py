@@ -13,9 +13,9 @@ from mlcv.posthoc.thresholds import choose_class_thresholds, top_k
 @pytest.fixture
 def data(numpy_rng):
     """Right probabilities of 3 classes, labels drawn from them, and a sixth of the entries unknown."""
-    right = torch.from_numpy(numpy_rng.beta(0.7, 1.2, (6000, 3)))
-    targets = (torch.from_numpy(numpy_rng.random((6000, 3))) < right).long()
-    targets[torch.from_numpy(numpy_rng.random((6000, 3))) < 1 / 6] = -1
+    right = torch.from_numpy(numpy_rng.beta(0.7, 1.2, (20_000, 3)))
+    targets = (torch.from_numpy(numpy_rng.random((20_000, 3))) < right).long()
+    targets[torch.from_numpy(numpy_rng.random((20_000, 3))) < 1 / 6] = -1
     return right, targets
 
 
