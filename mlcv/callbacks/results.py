@@ -1,19 +1,21 @@
 """Writes what a run found out: metrics as JSON, a per-class table as CSV, predictions as CSV; prints the table."""
 
-import csv
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from mlcv.files import read_checkpoint, write_table, write_text
+from mlcv.fingerprints import weights_fingerprint
 from mlcv.metrics.scores import Scores, scores_of_decisions
-from mlcv.tables import TRUTH
+from mlcv.posthoc.predictions import Predicted, write_predictions
+from mlcv.terminal import console
 
 _HEADLINE = (
     "mAP", "AUROC", "CF1", "OF1", "CF1_tuned", "OF1_tuned", "CF1_top3", "OF1_top3", "GAP@20", "ranking_loss",
@@ -40,7 +42,7 @@ class ResultsWriter(Callback):
 
     def __init__(self, directory: str | Path, decide: Decide | None = None) -> None:
         self.directory, self.decide = Path(directory), decide
-        self._mine: set[Path] = set()
+        self._written: set[str] = set()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
@@ -63,10 +65,11 @@ class ResultsWriter(Callback):
         scores = getattr(pl_module, "scores", None)
         if scores is not None and trainer.is_global_zero:
             print_scores(scores, title)
-            Console().print(f"results and configuration: {self.directory}", soft_wrap=True, highlight=False)
+            console().print(f"results and configuration: {self.directory}", soft_wrap=True)
 
     def _write(self, stage: str, trainer: Trainer, pl_module: LightningModule) -> None:
         scores = getattr(pl_module, "scores", None)
+        skipped = _on_all_processes(getattr(getattr(trainer, "datamodule", None), "skipped", ()))
         if scores is None or not trainer.is_global_zero:
             return
         facts = {
@@ -76,11 +79,13 @@ class ResultsWriter(Callback):
             "step": trainer.global_step,
             "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
             "labels": getattr(trainer.datamodule, "label_summary", None) if hasattr(trainer, "datamodule") else None,
-            "skipped_images": sorted(getattr(getattr(trainer, "datamodule", None), "skipped", ())),
+            "skipped_images": skipped,
         }
-        text = json.dumps(facts, indent=2)
-        self._place(f"{stage}.json").write_text(text + "\n", encoding="utf-8")
-        write_rows(self._place(f"{stage}_per_class.csv"), scores.rows())
+        is_first, rows = stage not in self._written, scores.rows()
+        self._written.add(stage)
+        write_text(self.directory / f"{stage}.json", json.dumps(facts, indent=2) + "\n", keep=is_first)
+        header, cells = (list(rows[0]) if rows else []), [list(row.values()) for row in rows]
+        write_table(self.directory / f"{stage}_per_class.csv", header, cells, keep=is_first)
 
     def _write_predictions(
         self, stage: str, trainer: Trainer, pl_module: LightningModule, decide: Decide | None = None
@@ -90,54 +95,33 @@ class ResultsWriter(Callback):
         if evaluated is None or stage not in datasets or not trainer.is_global_zero:
             return
         method: Any = pl_module
-        names = method.class_names
-        probs, chosen = method.probabilities(evaluated.logits).cpu(), None
+        probs, choices = method.probabilities(evaluated.logits).cpu(), None
         if decide is not None:
             probs, chosen = decide(probs)
-        header = ["index", "image", *names, *(TRUTH + name for name in names), *(["labels"] if decide else [])]
-        rows = zip(evaluated.index.tolist(), probs.tolist(), evaluated.targets.tolist(), strict=True)
-        with self._place(f"{stage}_predictions.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(header)
-            for number, (index, row, truth) in enumerate(rows):
-                cells = [f"{value:g}" if value >= 0 else "" for value in truth]
-                cells += [] if chosen is None else ["|".join(chosen_names(names, chosen[number].tolist()))]
-                writer.writerow([index, datasets[stage].describe(index), *row, *cells])
-
-    def _place(self, name: str) -> Path:
-        path = self.directory / name
-        if path not in self._mine:
-            keep_earlier(path)
-            self._mine.add(path)
-        return path
+            choices = chosen.tolist()
+        columns = zip(evaluated.index.tolist(), probs.tolist(), evaluated.targets.tolist(), strict=True)
+        rows = [
+            Predicted(index, datasets[stage].describe(index), row, choices and choices[n], truth)
+            for n, (index, row, truth) in enumerate(columns)
+        ]
+        state = read_checkpoint(Path(trainer.ckpt_path))["state_dict"] if trainer.ckpt_path else method.state_dict()
+        model = weights_fingerprint(state)
+        write_predictions(self.directory / f"{stage}_predictions.csv", method.class_names, rows, model)
 
 
-def keep_earlier(path: Path) -> None:
-    """Renames a file that is in the way: `test.json` becomes `test.1.json`, or the next free number."""
-    if not path.exists():
-        return
-    number = 1
-    while (kept := path.with_suffix(f".{number}{path.suffix}")).exists():
-        number += 1
-    path.rename(kept)
-
-
-def chosen_names(names: Sequence[str], chosen: Sequence[bool]) -> list[str]:
-    """Of the classes that were chosen."""
-    return [name for name, is_chosen in zip(names, chosen, strict=True) if is_chosen]
-
-
-def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Writes dictionaries of equal keys as CSV with a header."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
-        writer.writeheader()
-        writer.writerows(rows)
+def _on_all_processes(names: Iterable[str]) -> list[str]:
+    """What each process of the run holds, together and sorted."""
+    mine = set(names)
+    if not torch.distributed.is_initialized():
+        return sorted(mine)
+    everyone: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(everyone, mine)
+    return sorted(set().union(*everyone))
 
 
 def print_scores(scores: Scores, title: str) -> None:
     """Prints the headline numbers, then the per-class table; at most 30 classes, the worst by AP first."""
-    console = Console()
+    out = console()
     headline = Table("metric", "value", title=title)
     for name in (*_HEADLINE, "mAP_11point"):
         if name in scores.summary:
@@ -152,6 +136,6 @@ def print_scores(scores: Scores, title: str) -> None:
         table.add_row(
             str(row["class"]), *numbers, *(f"{row[name]:d}" for name in ("positives", "negatives", "unknown"))
         )
-    console.print(headline, table)
+    out.print(headline, table)
     if scores.excluded:
-        console.print(f"in no mean, for want of a known positive or negative: {', '.join(scores.excluded)}")
+        out.print(f"in no mean, for want of a known positive or negative: {', '.join(scores.excluded)}")

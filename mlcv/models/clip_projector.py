@@ -1,6 +1,5 @@
 """The projector of HeLlO (Yu et al., ICCV 2025, arXiv 2408.08201): CLIP and a few trained numbers, in a small file."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -9,15 +8,18 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from mlcv.errors import ConfigError
+from mlcv.files import whole_file
+from mlcv.fingerprints import weights_digest
 from mlcv.models.label_embeddings import PROMPTS, read_label_embeddings
 from mlcv.models.lora import LoRA, LowRank, add_lora, lora_state
 from mlcv.models.open_clip_tower import create_open_clip
+from mlcv.plain_config import arguments, construct
 
 _FORMAT = "mlcv label projector 2"
 BATCH_STATISTICS = ("running_mean", "running_var")
@@ -63,7 +65,7 @@ class CLIPProjector(nn.Module):
             "image_size": self.image_size, **asdict(lora),
         }  # fmt: skip
         self.tower: nn.Module = model.visual
-        self.base = _fingerprint(self.tower)
+        self.base = weights_digest(self.tower.state_dict())
         text = read_label_embeddings(f"open_clip:{clip}:{weights}", class_names, prompts)
         self.head = nn.Linear(text.shape[1], len(text), bias=False)
         self.head.load_state_dict({"weight": text})
@@ -112,9 +114,8 @@ class CLIPProjector(nn.Module):
         """
         about = {**self.about, "format": _FORMAT, "base": self.base, "temperature": temperature}
         tensors = {name: tensor.cpu().contiguous() for name, tensor in self.stored().items()}
-        unfinished = path.with_name(f"{path.name}.part")
-        save_file(tensors, unfinished, {"mlcv": json.dumps(about)})
-        unfinished.replace(path)
+        with whole_file(path, "wb") as file:
+            file.write(save(tensors, {"mlcv": json.dumps(about)}))
 
     @classmethod
     def from_file(cls, path: Path, weights: str | None = None) -> "CLIPProjector":
@@ -128,14 +129,15 @@ class CLIPProjector(nn.Module):
             ConfigError: if the file is damaged or of another kind, or the base model is not the one it was trained on.
         """
         about, tensors = read_projector(path)
-        source = weights or about["weights"]
-        lora = LoRA(**{field.name: about[field.name] for field in fields(LoRA)})
-        arguments = {key: about[key] for key in ("clip", "class_names", "prompts", "image_size")}
-        projector = cls(**arguments, weights=source, lora=lora)
-        if projector.base != about["base"]:
+        source = weights or about.get("weights")
+        named = {field.name: about[field.name] for field in fields(LoRA) if field.name in about}
+        given = {key: about[key] for key in ("clip", "class_names", "prompts", "image_size") if key in about}
+        checked = arguments(cls, {**given, "weights": source, "lora": named}, f"{path}: its description")
+        projector: CLIPProjector = construct(cls, checked)
+        if projector.base != about.get("base"):
             raise ConfigError(
                 f"{path}: trained on other weights of {about['clip']} than those of {source}. Give the weights that it "
-                f"was trained on ({about['weights']})"
+                f"was trained on ({about.get('weights')})"
             )
         own = projector.stored()
         wrong = sorted(set(own) ^ set(tensors)) or [k for k, tensor in own.items() if tensor.shape != tensors[k].shape]
@@ -158,17 +160,8 @@ def read_projector(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {}).get("mlcv", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is damaged or no safetensors file ({error}); copy it again") from error
-    if about.get("format") != _FORMAT:
+    if not isinstance(about, dict) or about.get("format") != _FORMAT:
         raise ConfigError(f"{path} is no label projector: it lacks the mark {_FORMAT!r}")
     return about, tensors
-
-
-def _fingerprint(net: nn.Module) -> str:
-    """Changes with any weight."""
-    total = hashlib.sha256()
-    for name, tensor in sorted(net.state_dict().items()):
-        total.update(name.encode())
-        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return total.hexdigest()

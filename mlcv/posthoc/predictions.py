@@ -1,19 +1,24 @@
-"""Files of predictions: CSV, a row an image (or study) and a column a class, from this project or any other."""
+"""Files of predictions: CSV, a row an image (or study) and a column a class, from this project or any other.
 
+This project's have a name in `image`, a column of probabilities for each class, where the truth is known its labels in
+`truth:<class>`, where something was chosen the classes in `labels`, joined by |; in `model` the fingerprint of the
+weights that said so, and in `rows` how many rows there are, so that a file that was cut off is not taken for whole.
+"""
+
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from mlcv.errors import ConfigError, DataError
-from mlcv.tables import Table
-
-ID_COLUMNS = ("image", "Path", "Study", "Image Index")
-"""Headers under which a row's name is looked for; else it is in the first column."""
+from mlcv.files import whole_file, write_table
+from mlcv.posthoc.columns import class_column, is_ours, read_ids
+from mlcv.tables import TRUTH, Table
 
 
 @dataclass(frozen=True)
@@ -25,30 +30,100 @@ class Predictions:
         ids: M names of images or studies.
         scores: float64 (M, C), higher where a class is likelier; most often probabilities.
         class_names: C names.
+        model: fingerprint of the weights; None if the file does not say.
     """
 
     name: str
     ids: tuple[str, ...]
     scores: Tensor
     class_names: tuple[str, ...]
+    model: str | None = None
 
 
-def read_predictions(path: Path, class_names: Sequence[str]) -> Predictions:
+@dataclass(frozen=True)
+class Predicted:
+    """One row to write.
+
+    Args:
+        index: position of the image in its split.
+        image: its name.
+        probs: C numbers.
+        chosen: C decisions; None if there are none.
+        truth: C labels in [0, 1], or below 0 where unknown; None if there are none.
+    """
+
+    index: int
+    image: str
+    probs: Sequence[float]
+    chosen: Sequence[bool] | None = None
+    truth: Sequence[float] | None = None
+
+
+def write_predictions(path: Path, class_names: Sequence[str], rows: Sequence[Predicted], model: str | None) -> None:
+    """Writes a file of predictions, whole or not at all; what is in the way is kept under another name.
+
+    Args:
+        path: JSON lines if it ends with .jsonl, else CSV.
+        class_names: C names.
+        rows: alike in what they hold.
+        model: fingerprint of the weights.
+
+    Raises:
+        ConfigError: if it cannot be written.
+    """
+    names = list(class_names)
+    if path.suffix == ".jsonl":
+        with whole_file(path, keep=True) as file:
+            file.writelines(json.dumps(_as_json(row, names, model, len(rows))) + "\n" for row in rows)
+        return
+    has_truth, has_choice = (bool(rows) and getattr(rows[0], part) is not None for part in ("truth", "chosen"))
+    header = ["index", "image", *names]
+    header += [TRUTH + name for name in names] if has_truth else []
+    header += ["labels"] if has_choice else []
+    write_table(path, [*header, "model", "rows"], _as_cells(rows, names, model), keep=True)
+
+
+def chosen_names(names: Sequence[str], chosen: Sequence[bool]) -> list[str]:
+    """Of the classes that were chosen."""
+    return [name for name, is_chosen in zip(names, chosen, strict=True) if is_chosen]
+
+
+def _as_cells(rows: Sequence[Predicted], names: list[str], model: str | None) -> Iterator[list[Any]]:
+    for row in rows:
+        truth = [f"{value:g}" if value >= 0 else "" for value in row.truth or ()]
+        labels = [] if row.chosen is None else ["|".join(chosen_names(names, row.chosen))]
+        yield [row.index, row.image, *row.probs, *truth, *labels, model or "", len(rows)]
+
+
+def _as_json(row: Predicted, names: list[str], model: str | None, count: int) -> dict[str, Any]:
+    content: dict[str, Any] = {"image": row.image, "probs": dict(zip(names, row.probs, strict=True))}
+    if row.truth is not None:
+        known = zip(names, row.truth, strict=True)
+        content["truth"] = {name: value if value >= 0 else None for name, value in known}
+    if row.chosen is not None:
+        content["labels"] = chosen_names(names, row.chosen)
+    return {**content, "model": model, "rows": count}
+
+
+def read_predictions(path: Path, class_names: Sequence[str], names: str | None = None) -> Predictions:
     """Reads the columns of some classes, wherever they stand; others are passed over.
 
     Args:
         path: CSV, plain or gzipped, with a header.
         class_names: C headers.
+        names: header of the column with the rows' names, if it has one of its own; see `mlcv.posthoc.columns`.
 
     Raises:
-        DataError: naming the file, row and column of what is missing, no finite number, or named twice.
+        DataError: naming the file, row and column of what is missing, no finite number, or named twice; or if the file
+            was cut off.
     """
     table = Table(path)
-    ids = tuple(table.column(id_column(table)))
-    check_unique(table, ids)
-    columns = [_numbers(table, name) for name in class_names]
+    ids = read_ids(table, names)
+    columns = [_numbers(table, class_column(table, name)) for name in class_names]
     scores = torch.tensor(columns, dtype=torch.float64).T if columns else torch.zeros(len(ids), 0)
-    return Predictions(path.stem, ids, scores.reshape(len(ids), len(columns)), tuple(class_names))
+    models = set(table.column("model")) if is_ours(table) else set()
+    model = next(iter(models)) or None if len(models) == 1 else None
+    return Predictions(path.stem, ids, scores.reshape(len(ids), len(columns)), tuple(class_names), model)
 
 
 def combine(models: Sequence[Predictions], how: Literal["mean", "rank"] = "mean") -> Predictions:
@@ -73,23 +148,6 @@ def combine(models: Sequence[Predictions], how: Literal["mean", "rank"] = "mean"
         scores = model.scores[[place[name] for name in first.ids]]
         total += _ranks(scores) if how == "rank" else scores
     return Predictions(f"{how} of {len(models)}", first.ids, total / len(models), first.class_names)
-
-
-def id_column(table: Table) -> str:
-    """The header of the column with the rows' names."""
-    return next((name for name in ID_COLUMNS if name in table.names), next(iter(table.names), ""))
-
-
-def check_unique(table: Table, ids: Sequence[str]) -> None:
-    """Raises a DataError that names the row of a name that was there before, or a table without rows."""
-    if not ids:
-        raise DataError(f"{table.path}: there is no row below the header")
-    first: dict[str, int] = {}
-    again = next((row for row, name in enumerate(ids) if first.setdefault(name, row) != row), None)
-    if again is not None:
-        raise DataError(
-            f"{table.where(again)}: {ids[again]} is in {table.where(first[ids[again]])} already; drop one of the two"
-        )
 
 
 def _numbers(table: Table, name: str) -> list[float]:

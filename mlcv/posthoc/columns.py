@@ -1,0 +1,149 @@
+"""Which column of a table is what: the rows' names, the classes, and the rest; told, never guessed in silence."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from mlcv.errors import ConfigError, DataError
+from mlcv.files import unshielded
+from mlcv.labels.states import known
+from mlcv.tables import TRUTH, Table, read_header
+from mlcv.terminal import console
+
+NAME_COLUMNS = (
+    "image",
+    "path",
+    "study",
+    "image index",
+    "image_path",
+    "image_id",
+    "image_name",
+    "filename",
+    "file_name",
+)
+"""Headers, in any case, of columns that name rows; the first of a table's that is one of these counts."""
+
+OUR_COLUMNS = ("index", "labels", "model", "rows")
+"""What this project's files of predictions say of a row besides."""
+
+TASKS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
+"""CheXpert's five, which `--classes tasks` stands for."""
+
+
+def name_column(names: Sequence[str], path: Path, asked: str | None = None) -> str:
+    """The header of the column with the rows' names.
+
+    Args:
+        names: headers of the table.
+        path: of the table, for the error.
+        asked: what the user says it is, if this table has it.
+
+    Raises:
+        DataError: if no header says so.
+    """
+    if asked in names:
+        return str(asked)
+    found = next((name for known in NAME_COLUMNS for name in names if name.lower() == known), None)
+    if found is None:
+        raise DataError(
+            f"{path}: which column names the rows? None of {', '.join(names)} is called {', '.join(NAME_COLUMNS)}; "
+            "give its header with --id"
+        )
+    return found
+
+
+def read_ids(table: Table, asked: str | None = None) -> tuple[str, ...]:
+    """The name of each row.
+
+    Raises:
+        DataError: if no column has them, two are alike, there is none, or rows at the end are missing.
+    """
+    ids = tuple(map(unshielded, table.column(name_column(table.names, table.path, asked)))) if len(table) else ()
+    if not ids:
+        raise DataError(f"{table.path}: there is no row below the header")
+    first: dict[str, int] = {}
+    again = next((row for row, name in enumerate(ids) if first.setdefault(name, row) != row), None)
+    if again is not None:
+        raise DataError(
+            f"{table.where(again)}: {ids[again]} is in {table.where(first[ids[again]])} already; drop one of the two"
+        )
+    counts = set(table.column("rows")) if is_ours(table) else {str(len(ids))}
+    if counts != {str(len(ids))}:
+        raise DataError(
+            f"{table.path} has {len(ids)} rows and says that it has {' or '.join(sorted(counts))}: it was cut off, or "
+            "put together; make it again, or take the column `rows` out if that is meant"
+        )
+    return ids
+
+
+def is_ours(table: Table) -> bool:
+    """Whether it is a file of predictions that this project wrote."""
+    return {"index", "image", "model", "rows"} <= set(table.names)
+
+
+def class_column(table: Table, name: str) -> str:
+    """The header of a class, which may have been written with an apostrophe before it."""
+    return next((header for header in table.names if unshielded(header) == name), name)
+
+
+def common_classes(
+    paths: Sequence[Path], asked: Sequence[str] | None = None, ids: str | None = None
+) -> tuple[str, ...]:
+    """The classes that were asked for, or that all files have, in the order of the first; says what was taken for what.
+
+    A file of this project says which columns are classes, by the truth or what it is made of. Of others, every column
+    is taken for a class that all have and that is none of names.
+
+    Args:
+        paths: of tables; of truth first, where that is a file of its own.
+        asked: names of classes, or `tasks`.
+        ids: see `name_column`.
+
+    Raises:
+        ConfigError: if there is none.
+        DataError: see `name_column`.
+    """
+    headers = {path: [unshielded(name) for name in read_header(path)] for path in dict.fromkeys(paths)}
+    taken = {path: name_column(header, path, ids) for path, header in headers.items()}
+    if asked is not None:
+        classes = TASKS if list(asked) == ["tasks"] else tuple(asked)
+    else:
+        candidates = [_candidates(header, taken[path]) for path, header in headers.items()]
+        classes = tuple(name for name in candidates[0] if all(name in others for others in candidates))
+    if not classes:
+        raise ConfigError(f"{' and '.join(map(str, list(headers)[:2]))} have no class in common; give --classes")
+    _tell(headers, taken, classes)
+    return classes
+
+
+def _candidates(header: list[str], names: str) -> list[str]:
+    own = [name.removeprefix(TRUTH) for name in header if name.startswith(TRUTH)]
+    return own or [name for name in header if name not in (names, *OUR_COLUMNS)]
+
+
+def _tell(headers: dict[Path, list[str]], taken: dict[Path, str], classes: Sequence[str]) -> None:
+    names = ", ".join(f"{header!r} of {path}" for path, header in taken.items())
+    used = {*classes, *(TRUTH + name for name in classes), *taken.values(), *OUR_COLUMNS}
+    rest = sorted({name for header in headers.values() for name in header} - used)
+    some = ", ".join(classes[:8]) + (", ..." if len(classes) > 8 else "")
+    text = f"rows are named by {names}; {len(classes)} classes: {some}"
+    console().print(text + (f"; not classes: {', '.join(rest[:8])}" if rest else ""), soft_wrap=True)
+
+
+def check_no_copies(scores: Tensor, targets: Tensor, class_names: Sequence[str], path: Path) -> None:
+    """Refuses a column that holds the truth itself: what both files merely share (a fold, an age) is no prediction.
+
+    Shape:
+        scores and targets (M, C), in the same order.
+
+    Raises:
+        ConfigError: naming the column.
+    """
+    for c, name in enumerate(class_names):
+        rows = known(targets[:, c])
+        if rows.any() and bool((scores[rows, c] == targets[rows, c]).all()):
+            raise ConfigError(
+                f"{path}: the column {name!r} is the same in the truth, so it is no prediction; say with --classes "
+                "which columns are classes (and name it there if it is one)"
+            )
