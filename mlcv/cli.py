@@ -1,14 +1,19 @@
 """The command line: what it offers, before anything heavy is imported; and errors in one sentence."""
 
 import difflib
-import errno
 import importlib
+import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 from mlcv import __version__
-from mlcv.errors import ConfigError, UserError, find_user_error
+from mlcv.errors import ConfigError, Stopped, find_user_error
+from mlcv.plain_config import trusting
 
 SUBCOMMANDS = {
     "fit": "train, validate after each epoch, keep the best and the last checkpoint",
@@ -43,16 +48,14 @@ examples:
   mlcv fit --ckpt_path runs/digits-bce/0/checkpoints/last.ckpt        (resumes)
   mlcv evaluate model_a.csv model_b.csv --truth labels.csv
 
+Checkpoints and other files are read without running code. For a checkpoint with classes of a package of your own, give
+--trust PACKAGE to any subcommand, or set MLCV_TRUST=PACKAGE.
+
 `mlcv fit --help` lists the options of a subcommand; `mlcv fit --data.help COCODataModule` those of a class."""
-
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit status: 0, 2 for an error the user can mend, 130 after Ctrl-C."""
+    """Runs a command; returns its exit status: 0, 2 for an error the user can mend, 130 after Ctrl-C, 143 if ended."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in {"-h", "--help"}:
         width = max(map(len, SUBCOMMANDS))
@@ -63,21 +66,52 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         _check_subcommand(arguments[0])
-        _run(arguments)
-    except KeyboardInterrupt:
-        return INTERRUPTED
+        arguments, packages = _without_trust(arguments)
+        with trusting(packages), _asked_to_end():
+            _run(arguments)
+    except KeyboardInterrupt as error:
+        stop = error if isinstance(error, Stopped) else Stopped()
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"mlcv: stopped. {stop.advice}".strip(), file=sys.stderr)  # noqa: T201
+        return 128 + stop.signum
     except Exception as error:
         sentence = find_user_error(error)
-        if sentence is None and isinstance(error, OSError) and error.errno in _NO_ROOM:
-            sentence = ConfigError(
-                f"there is no room to write ({error.strerror}). What was written before is whole: make room and give "
-                "the command again; a training goes on with --ckpt_path <run>/checkpoints/last.ckpt"
-            )
         if sentence is None:
             raise
-        _complain(sentence)
+        print(f"mlcv: error: {sentence}", file=sys.stderr)  # noqa: T201
         return 2
     return 0
+
+
+@contextmanager
+def _asked_to_end() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does: files that were begun are removed, and it says how to go on."""
+
+    def end(signum: int, _: FrameType | None) -> None:
+        raise Stopped(signum)
+
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _without_trust(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The arguments of a subcommand, and the packages that `--trust` names among them."""
+    rest, packages, is_next = [], [], False
+    for argument in arguments:
+        if is_next or argument.startswith("--trust="):
+            packages.append(argument.removeprefix("--trust="))
+        elif argument != "--trust":
+            rest.append(argument)
+        is_next = argument == "--trust"
+    if is_next:
+        raise ConfigError("--trust needs the name of a package")
+    return rest, packages
 
 
 def _check_subcommand(name: str) -> None:
@@ -102,7 +136,3 @@ def _run(arguments: list[str]) -> None:
     from mlcv.training_cli import TrainingCLI  # noqa: PLC0415  # takes seconds, which --help shall not
 
     TrainingCLI.run(arguments)
-
-
-def _complain(error: UserError) -> None:
-    print(f"mlcv: error: {error}", file=sys.stderr)  # noqa: T201

@@ -1,5 +1,10 @@
 """Errors a user can cause: what is wrong, where (file, row or key), and what to do, in one message."""
 
+import errno
+import re
+import signal
+from collections.abc import Iterator
+
 
 class UserError(Exception):
     """Something the user can mend; the command line prints its message alone and exits with status 2."""
@@ -13,19 +18,77 @@ class ConfigError(UserError):
     """An option, or a combination of options, cannot work."""
 
 
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C, or a request to end; the command line says so and exits with 128 and the signal's number.
+
+    Args:
+        signum: of the signal.
+        advice: how to go on.
+    """
+
+    def __init__(self, signum: int = signal.SIGINT, advice: str = "") -> None:
+        super().__init__()
+        self.signum, self.advice = signum, advice
+
+
+_RESUME = "a training goes on with mlcv fit --ckpt_path <run>/checkpoints/last.ckpt"
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+# What the system does to a run that did nothing wrong, as the libraries tell it.
+_MISHAPS = (
+    (
+        re.compile(r"DataLoader worker \(pid.*?\) (is killed by signal: \w+( \w+)?|exited unexpectedly)"),
+        "a loader process was killed ({0}), most often because memory ran out: lower data.num_workers, data.batch_size "
+        f"or data.image_size, and give the command again; {_RESUME}",
+    ),
+    (
+        re.compile(r"OutOfMemoryError|CUDA out of memory"),
+        "the GPU's memory is full: lower data.batch_size (trainer.accumulate_grad_batches makes up for it) or "
+        f"data.image_size, or set trainer.precision 16-mixed; {_RESUME}",
+    ),
+    (
+        re.compile(r"^MemoryError|can't allocate memory|Cannot allocate memory|bad_alloc"),
+        f"the machine's memory is full: lower data.batch_size, data.image_size or data.num_workers; {_RESUME}",
+    ),
+    (
+        re.compile(r"Connection (closed|reset) by peer|DistNetworkError|ncclRemoteError|Broken pipe.*(gloo|store)"),
+        "another process of this run has ended: its own message says why, and if there is none it was killed, most "
+        f"often because memory ran out; {_RESUME}",
+    ),
+)  # fmt: skip
+
+
 def find_user_error(error: BaseException) -> UserError | None:
-    """The first `UserError` in a chain of causes, or None.
+    """The first `UserError` in a chain of causes, or one that says what the system did; None if it is neither.
 
     A configuration library wraps what a constructor raises in its own errors, and a data loader's
     worker sends it on with a traceback as its message: both are undone here.
     """
+    chain = list(_chain(error))
+    found = next((one for one in chain if isinstance(one, UserError)), None)
+    if found is not None:
+        return _without_worker_traceback(found)
+    return next(filter(None, map(_mishap, chain)), None)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
-        if isinstance(current, UserError):
-            return _without_worker_traceback(current)
+        yield current
         seen.add(id(current))
         current = current.__cause__ or current.__context__
+
+
+def _mishap(error: BaseException) -> UserError | None:
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return ConfigError(
+            f"there is no room to write ({error.strerror}). What was written before is whole: make room and give the "
+            f"command again; {_RESUME}"
+        )
+    text = f"{type(error).__name__}: {error}"
+    for pattern, sentence in _MISHAPS:
+        if match := pattern.search(text):
+            return ConfigError(sentence.format(*match.groups()))
     return None
 
 

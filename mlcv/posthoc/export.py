@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
 from mlcv import __version__
@@ -22,11 +21,15 @@ from mlcv.data.image_files import find_images
 from mlcv.data.images import read_image
 from mlcv.data.transforms import evaluation_transform
 from mlcv.errors import ConfigError
+from mlcv.files import read_checkpoint
+from mlcv.fingerprints import weights_fingerprint
 from mlcv.methods.base import MultiLabelModule
-from mlcv.methods.checkpoints import load_method, read_config, run_folder
+from mlcv.methods.checkpoints import load_method
 from mlcv.posthoc.calibrated import FILE_NAME, Calibration
 from mlcv.posthoc.calibration import EPS, Scaling
-from mlcv.posthoc.stored import find_calibration, load_data
+from mlcv.posthoc.stored import find_calibration
+from mlcv.runs import load_data, read_config, run_folder
+from mlcv.terminal import console
 
 TOLERANCE = 1e-4
 """By how much a probability may differ from the module's."""
@@ -104,12 +107,13 @@ def main(arguments: list[str]) -> None:
     _, config = read_config(checkpoint)
     method, data = load_method(checkpoint, "--ckpt_path"), load_data(config)
     folder: Path = options.out or run_folder(checkpoint)
-    calibration = find_calibration(options.calibration, checkpoint, method.class_names)
+    model = weights_fingerprint(read_checkpoint(checkpoint)["state_dict"])
+    calibration = find_calibration(options.calibration, checkpoint, method.class_names, model)
     module = Deployed(method, data.statistics.mean, data.statistics.std, calibration).eval()
     about = _describe(module, data, calibration, checkpoint)
     trials = _trials(data, options.images)
     folder.mkdir(parents=True, exist_ok=True)
-    console = Console()
+    out = console()
     for kind in options.formats:
         path = folder / f"model.{kind}"
         unfinished = path.with_name(f"unfinished.{path.name}")
@@ -122,7 +126,7 @@ def main(arguments: list[str]) -> None:
             unfinished.unlink(missing_ok=True)
         found = ", ".join(f"{value:.1e} on {len(trials[name])} {name} images" for name, value in differences.items())
         size = path.stat().st_size / 2**20
-        console.print(f"{path}: {size:.1f} MiB, largest difference {found}", soft_wrap=True, highlight=False)
+        out.print(f"{path}: {size:.1f} MiB, largest difference {found}", soft_wrap=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -134,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--formats", nargs="+", choices=list(_WRITERS), default=list(_WRITERS), help="default: both")
     parser.add_argument("--out", type=Path, help="folder of model.onnx and model.pt2 (default: the run's)")
     parser.add_argument(
-        "--calibration", type=Path, help=f"of `mlcv calibrate` (default: the run's {FILE_NAME}, if any)"
+        "--calibration", help=f"file of `mlcv calibrate`, or none (default: the run's {FILE_NAME}, if any)"
     )
     parser.add_argument(
         "--images", type=Path, help="real images to compare on (default: the run's test images, if any)"

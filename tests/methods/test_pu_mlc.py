@@ -182,13 +182,13 @@ def test_the_command_line_reads_label_embeddings_and_says_when_it_cannot(tmp_pat
     options = [
         "--data=DigitScenesDataModule", "--data.num_train=16", "--data.num_val=8", "--data.num_test=8",
         "--data.batch_size=8", "--model=PUMLC", "--model.backbone=test_resnet", "--trainer.max_epochs=1",
-        "--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--run_dir", str(tmp_path),
+        "--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu",
     ]  # fmt: skip
-    given = f"--model.label_embeddings={tmp_path / 'vectors.npy'}"
-    assert main(["fit", *options, given, "--model.head.width=16", "--model.head.hidden=8"]) == 0
+    given = [f"--model.label_embeddings={tmp_path / 'vectors.npy'}", "--run_dir", str(tmp_path)]
+    assert main(["fit", *options, *given, "--model.head.width=16", "--model.head.hidden=8"]) == 0
     best = tmp_path / "checkpoints" / "best.ckpt"
     assert torch.load(best, weights_only=True)["state_dict"]["head.label_embeddings"].shape == (10, 5)
     assert main(["test", "--ckpt_path", str(best)]) == 0
     capsys.readouterr()
-    assert main(["fit", *options, "--model.label_embeddings=nowhere.txt"]) == 2
+    assert main(["fit", *options, "--model.label_embeddings=nowhere.txt", "--run_dir", str(tmp_path / "b")]) == 2
     assert "mlcv: error: label_embeddings: no file nowhere.txt. Give a .npy file" in capsys.readouterr().err

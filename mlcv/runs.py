@@ -1,0 +1,115 @@
+"""A run's folder, and the way back from its checkpoint to its data and settings."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mlcv.data.base import MultiLabelDataModule
+from mlcv.errors import ConfigError
+from mlcv.files import read_checkpoint
+from mlcv.methods.base import MultiLabelModule
+from mlcv.models.backbones import image_statistics
+from mlcv.plain_config import build, parse, plain, spec
+
+CONFIG_KEY = "mlcv_config"
+"""Under which a checkpoint of `mlcv fit` keeps its configuration, as YAML."""
+
+
+def run_folder(checkpoint: Path) -> Path:
+    """Of the run that a checkpoint is of."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+
+
+def new_run_folder(parent: Path) -> Path:
+    """Makes the next numbered folder under a parent; of runs that start together each gets its own.
+
+    Raises:
+        ConfigError: if none can be made.
+    """
+    check_writable(parent)
+    numbers = [int(path.name) for path in parent.iterdir() if path.name.isdigit()]
+    number = max(numbers, default=-1) + 1
+    while True:
+        try:
+            (parent / str(number)).mkdir()
+        except FileExistsError:  # noqa: PERF203  # another run was faster
+            number += 1
+        else:
+            return parent / str(number)
+
+
+def check_writable(folder: Path) -> None:
+    """Makes a folder, and tries to write there.
+
+    Raises:
+        ConfigError: if it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"the run's folder {folder} cannot be written ({error.strerror}); choose one with --run_dir"
+        ) from error
+
+
+def check_new(folder: Path) -> None:
+    """Refuses a folder that holds the checkpoints of another run, which a new one would replace.
+
+    Raises:
+        ConfigError: if it does.
+    """
+    held = sorted((folder / "checkpoints").glob("*.ckpt"))
+    if held:
+        raise ConfigError(
+            f"{folder} holds the checkpoints of a run, such as {held[0].name}, which a new one would replace: leave "
+            f"--run_dir out for a folder of its own, or resume that run with --ckpt_path {folder}/checkpoints/last.ckpt"
+        )
+
+
+def read_config(
+    path: Path, option: str = "--ckpt_path", trainer: Callable[[Any, str], dict[str, Any]] | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A checkpoint, and of the configuration in it what a stranger may say: `model`, `data` and the seed.
+
+    Args:
+        path: of a checkpoint of `mlcv fit`.
+        option: what the user calls it, for errors.
+        trainer: takes what it lets pass of the Trainer's settings, given with their place, for a `trainer`, too; see
+            `mlcv.trainer_settings`.
+
+    Raises:
+        ConfigError: as `read_checkpoint`, if it carries no configuration, or one that is no plain data: see
+            `mlcv.plain_config`.
+    """
+    checkpoint = read_checkpoint(path, option)
+    where = f"{option}: {path}"
+    if checkpoint.get(CONFIG_KEY) is None:
+        raise ConfigError(f"{where} carries no configuration (it is not from `mlcv fit`); name one with --config")
+    tree = parse(checkpoint[CONFIG_KEY], f"{where}: its configuration")
+    config: dict[str, Any] = {
+        "model": spec(tree.get("model"), MultiLabelModule, f"{where}: model"),
+        "data": spec(tree.get("data"), MultiLabelDataModule, f"{where}: data"),
+    }
+    if trainer is not None:
+        config["trainer"] = trainer(tree.get("trainer"), f"{where}: trainer")
+    if tree.get("seed_everything") is not None:
+        config["seed_everything"] = plain(tree["seed_everything"], bool | int, f"{where}: seed_everything")
+    return checkpoint, config
+
+
+def load_data(config: dict[str, Any]) -> MultiLabelDataModule:
+    """The data of a checkpoint's configuration, with what its backbone expects of images.
+
+    Args:
+        config: from `read_config`.
+
+    Raises:
+        ConfigError: if it cannot be built here.
+    """
+    data = config["data"]
+    given = {"statistics": image_statistics(config["model"]), **data["init_args"]}
+    built: MultiLabelDataModule = build({**data, "init_args": given}, MultiLabelDataModule)
+    return built

@@ -1,0 +1,355 @@
+"""Ways into a run that were open once, each tried through every command that reads a checkpoint."""
+
+import copy
+import json
+import sys
+import textwrap
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from mlcv import Classifier
+from mlcv.cli import main
+from mlcv.errors import ConfigError
+from mlcv.losses import BCELoss
+from mlcv.methods import MultiLabelModule
+from mlcv.methods.teacher import read_teacher
+from mlcv.models import CLIPProjector, LoRA
+from mlcv.models.open_clip_tower import create_open_clip
+from mlcv.plain_config import MOST_BYTES, arguments, parse, trusted, trusting
+from mlcv.runs import CONFIG_KEY, load_data, read_config
+from tests.security import planted
+
+COMMANDS = ("fit", "validate", "test", "predict", "report", "export")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    options = [
+        "--data=DigitScenesDataModule", "--data.num_train=16", "--data.num_val=16", "--data.num_test=16",
+        "--data.image_size=32", "--data.batch_size=8", "--model=Classifier", "--model.backbone=test_resnet",
+        "--model.loss=mlcv.losses.AsymmetricLoss", "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false",
+        "--trainer.callbacks+=EMA", "--trainer.callbacks.decay=0.9", "--test_after_fit=true",
+    ]  # fmt: skip
+    assert main(["fit", *options, "--run_dir", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(planted.prepare(folder))
+    monkeypatch.syspath_prepend(str(folder))
+    return folder
+
+
+def changed(trained, path, change):
+    """The run's checkpoint after `change(config, checkpoint)`, as a run of its own."""
+    checkpoint = copy.copy(torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True))
+    config = yaml.safe_load(checkpoint[CONFIG_KEY])
+    change(config, checkpoint)
+    checkpoint.setdefault("text", yaml.safe_dump(config))
+    checkpoint[CONFIG_KEY] = checkpoint.pop("text")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(checkpoint, path)
+    return path
+
+
+def command(name, path, trained):
+    quiet = [] if name in ("report", "export") else ["--trainer.enable_progress_bar=false"]
+    more = {
+        "report": [str(trained / "test_predictions.csv"), "--resamples", "2", "--out", str(path.parent / "r.html")],
+        "export": ["--formats", "pt2"],
+        "fit": ["--trainer.max_epochs", "1"],
+    }
+    return [name, *more.get(name, []), *quiet, "--ckpt_path", str(path)]
+
+
+def popen(folder):
+    return {"class_path": "subprocess.Popen", "init_args": {"args": ["touch", str(folder / "touched")]}}
+
+
+DOORS = {
+    "an argument of any type": lambda f, c, k: _put(c["model"]["init_args"], k, backbone_args=popen(f)),
+    "one below it": lambda f, c, k: _put(c["model"]["init_args"], k, backbone_args={"drop_rate": popen(f)}),
+    "a string that is YAML again": lambda f, c, k: _put(
+        c["model"]["init_args"], k, backbone_args=yaml.safe_dump(popen(f), default_flow_style=True).strip()
+    ),
+    "a function for a head": lambda f, c, k: _put(
+        c["model"]["init_args"], k, head={"class_path": "planted_module.bomb"}
+    ),
+    "a loss of another package": lambda f, c, k: _put(
+        c["model"]["init_args"], k, loss={"class_path": "torch.nn.CrossEntropyLoss"}
+    ),
+    "a method from the working directory": lambda f, c, k: _rename(c, k, "planted_module.Bomb"),
+    "timm's addresses": lambda f, c, k: _put(
+        c["model"]["init_args"], k, weights="pretrained", backbone_args={"pretrained_cfg_overlay": {"url": "http://127.0.0.1:9/x"}}
+    ),
+    "a file for options": lambda f, c, k: _put(c["model"]["init_args"], k, optim=str(f / "payload.yaml")),
+    "aliases that explode": lambda f, c, k: k.update(
+        text="a: &a [x, x]\n" + "".join(f"{y}: &{y} [*{x}, *{x}]\n" for x, y in pairwise("abcdefghijklmnopq"))
+    ),
+    "depth": lambda f, c, k: k.update(text="model: " + "[" * 200_000),
+    "tags": lambda f, c, k: k.update(text="model: !!python/object/apply:os.system ['true']"),
+    "length": lambda f, c, k: k.update(text="# " + "x" * MOST_BYTES),
+    "no text": lambda f, c, k: k.update(text=["model"]),
+}  # fmt: skip
+
+
+def _put(arguments, checkpoint, **given):
+    arguments.update(given)
+    checkpoint["hyper_parameters"] = {**checkpoint["hyper_parameters"], **given}
+
+
+def _rename(config, checkpoint, name):
+    config["model"]["class_path"] = name
+    checkpoint["hyper_parameters"] = {**checkpoint["hyper_parameters"], "_class_path": name}
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_what_a_checkpoint_says_is_refused_in_one_sentence(trained, here, capsys, door):
+    path = changed(
+        trained, here / "run" / "checkpoints" / "a.ckpt", lambda config, ckpt: DOORS[door](here, config, ckpt)
+    )
+    for name in COMMANDS:
+        with planted.watch() as events:
+            assert main(command(name, path, trained)) == 2, name
+        (said,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+        assert said.startswith("mlcv: error: --ckpt_path: ")
+        assert "a.ckpt" in said
+        assert not events
+        assert not planted.markers(here)
+    assert "planted_module" not in sys.modules
+
+
+@pytest.mark.parametrize("name", ["fit", "validate", "test", "predict"])
+@pytest.mark.parametrize("what", ["callback", "logger", "profiler", "plugins", "folder", "config", "predictions"])
+def test_settings_of_a_training_are_advice(trained, here, capsys, name, what):
+    place = str(here / "touched")
+    calls = {"class_path": "lightning.pytorch.callbacks.LambdaCallback", "init_args": {"on_fit_start": "os.getcwd"}}
+    logs = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": place}}
+    profiles = {
+        "class_path": "lightning.pytorch.profilers.SimpleProfiler", "init_args": {"dirpath": place, "filename": "x"},
+    }  # fmt: skip
+    section, given = {
+        "callback": ("trainer", {"callbacks": [calls]}),
+        "logger": ("trainer", {"logger": logs}),
+        "profiler": ("trainer", {"profiler": profiles}),
+        "plugins": ("trainer", {"plugins": [popen(here)]}),
+        "folder": ("trainer", {"default_root_dir": place}),
+        "config": (None, {"config": [str(here / "secret.txt")]}),
+        "predictions": (None, {"predictions": place, "run_dir": place}),
+    }[what]
+    path = changed(
+        trained,
+        here / "run" / "checkpoints" / "a.ckpt",
+        lambda config, _: (config[section] if section else config).update(given),
+    )
+    with planted.watch() as events:
+        status = main(command(name, path, trained))
+    said = capsys.readouterr().err
+    refuses = name == "fit" and what in ("callback", "logger", "profiler", "plugins")
+    assert status == (2 if refuses else 0), said
+    assert not refuses or "if the run is yours, give its configuration, too: --config" in said
+    assert not events
+    assert not (here / "touched").exists()
+    assert "12345" not in said
+
+
+@pytest.mark.parametrize("key", ["hparams", "module_arguments"])
+def test_old_keys_of_hyperparameters_are_not_looked_at(trained, here, key):
+    def change(config, checkpoint):
+        checkpoint[key] = {"backbone_args": popen(here), "_instantiator": "planted_module.bomb"}
+        checkpoint["hyper_parameters"] = {**checkpoint["hyper_parameters"], "_instantiator": "planted_module.bomb"}
+
+    path = changed(trained, here / "run" / "checkpoints" / "a.ckpt", change)
+    with planted.watch() as events:
+        for name in ("test", "export", "report"):
+            assert main(command(name, path, trained)) == 0
+        read_teacher(str(path), tuple(map(str, range(10))), "test_resnet")
+        Classifier.load_from_checkpoint(path)
+    assert not events
+    assert not planted.markers(here)
+
+
+def test_resuming_removes_nothing_that_a_checkpoint_names(trained, here, capsys):
+    precious = here / "x"
+    precious.mkdir()
+    (precious / "thesis.tex").write_text("years of work")
+    run = here / "run"
+
+    def change(config, checkpoint):
+        trap = str(run / "checkpoints" / ".." / ".." / "x")
+        for name, state in checkpoint["callbacks"].items():
+            if name.startswith("ModelCheckpoint"):
+                state.pop("dirpath")
+                zero = torch.tensor(-1.0)
+                state |= {
+                    "best_k_models": {trap: zero, "s3://bucket/x": zero}, "best_model_path": trap, "kth_value": zero,
+                    "best_model_score": zero, "kth_best_model_path": trap, "last_model_path": trap,
+                }  # fmt: skip
+
+    path = changed(trained, run / "checkpoints" / "last.ckpt", change)
+    more = ["--trainer.max_epochs=2", "--model.optim.horizon_epochs=2"]
+    with planted.watch() as events:
+        status = main(["fit", "--ckpt_path", str(path), *more, "--trainer.enable_progress_bar=false"])
+    assert status in (0, 2), capsys.readouterr().err
+    assert not events
+    assert (precious / "thesis.tex").read_text() == "years of work"
+    assert path.is_file()
+
+
+def test_a_moved_run_goes_on_with_its_own_files(trained, tmp_path):
+    """The same rule keeps the best checkpoint of a run whose folder has moved."""
+    from mlcv.callbacks.resuming import _of_own_folder
+
+    (tmp_path / "best.ckpt").write_text("")
+    old = {"/elsewhere/best.ckpt": torch.tensor(0.5), "/elsewhere/gone.ckpt": torch.tensor(0.4)}
+    best = {"best_model_path": "/elsewhere/best.ckpt", "best_model_score": torch.tensor(0.5)}
+    state = _of_own_folder({"best_k_models": old, **best}, tmp_path)
+    assert state["best_model_path"] == str(tmp_path / "best.ckpt")
+    assert state["best_k_models"] == {str(tmp_path / "best.ckpt"): torch.tensor(0.5)}
+    assert state["best_model_score"] == 0.5
+    assert _of_own_folder({"best_model_path": "best.txt", "best_model_score": torch.tensor(1.0)}, tmp_path) == {
+        "best_model_score": None, "best_model_path": "", "dirpath": str(tmp_path), "best_k_models": {},
+        "kth_best_model_path": "", "last_model_path": "",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("section", ["loops", "optimizer_states", "lr_schedulers", "random_state", "callbacks"])
+@pytest.mark.parametrize("value", [{}, [], "text", 3, [{"state": {}, "param_groups": "x"}], {"fit_loop": {"a": 1}}])
+def test_a_state_that_does_not_fit_is_told_in_one_sentence(trained, here, capsys, section, value):
+    path = changed(trained, here / "run" / "checkpoints" / "a.ckpt", lambda _, ckpt: ckpt.update({section: value}))
+    more = ["--trainer.max_epochs=1", "--trainer.enable_progress_bar=false"]
+    status = main(["fit", "--ckpt_path", str(path), *more])
+    said = [line for line in capsys.readouterr().err.splitlines() if "mlcv: error" in line]
+    assert (status, len(said)) in ((0, 0), (2, 1))
+
+
+OWN = '''
+    from mlcv import Classifier
+    from mlcv.data import DigitScenesDataModule
+    from mlcv.losses import BCELoss
+
+    class Wide(Classifier):
+        """A method of somebody's own."""
+
+    class Scenes(DigitScenesDataModule):
+        """A data set of somebody's own."""
+
+    class Loss(BCELoss):
+        """A loss of somebody's own."""
+'''
+
+
+def test_own_classes_work_for_who_trusts_their_package(here, capsys):
+    (here / "my_pkg.py").write_text(textwrap.dedent(OWN))
+    sizes = {"num_train": 16, "num_val": 8, "num_test": 8, "image_size": 32, "batch_size": 8}
+    config = {
+        "data": {"class_path": "my_pkg.Scenes", "init_args": sizes},
+        "model": {"class_path": "my_pkg.Wide", "init_args": {"backbone": "test_resnet", "loss": "my_pkg.Loss"}},
+        "trainer": {"max_epochs": 1, "enable_progress_bar": False},
+    }  # fmt: skip
+    (here / "own.yaml").write_text(yaml.safe_dump(config))
+    run = here / "run"
+    assert main(["fit", "--config", "own.yaml", "--run_dir", str(run), "--test_after_fit=true"]) == 0
+    del sys.modules["my_pkg"]
+    path = run / "checkpoints" / "last.ckpt"
+    commands = {name: command(name, path, run) for name in COMMANDS}
+    for name, line in commands.items():
+        assert main(line) == 2, name
+        assert "add --trust my_pkg" in capsys.readouterr().err
+    assert "my_pkg" not in sys.modules
+    for name, line in commands.items():
+        assert main([*line, "--trust", "my_pkg"]) == 0, (name, capsys.readouterr().err)
+        assert main([name, "--trust=my_pkg", *line[1:]]) == 0
+        assert trusted() == ()
+    assert main(["test", "--config", "own.yaml", "--ckpt_path", str(path)]) == 0  # a config is the user's own
+
+
+def test_trust_is_for_packages_and_ends_with_the_command(monkeypatch, capsys):
+    monkeypatch.setenv("MLCV_TRUST", "one")
+    with trusting(["two.three", "one"]):
+        assert trusted() == ("one", "two.three")
+    assert trusted() == ("one",)
+    assert main(["test", "--trust", "not a name", "--ckpt_path", "x"]) == 2
+    assert main(["test", "--ckpt_path", "x", "--trust"]) == 2
+    assert "--trust needs the name of a package" in capsys.readouterr().err
+
+
+def test_python_takes_what_a_script_has_defined_and_nothing_that_a_file_names(tmp_path, here):
+    class Mine(MultiLabelModule):
+        def __init__(self, width: int = 3, **kwargs):
+            super().__init__(**kwargs)
+            self.backbone, self.loss = torch.nn.Linear(width, 2), BCELoss()
+
+    method = Mine(4, num_classes=2)
+    content = {"hyper_parameters": dict(method.hparams), "state_dict": method.state_dict()}
+    torch.save(content, tmp_path / "a.ckpt")
+    again = Mine.load_from_checkpoint(tmp_path / "a.ckpt", map_location="cpu", weights_only=True)
+    assert again.hparams["width"] == 4
+    assert torch.equal(again.backbone.weight, method.backbone.weight)
+    for wrong in ({"width": "4"}, {"width": popen(here)}, {"strange": 1}, {"optim": "x"}, {"class_names": "ab"}):
+        torch.save({**content, "hyper_parameters": {**content["hyper_parameters"], **wrong}}, tmp_path / "b.ckpt")
+        with pytest.raises(ConfigError, match=r"b.ckpt: hyper_parameters"):
+            Mine.load_from_checkpoint(tmp_path / "b.ckpt")
+    torch.save({**content, "state_dict": {}}, tmp_path / "c.ckpt")
+    with pytest.raises(ConfigError, match="does not hold the weights of this Mine"):
+        Mine.load_from_checkpoint(tmp_path / "c.ckpt")
+
+
+def test_small_data_that_is_large_is_not_walked_through():
+    tree = ["x"]
+    for _ in range(40):
+        tree = [tree, tree]
+    with pytest.raises(ConfigError, match="more than 16 levels"):
+        arguments(Classifier, {"backbone_args": {"a": tree}}, "here")
+    tree = ["x"]
+    for _ in range(12):
+        tree = [tree] * 20
+    with pytest.raises(ConfigError, match="100000 values"):
+        arguments(Classifier, {"backbone_args": {"a": tree}}, "here")
+
+
+@pytest.mark.parametrize("text", ["a: 1\nb: [1, {c: null}]", json.dumps({"a": "é\u2028x", "b": 1e-5}), "{}"])
+def test_plain_text_is_read_as_yaml_reads_it(text):
+    assert parse(text, "here") == yaml.safe_load(text)
+
+
+def test_a_projectors_file_is_data(tmp_path, here):
+    clip = tmp_path / "clip.pt"
+    torch.save(create_open_clip("digits-clip", None, "test", force_image_size=32).state_dict(), clip)
+    names = ["a", "b"]
+    projector = CLIPProjector("digits-clip", str(clip), names, lora=LoRA(1, 1), image_size=32)
+    random = np.random.default_rng(0)
+    keys = [*projector.about, "format", "base"]
+    for payload in planted.values(here):
+        key = str(random.choice(keys))
+        before = dict(projector.about)
+        projector.about[key] = payload
+        try:
+            projector.save(tmp_path / "p.safetensors")
+            with planted.watch() as events:
+                try:
+                    CLIPProjector.from_file(tmp_path / "p.safetensors")
+                except ConfigError as error:
+                    said = str(error)
+                else:
+                    said = "p.safetensors"
+            assert "p.safetensors" in said or "open_clip" in said
+            assert not events
+        finally:
+            projector.about = before
+    assert not planted.markers(here)
+
+
+def test_the_data_of_a_checkpoint_are_built_as_they_were(trained):
+    _, config = read_config(trained / "checkpoints" / "last.ckpt")
+    data = load_data(config)
+    assert (data.image_size, data.batch_size, data.sizes["test"]) == (32, 8, 16)
+    assert data.statistics.mean == (0.5, 0.5, 0.5)
