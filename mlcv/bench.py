@@ -14,14 +14,15 @@ from typing import Any
 import torch
 from lightning import __version__ as lightning_version
 from lightning.pytorch import Callback, LightningModule, Trainer
-from rich.console import Console
 from rich.table import Column, Table
 
 from mlcv import __version__
 from mlcv.allocator import keep_freed_memory
 from mlcv.data.base import MultiLabelDataModule
 from mlcv.errors import ConfigError
+from mlcv.files import read_json, write_text
 from mlcv.methods.base import MultiLabelModule
+from mlcv.terminal import console
 from mlcv.training_cli import Parser, TrainingCLI, set_up_logging
 
 PARTS = ("data", "forward", "backward", "optimizer")
@@ -170,11 +171,8 @@ def main(arguments: list[str]) -> None:
     found = {**about, "rows": [asdict(row) for row in rows]}
     _print(rows, about, earlier)
     if options.out is not None:
-        try:
-            options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"{options.out} cannot be written ({error.strerror}); choose another --out") from error
-        Console().print(f"numbers: {options.out}", soft_wrap=True, highlight=False)
+        write_text(options.out, json.dumps(found, indent=1) + "\n", keep=True)
+        console().print(f"numbers: {options.out}", soft_wrap=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -273,16 +271,16 @@ def _number(header: str) -> Column:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    found: Any = read_json(path, "file of mlcv bench --out")
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         found["rows"] = [Row(**row) for row in found["rows"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (LookupError, TypeError) as error:
         raise ConfigError(f"--compare: {path} is no readable file of mlcv bench --out ({error})") from error
-    return found
+    return found  # type: ignore[no-any-return]
 
 
 def _print(rows: list[Row], about: dict[str, Any], earlier: dict[str, Any] | None) -> None:
-    console = Console()
+    out = console()
     where = about["gpu"] or f"{about['cpu']}, {about['cores']} cores"
     what = f"{about['model'].rpartition('.')[2]}, {about['backbone']}, {about['image_size']} px"
     grid = Table(
@@ -301,11 +299,11 @@ def _print(rows: list[Row], about: dict[str, Any], earlier: dict[str, Any] | Non
             other = before.get(row.key)
             cells.append(f"{row.images_per_second / other.images_per_second:.2f}" if other is not None else "-")
         grid.add_row(*cells)
-    console.print(grid)
+    out.print(grid)
     if earlier is not None:
-        console.print("ratio: images/s now / then", highlight=False)
+        out.print("ratio: images/s now / then")
     facts = ("gpu", "cpu", "cores", "threads", "torch", "lightning", "mlcv", "model", "backbone", "data", "image_size")
     changed = [name for name in facts if earlier is not None and earlier.get(name) != about[name]]
     if changed and earlier is not None:
         told = ", ".join(f"{name} was {earlier.get(name)}" for name in changed)
-        console.print(f"not the same as then: {told}", soft_wrap=True, highlight=False)
+        out.print(f"not the same as then: {told}", soft_wrap=True)

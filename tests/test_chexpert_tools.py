@@ -33,11 +33,16 @@ def test_self_training_learns_from_its_first_model_and_repeats_nothing(options, 
     checkpoint = torch.load(folder / "self_trained" / "checkpoints" / "last.ckpt", weights_only=True)
     assert f"soft_labels: {folder / 'soft_labels.npy'}" in checkpoint["mlcv_config"]
     stamp = (folder / "ignore" / "checkpoints" / "last.ckpt").stat().st_mtime_ns
-    (folder / "self_trained" / "checkpoints" / "last.ckpt").unlink()
+    for path in (folder / "self_trained" / "checkpoints").iterdir():
+        path.unlink()
     again = tool("self_train.py", config, "--folder", folder, *options)
     assert again.returncode == 0, again.stderr
     assert (folder / "ignore" / "checkpoints" / "last.ckpt").stat().st_mtime_ns == stamp
     assert (folder / "self_trained" / "checkpoints" / "last.ckpt").is_file()
+    other = tool("self_train.py", config, "--folder", folder, *options, "--data.batch_size=3")
+    assert other.returncode == 1
+    assert "was begun with other arguments" in other.stderr
+    assert "--data.batch_size=3" in other.stderr
 
 
 def test_checkpoints_and_files_are_averaged(options, tmp_path):

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from mlcv import DigitScenesDataModule
+from mlcv.callbacks.predictions import PredictionWriter
 from mlcv.cli import main
 from mlcv.methods.checkpoints import load_method
 from mlcv.posthoc.calibrated import Calibration
@@ -95,19 +96,69 @@ def test_unreadable_images_are_listed_and_all_others_written(run, images, tmp_pa
     assert [row["image"] for row in csv.DictReader(out.open())] == list(map(str, paths[5:]))
 
 
-def test_what_a_stopped_run_predicted_is_not_predicted_again(run, images, tmp_path):
-    folder, paths = images
+@pytest.fixture
+def stopped(run, images, tmp_path, monkeypatch):
+    """A prediction that was interrupted after two batches of three, with marked rows: 0.25 for every class."""
+
+    def at_the_second(self, trainer, *arguments):
+        before(self, trainer, *arguments)
+        if arguments[3] == 1:
+            raise KeyboardInterrupt
+
+    before = PredictionWriter.on_predict_batch_end
+    monkeypatch.setattr(PredictionWriter, "on_predict_batch_end", at_the_second)
     out = tmp_path / "out.csv"
-    part = tmp_path / "out.csv.part0"
-    known = [
-        {"index": n, "image": str(path), "probs": [0.25] * 10, "chosen": [0] * 10} for n, path in enumerate(paths[:6])
-    ]
-    part.write_text("".join(json.dumps(row) + "\n" for row in known) + '{"index": 6, "ima')
-    assert main(predict(run, "--data.path", folder, "--predictions", out)) == 0
-    rows = list(csv.DictReader(out.open()))
-    assert [row["image"] for row in rows] == list(map(str, paths))
-    assert [row["0"] == "0.25" for row in rows] == [True] * 6 + [False] * 4
+    command = predict(run, "--data.path", images[0], "--predictions", out, "--data.batch_size", 3)
+    assert main(command) == 130
+    monkeypatch.setattr(PredictionWriter, "on_predict_batch_end", before)
+    (part,) = tmp_path.glob("out.csv.*.part0")
+    rows = [{**json.loads(line), "probs": [0.25] * 10} for line in part.read_text().splitlines()]
+    assert len(rows) == 6
+    part.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"index": 6, "ima')
+    return out, part, command
+
+
+def kept(out):
+    return [row["0"] == "0.25" for row in csv.DictReader(out.open())]
+
+
+def test_what_a_stopped_run_predicted_is_not_predicted_again(stopped, images, capsys):
+    out, part, command = stopped
+    assert "mlcv: stopped. What is predicted is kept: give the same command again to go on" in capsys.readouterr().err
+    assert main(command) == 0
+    assert [row["image"] for row in csv.DictReader(out.open())] == list(map(str, images[1]))
+    assert kept(out) == [True] * 6 + [False] * 4
     assert not part.exists()
+
+
+def test_an_image_that_has_changed_since_is_predicted_again(stopped, images):
+    out, _, command = stopped
+    images[1][2].write_bytes(images[1][9].read_bytes())
+    assert main(command) == 0
+    assert kept(out) == [True] * 2 + [False] + [True] * 3 + [False] * 4
+
+
+@pytest.mark.parametrize("what", ["weights", "calibration", "option", "images"])
+def test_predictions_of_another_model_calibration_or_option_are_never_taken(stopped, run, tmp_path, capsys, what):
+    out, part, command = stopped
+    if what == "weights":  # of the same classes, in the same place
+        checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+        checkpoint["state_dict"]["head.classifier.bias"] += 0.1
+        torch.save(checkpoint, tmp_path / "other.ckpt")
+        command[2] = str(tmp_path / "other.ckpt")
+    elif what == "calibration":
+        numbers = ((1.0,) * 10, (0.5,) * 10, (0.5,) * 10)
+        calibration = Calibration(tuple(map(str, range(10))), *numbers, "f1", 0.1, 0.1, None, 10)
+        calibration.save(tmp_path / "c.json")
+        command += ["--calibration", str(tmp_path / "c.json")]
+    elif what == "option":
+        command += ["--data.image_size", "48"]
+    else:
+        command += ["--data.path", str(tmp_path / "images" / "c")]
+    assert main(command) == 0
+    assert not any(kept(out))
+    assert f"{part.name} beside it: of a stopped run of another model" in capsys.readouterr().err
+    assert part.exists()
 
 
 @pytest.mark.slow
@@ -118,10 +169,10 @@ def test_a_killed_run_goes_on(run, images, tmp_path):
     out = tmp_path / "out.csv"
     arguments = predict(run, "--data.path", folder, "--predictions", out, "--data.batch_size", 1)
     process = subprocess.Popen([sys.executable, "-m", "mlcv", *arguments], stderr=subprocess.DEVNULL)
-    part = tmp_path / "out.csv.part0"
-    while not part.exists() or part.stat().st_size < 20000:
+    while not (parts := list(tmp_path.glob("out.csv.*.part0"))) or parts[0].stat().st_size < 20000:
         time.sleep(0.01)
         assert process.poll() is None
+    part = parts[0]
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     before = len(part.read_text().splitlines())

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlcv import DigitScenesDataModule
+from mlcv import Classifier, DigitScenesDataModule
 from mlcv.cli import main
 from mlcv.methods.checkpoints import load_method
 from mlcv.models import CLIPProjector, LoRA
@@ -84,7 +84,9 @@ def test_transport_is_shown_of_patch_ct_only(tmp_path):
     assert refused.returncode == 1
     assert "error:" in refused.stderr
     assert "none.ckpt" in refused.stderr
-    torch.save({"mlcv_config": "{model: {class_path: mlcv.Classifier}}", "state_dict": {}}, tmp_path / "a.ckpt")
+    about = {"_class_path": "mlcv.Classifier", "backbone": "test_resnet", "num_classes": 2}
+    state = Classifier("test_resnet", 2).state_dict()
+    torch.save({"hyper_parameters": about, "state_dict": state}, tmp_path / "a.ckpt")
     refused = tool("show_transport.py", tmp_path / "a.ckpt")
     assert "is of Classifier; only PatchCT has transport to show" in refused.stderr
 

@@ -19,6 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
+from begun import begin
+
 NEGATIVE = ["--model.loss=mlcv.losses.BCELoss", "--model.loss.unknown=negative"]
 ASL = ["--model.loss=AsymmetricLoss", "--model.loss.unknown=negative"]
 PATCH_CT, PATCH_CT_VOC = "configs/digits/patch_ct.yaml", "configs/voc/patch_ct_lite0.yaml"
@@ -84,6 +86,7 @@ def run(folder, method, setting, seed, options):
 def fit(run_dir, config, differences, threads):
     """Metrics on the test split of an `mlcv fit` that is run unless it has been; None if it fails."""
     result = run_dir / "test.json"
+    begin(run_dir, config, *differences)
     if not result.is_file():
         quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
         done = mlcv(threads, "fit", "--config", config, f"--run_dir={run_dir}", *quiet, *differences)

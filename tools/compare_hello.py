@@ -19,9 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from begun import begin
 from compare import fit, mlcv, spread
 
-from mlcv.methods.checkpoints import read_checkpoint
+from mlcv.files import read_checkpoint
 
 SCENES, EPOCHS = 12000, 100
 """Training scenes, and epochs of views whose stored labels a projector is weighed against, both in float32."""
@@ -69,6 +70,7 @@ class Seed:
         self.predict(f"projector-{rank}")
 
     def store(self):
+        begin(self.soft, self.teacher)
         if not self.soft.is_file():
             command = [sys.executable, "tools/store_soft_labels.py", str(self.teacher), "--out", str(self.soft)]
             subprocess.run(command, check=True, capture_output=True)
@@ -76,8 +78,9 @@ class Seed:
 
     def predict(self, name):
         folder = self.folder / name
+        checkpoint = folder / "checkpoints" / ("best.ckpt" if name == "teacher" else "last.ckpt")
+        begin(folder / "predictions.csv", checkpoint)
         if not (folder / "predictions.csv").is_file():
-            checkpoint = folder / "checkpoints" / ("best.ckpt" if name == "teacher" else "last.ckpt")
             done = mlcv(self.options.threads, "predict", "--ckpt_path", checkpoint)
             if done.returncode:
                 sys.exit(done.stderr[-500:])

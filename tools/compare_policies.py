@@ -14,6 +14,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from begun import begin
 from compare import mlcv, spread
 
 TASKS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
@@ -35,15 +36,16 @@ def train(folder, policy, seed, options):
     run = folder / str(seed) / policy.replace(" ", "_").replace(",", "")
     judged = run / "evaluation" / "results.csv"
     root = folder / str(seed) / "CheXpert-v1.0-small"
+    method, choice = POLICIES[policy]
+    arguments = [
+        "--data=CheXpertDataModule", f"--data.root={root}", "--data.image_size=64", "--data.batch_size=64",
+        "--data.num_workers=0", "--data.augment.strength=0", f"--model={method}", "--model.backbone=test_resnet",
+        "--model.optim.lr=5e-3", "--model.optim.weight_decay=2e-2", "--trainer.max_epochs=8",
+        "--trainer.enable_progress_bar=false", f"--seed_everything={seed}", f"--data.seed={seed}",
+        f"--data.policy.seed={seed}", *options.options,
+    ]  # fmt: skip
+    begin(judged.parent, policy, *arguments)
     if not judged.is_file():
-        method, choice = POLICIES[policy]
-        arguments = [
-            "--data=CheXpertDataModule", f"--data.root={root}", "--data.image_size=64", "--data.batch_size=64",
-            "--data.num_workers=0", "--data.augment.strength=0", f"--model={method}", "--model.backbone=test_resnet",
-            "--model.optim.lr=5e-3", "--model.optim.weight_decay=2e-2", "--trainer.max_epochs=8",
-            "--trainer.enable_progress_bar=false", f"--seed_everything={seed}", f"--data.seed={seed}",
-            f"--data.policy.seed={seed}", *options.options,
-        ]  # fmt: skip
         if choice is None:
             config = folder / "empty.yaml"
             config.write_text("trainer: {accelerator: cpu}\n")

@@ -19,8 +19,8 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from mlcv.errors import UserError
+from mlcv.posthoc.columns import common_classes
 from mlcv.posthoc.conformal import Powerset, choose_power, control_missed
-from mlcv.posthoc.evaluate import common_classes
 from mlcv.posthoc.judge import match
 from mlcv.posthoc.predictions import read_predictions
 from mlcv.posthoc.truth import read_truth

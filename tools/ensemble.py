@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from mlcv.errors import ConfigError, UserError
-from mlcv.posthoc.evaluate import common_classes
+from mlcv.posthoc.columns import common_classes
 from mlcv.posthoc.predictions import combine, read_predictions
 
 

@@ -12,12 +12,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from begun import begin
+
 
 def fit(run_dir, config, options):
     """Trains, or goes on where it was stopped."""
     last = run_dir / "checkpoints" / "last.ckpt"
-    begin = ["--config", config, "--run_dir", str(run_dir), *options]
-    call("-m", "mlcv", "fit", *(["--ckpt_path", str(last)] if last.is_file() else begin))
+    begin(run_dir, config, *options)
+    anew = ["--config", config, "--run_dir", str(run_dir), *options]
+    call("-m", "mlcv", "fit", *(["--ckpt_path", str(last)] if last.is_file() else anew))
 
 
 def call(*arguments):
@@ -32,8 +35,10 @@ def main():
     parser.add_argument("--folder", type=Path, default=Path("runs/self-trained"), help="of both runs (%(default)s)")
     options, rest = parser.parse_known_args()
     first, soft = options.folder / "ignore", options.folder / "soft_labels.npy"
+    ignoring = [*rest, "--data.policy.uncertain=ignore"]
+    begin(soft, options.config, *ignoring)
     if not soft.is_file():
-        fit(first, options.config, [*rest, "--data.policy.uncertain=ignore"])
+        fit(first, options.config, ignoring)
         best = first / "checkpoints" / "best.ckpt"
         call(str(Path(__file__).with_name("store_soft_labels.py")), str(best), "--out", str(soft))
     policy = ["--data.policy.uncertain=self_trained", f"--data.policy.soft_labels={soft}"]

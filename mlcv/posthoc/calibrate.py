@@ -1,11 +1,11 @@
 """`mlcv calibrate`: from validation predictions to probabilities, thresholds and sets that keep their promises."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table as Grid
 from torch import Tensor
 
@@ -14,12 +14,11 @@ from mlcv.labels.states import POSITIVE, evaluable
 from mlcv.posthoc.calibrated import FILE_NAME, Calibration
 from mlcv.posthoc.calibration import calibration_error, fit_scaling
 from mlcv.posthoc.conformal import Powerset, choose_power, control_missed
-from mlcv.posthoc.evaluate import common_classes
 from mlcv.posthoc.judge import match
-from mlcv.posthoc.predictions import read_predictions
+from mlcv.posthoc.matching import read_all
 from mlcv.posthoc.thresholds import choose_class_thresholds
-from mlcv.posthoc.truth import read_truth
-from mlcv.tables import Codes
+from mlcv.posthoc.truth import add_truth_options
+from mlcv.terminal import console
 
 
 def main(arguments: list[str]) -> None:
@@ -29,20 +28,18 @@ def main(arguments: list[str]) -> None:
         UserError: for files that are missing or malformed, or do not fit together.
     """
     options = _parser().parse_args(arguments)
-    path: Path = options.predictions
-    truth_path = options.truth or path
+    path: Path = options.predictions[0]
     if path.name.startswith("test"):
         raise ConfigError(f"{path} looks like the test split; what is chosen there is no test: use val_predictions.csv")
-    names = common_classes([truth_path, path], options.classes)
-    truth = read_truth(truth_path, names, Codes(uncertain=("-1",), blank=options.blank))
-    scores, truth = match(read_predictions(path, names), truth)
+    names, truth, (model,) = read_all(options)
+    scores, truth = match(model, truth)
     if not ((scores >= 0) & (scores <= 1)).all():
         raise ConfigError(f"{path} holds scores outside [0, 1]; probabilities are calibrated, so apply a sigmoid first")
     out = options.out or path.with_name(FILE_NAME)
-    calibration = calibrate(scores, truth.targets, names, options)
+    calibration = replace(calibrate(scores, truth.targets, names, options), model=model.model)
     calibration.save(out)
     _print(calibration, scores, truth.targets)
-    Console().print(f"calibration: {out}", soft_wrap=True, highlight=False)
+    console().print(f"calibration: {out}", soft_wrap=True)
 
 
 def calibrate(probs: Tensor, targets: Tensor, names: tuple[str, ...], options: argparse.Namespace) -> Calibration:
@@ -79,10 +76,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="mlcv calibrate",
         description="Fits probabilities, thresholds and conformal sets to validation predictions; predict uses them.",
     )
-    parser.add_argument("predictions", type=Path, help="val_predictions.csv of `mlcv validate`, or any CSV of them")
-    parser.add_argument("--truth", type=Path, help="CSV of labels (default: in the predictions)")
-    parser.add_argument("--classes", nargs="+", help="names; all common columns if left out")
-    parser.add_argument("--blank", choices=["unknown", "negative"], default="unknown", help="what blank labels mean")
+    parser.add_argument(
+        "predictions", type=Path, nargs=1, help="val_predictions.csv of `mlcv validate`, or any CSV of them"
+    )
+    add_truth_options(parser)
     parser.add_argument("--method", choices=["temperature", "platt", "none"], default="platt", help="of the scaling")
     parser.add_argument("--goal", choices=["f1", "precision", "recall"], default="f1", help="of the thresholds")
     parser.add_argument("--level", type=float, default=0.9, help="of precision or recall (default: 0.9)")
@@ -96,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
 def _print(calibration: Calibration, probs: Tensor, targets: Tensor) -> None:
     calibrated, chosen = calibration.decide(probs)
     before, after = calibration_error(probs, targets), calibration_error(calibrated, targets)
-    console = Console()
+    out = console()
     title = f"{calibration.images} images; thresholds for {calibration.goal}; these numbers are of the data fitted to"
     grid = Grid("class", "ECE before", "after", "threshold", "P", "R", "positives", title=title)
     for c, name in enumerate(calibration.class_names):
@@ -105,22 +102,22 @@ def _print(calibration: Calibration, probs: Tensor, targets: Tensor) -> None:
         rates = (hits / predicted.sum(), hits / positive.sum())
         cells = (before[c], after[c], calibration.thresholds[c], *rates)
         grid.add_row(name, *("-" if cell != cell else f"{cell:.3f}" for cell in cells), str(int(positive.sum())))
-    console.print(grid)
+    out.print(grid)
     judged = evaluable(targets)
     means = " to ".join(f"{float(errors[judged].mean()):.4f}" for errors in (before, after))
-    console.print(f"expected calibration error, mean of {int(judged.sum())} classes: {means}", highlight=False)
+    out.print(f"expected calibration error, mean of {int(judged.sum())} classes: {means}")
     size = calibration.covering(calibrated).double().sum(dim=1).mean()
-    console.print(
+    out.print(
         f"sets that miss {100 * calibration.missed_risk:g} % of an image's labels at most: probability >= "
         f"{calibration.missed_threshold:.4f}, {size:.1f} classes on average",
-        highlight=False, soft_wrap=True,
+        soft_wrap=True,
     )  # fmt: skip
     sets = calibration.label_sets()
     if sets is not None:
         every, some = sets.certain(calibrated)
         open_classes = (some & ~every).double().sum(dim=1)
-        console.print(
+        out.print(
             f"conformal label sets, {100 * (1 - sets.epsilon):g} % cover the truth: {torch.median(open_classes):.0f} "
             "classes open in the median image",
-            highlight=False, soft_wrap=True,
+            soft_wrap=True,
         )  # fmt: skip

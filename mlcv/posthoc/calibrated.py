@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mlcv.errors import ConfigError
+from mlcv.files import write_text
 from mlcv.posthoc.calibration import Scaling
 from mlcv.posthoc.conformal import Powerset
 
@@ -31,6 +32,7 @@ class Calibration:
         missed_risk: how many, a part of an image's labels on average.
         powerset: bound, power and epsilon of conformal sets of labels; None if no image had all its labels known.
         images: of the validation data.
+        model: fingerprint of the weights whose predictions these were; None if they did not say.
     """
 
     class_names: tuple[str, ...]
@@ -42,6 +44,7 @@ class Calibration:
     missed_risk: float
     powerset: dict[str, float] | None
     images: int
+    model: str | None = None
 
     def probabilities(self, probs: Tensor) -> Tensor:
         """Calibrated, float64 (M, C), from those of the model."""
@@ -66,10 +69,8 @@ class Calibration:
         return Powerset(**self.powerset) if self.powerset is not None else None
 
     def save(self, path: Path) -> None:
-        """Writes it as JSON, whole or not at all."""
-        unfinished = path.with_name(f"{path.name}.part")
-        unfinished.write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n", encoding="utf-8")
-        unfinished.replace(path)
+        """Writes it as JSON, whole or not at all; an earlier one is kept under another name."""
+        write_text(path, json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n", keep=True)
 
     @classmethod
     def load(cls, path: Path, class_names: tuple[str, ...] | None = None) -> "Calibration":

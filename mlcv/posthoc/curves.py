@@ -6,6 +6,7 @@ from typing import Any
 
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from mlcv.files import whole_file
 from mlcv.labels.states import known
 from mlcv.posthoc.judge import Judged
 
@@ -50,7 +51,8 @@ def draw_curves(
         axis.grid(alpha=0.3)
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 7), frameon=False, fontsize=8)
-    figure.savefig(path, dpi=110)
+    with whole_file(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=110)
 
 
 def _points(kind: str, targets: Any, scores: Any) -> tuple[Any, Any]:

@@ -1,27 +1,23 @@
 """`mlcv evaluate`: files of predictions against a file of truth, whoever made them."""
 
 import argparse
-import csv
 import json
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Column
 from rich.table import Table as Grid
 
-from mlcv.errors import ConfigError
+from mlcv.files import write_table, write_text
 from mlcv.metrics.bootstrap import Interval
 from mlcv.posthoc.curves import draw_curves
 from mlcv.posthoc.judge import Judged, difference, judge, match, operating_points, part, subgroups, summary
-from mlcv.posthoc.predictions import ID_COLUMNS, Predictions, combine, read_predictions
-from mlcv.posthoc.truth import read_truth
-from mlcv.tables import TRUTH, Codes, read_header
-
-TASKS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
-"""CheXpert's five, which `--classes tasks` stands for."""
+from mlcv.posthoc.matching import read_all
+from mlcv.posthoc.predictions import Predictions, combine, read_predictions
+from mlcv.posthoc.truth import add_truth_options
+from mlcv.terminal import console
 
 
 def main(arguments: list[str]) -> None:
@@ -31,14 +27,12 @@ def main(arguments: list[str]) -> None:
         UserError: for files that are missing or malformed, or do not fit together.
     """
     options = _parser().parse_args(arguments)
-    options.truth = options.truth or options.predictions[0]
-    names = common_classes([options.truth, *options.predictions], options.classes)
-    truth = read_truth(options.truth, names, Codes(uncertain=("-1",), blank=options.blank))
-    models = _named_apart([read_predictions(path, names) for path in options.predictions], options.predictions)
+    names, truth, models = read_all(options)
+    models = _named_apart(models, options.predictions)
     if options.combine != "none":
         models.append(combine(models, options.combine))
     judged = [judge(model, truth, options.study, options.resamples, options.seed) for model in models]
-    readers = {path.stem: _reader(path, names, judged[0], options.study) for path in options.readers}
+    readers = {path.stem: _reader(path, names, judged[0], options) for path in options.readers}
     rows = [{"model": one.name, "by": "", "group": "", **row} for one in judged for row in summary(one, names)]
     for column in options.by:
         for group, members in subgroups(judged[-1].truth, column).items():
@@ -50,14 +44,13 @@ def main(arguments: list[str]) -> None:
         for threshold in options.thresholds
     } | readers
     _print(judged, rows, points, names, options)
-    options.out.mkdir(parents=True, exist_ok=True)
     _write(options.out, rows, points, names, _gains(judged))
     if find_spec("matplotlib") is None:
-        Console().print("no pictures: pip install matplotlib")
+        console().print("no pictures: pip install matplotlib")
     elif not options.no_pictures:
         for kind in ("roc", "pr"):
             draw_curves(options.out / f"{kind}.png", kind, judged, names, points)
-    Console().print(f"results: {options.out}", soft_wrap=True, highlight=False)
+    console().print(f"results: {options.out}", soft_wrap=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,11 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         description="AUROC and AUPRC of files of predictions, with confidence intervals by bootstrap over patients.",
     )
     parser.add_argument("predictions", type=Path, nargs="+", help="CSV: a row an image or study, a column a class")
-    parser.add_argument("--truth", type=Path, help="CSV of labels 1, 0, -1 and blank (default: the predictions' own)")
-    parser.add_argument(
-        "--classes", nargs="+", help="`tasks` (CheXpert's five) or names; all common columns if left out"
-    )
-    parser.add_argument("--blank", choices=["unknown", "negative"], default="unknown", help="what blank cells mean")
+    add_truth_options(parser)
     parser.add_argument(
         "--study", choices=["max", "mean"], help="judge whole studies: the largest or mean of their images"
     )
@@ -89,25 +78,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def common_classes(paths: list[Path], asked: list[str] | None) -> tuple[str, ...]:
-    """The classes that were asked for, or that all files have, in the order of the first.
-
-    Raises:
-        ConfigError: if there is none.
-    """
-    if asked == ["tasks"]:
-        return TASKS
-    if asked:
-        return tuple(asked)
-    headers = [read_header(path) for path in paths]
-    common = [name for name in headers[0] if all(name in header for header in headers)]
-    known = [name for name in common if name not in (*ID_COLUMNS, "index", "labels", headers[0][0])]
-    names = tuple(name for name in known if not name.startswith(TRUTH))
-    if not names:
-        raise ConfigError(f"{' and '.join(map(str, paths[:2]))} have no class in common; give --classes")
-    return names
-
-
 def _named_apart(models: list[Predictions], paths: list[Path]) -> list[Predictions]:
     """Files of one name are told apart by their folders."""
     names = [model.name for model in models]
@@ -117,13 +87,13 @@ def _named_apart(models: list[Predictions], paths: list[Path]) -> list[Predictio
     ]
 
 
-def _reader(path: Path, names: tuple[str, ...], judged: Judged, study: Any) -> Any:
-    decisions, truth = match(read_predictions(path, names), judged.truth, study)
+def _reader(path: Path, names: tuple[str, ...], judged: Judged, options: argparse.Namespace) -> Any:
+    decisions, truth = match(read_predictions(path, names, options.id), judged.truth, options.study)
     return operating_points(decisions > 0.5, truth.targets)
 
 
 def _print(judged: list[Judged], rows: list[dict[str, Any]], points: Any, names: tuple[str, ...], options: Any) -> None:
-    console = Console()
+    out = console()
     unit = "studies" if options.study else "rows"
     for kind in ("AUROC", "AUPRC"):
         title = f"{kind}, {len(judged[0].truth.ids)} {unit}, 95 % intervals of {options.resamples} resamples"
@@ -131,21 +101,21 @@ def _print(judged: list[Judged], rows: list[dict[str, Any]], points: Any, names:
         for one in judged:
             own = [row for row in rows if row["model"] == one.name and not row["by"]]
             grid.add_row(one.name, *(_cell(row[kind]) for row in own))
-        console.print(grid)
+        out.print(grid)
     for name, gain in _gains(judged).items():
-        console.print(f"mean AUROC, {name}: {gain}", highlight=False, soft_wrap=True)
+        out.print(f"mean AUROC, {name}: {gain}", soft_wrap=True)
     for column in options.by:
         grid = Grid("group", *names, "mean", title=f"AUROC of {judged[-1].name} by {column}")
         for group in dict.fromkeys(row["group"] for row in rows if row["by"] == column):
             own = [row for row in rows if (row["by"], row["group"]) == (column, group)]
             grid.add_row(group, *(_cell(row["AUROC"]) for row in own))
-        console.print(grid)
+        out.print(grid)
     if points:
         grid = Grid("reader", *names, title="sensitivity / specificity")
         for name, found in points.items():
             pairs = zip(found["sensitivity"].tolist(), found["specificity"].tolist(), strict=True)
             grid.add_row(name, *(f"{sensitivity:.2f} / {specificity:.2f}" for sensitivity, specificity in pairs))
-        console.print(grid)
+        out.print(grid)
 
 
 def _gains(judged: list[Judged]) -> dict[str, Interval]:
@@ -169,10 +139,7 @@ def _write(
             interval = row[kind]
             numbers |= {kind: interval.value, f"{kind}_low": interval.low, f"{kind}_high": interval.high}
         flat.append({**{k: v for k, v in row.items() if k not in ("AUROC", "AUPRC")}, **numbers})
-    with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(flat[0]))
-        writer.writeheader()
-        writer.writerows(flat)
+    write_table(folder / "results.csv", list(flat[0]), [list(row.values()) for row in flat], keep=True)
     readers = {
         name: {kind: dict(zip(names, column.tolist(), strict=True)) for kind, column in found.items()}
         for name, found in points.items()
@@ -180,7 +147,7 @@ def _write(
     content = _without_nan(
         {"results": flat, "operating_points": readers, "gains": {k: asdict(v) for k, v in gains.items()}}
     )
-    (folder / "results.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / "results.json", json.dumps(content, indent=2) + "\n", keep=True)
 
 
 def _without_nan(node: Any) -> Any:

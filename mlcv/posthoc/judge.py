@@ -44,8 +44,9 @@ def match(model: Predictions, truth: Truth, study: Study = None) -> tuple[Tensor
     Args:
         model: of images, or of studies.
         truth: likewise.
-        study: None to match rows by their names (a CheXpert path from its patient on); else by patient and study, whose
-            score is the largest (`max`) or the mean of its images', and whose labels all its rows must agree upon.
+        study: None to match rows by their names (a CheXpert path from its patient on; if one file names more folders,
+            by the end of the path, where that is clear); else by patient and study, whose score is the largest (`max`)
+            or the mean of its images', and whose labels all its rows must agree upon.
 
     Raises:
         DataError: naming a row of the truth without a prediction, or a study whose rows disagree.
@@ -54,8 +55,10 @@ def match(model: Predictions, truth: Truth, study: Study = None) -> tuple[Tensor
     if study is not None:
         ids, scores = aggregate(scores, [study_of(name) for name in ids], study)
         truth = truth_of_studies(truth)
+    wanted = tuple(map(image_key, truth.ids))
+    if not set(wanted) <= set(ids):
+        ids, wanted = _endings(ids, wanted)
     place = {name: row for row, name in enumerate(ids)}
-    wanted = [image_key(name) for name in truth.ids]
     absent = [name for name in wanted if name not in place]
     if absent:
         raise DataError(
@@ -63,6 +66,15 @@ def match(model: Predictions, truth: Truth, study: Study = None) -> tuple[Tensor
             f"{absent[0]}; names must be the same" + ("" if study else " (or give --study, if both name studies)")
         )
     return scores[[place[name] for name in wanted]], truth
+
+
+def _endings(ids: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Both without the folders that only one side names, if what is left tells all rows apart; else as they are."""
+    parts = [[name.split("/") for name in names] for names in (ids, wanted)]
+    depth = min((len(path) for names in parts for path in names), default=0)
+    short = [tuple("/".join(path[-depth:]) for path in names) for names in parts]
+    is_clear = all(len(set(names)) == len(names) for names in short) and set(short[1]) <= set(short[0])
+    return (short[0], short[1]) if is_clear else (ids, wanted)
 
 
 def truth_of_studies(truth: Truth) -> Truth:

@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import torch
 from jinja2 import Environment, PackageLoader
-from rich.console import Console
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -21,17 +20,20 @@ from mlcv import __version__
 from mlcv.data.base import Collate, MultiLabelDataset
 from mlcv.data.images import Pixels, read_image
 from mlcv.errors import ConfigError, DataError
+from mlcv.files import unshielded, write_text
 from mlcv.labels.states import NEGATIVE, POSITIVE, UNCERTAIN, UNKNOWN
 from mlcv.methods.base import MultiLabelModule
-from mlcv.methods.checkpoints import load_method, read_config
+from mlcv.methods.checkpoints import load_method
 from mlcv.metrics.bootstrap import Interval
 from mlcv.metrics.scores import multilabel_scores, scores_of_decisions
-from mlcv.posthoc.evaluate import common_classes
+from mlcv.posthoc.columns import read_ids
 from mlcv.posthoc.judge import Judged, difference, judge, match, part, summary
-from mlcv.posthoc.predictions import Predictions, id_column, read_predictions
-from mlcv.posthoc.stored import load_data
-from mlcv.posthoc.truth import label_states, read_truth
-from mlcv.tables import Codes, Table
+from mlcv.posthoc.matching import read_all
+from mlcv.posthoc.predictions import Predictions
+from mlcv.posthoc.truth import add_truth_options, codes_of, label_states
+from mlcv.runs import load_data, read_config
+from mlcv.tables import Table
+from mlcv.terminal import console
 
 _FILE = "test_predictions.csv"
 _SIDE = 160
@@ -49,23 +51,17 @@ def main(arguments: list[str]) -> None:
     options = _parser().parse_args(arguments)
     if find_spec("matplotlib") is None:
         raise ConfigError("a report needs matplotlib: pip install matplotlib")
-    paths = [path / _FILE if path.is_dir() else path for path in options.predictions]
-    truth_path = options.truth or paths[0]
-    names = common_classes([truth_path, *paths], options.classes)
-    codes = Codes(uncertain=("-1",), blank=options.blank)
-    truth = read_truth(truth_path, names, codes)
-    states = torch.from_numpy(label_states(Table(truth_path), names, codes)).long()
-    models = [judge(model, truth, None, options.resamples) for model in _named(paths, names)]
+    options.predictions = paths = [path / _FILE if path.is_dir() else path for path in options.predictions]
+    names, truth, found = read_all(options)
+    states = torch.from_numpy(label_states(Table(options.truth or paths[0]), names, codes_of(options))).long()
+    models = [judge(model, truth, None, options.resamples) for model in _named(paths, found)]
     if not all(((model.scores >= 0) & (model.scores <= 1)).all() for model in models):
         raise ConfigError("a report needs probabilities in [0, 1]; mlcv evaluate judges scores of any scale")
     chosen = [_chosen(path, model, names) for path, model in zip(paths, models, strict=True)]
     page = _page(options, models, chosen, states, names)
-    try:
-        options.out.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{options.out} cannot be written ({error.strerror}); choose another with --out") from error
+    write_text(options.out, page)
     size = options.out.stat().st_size / 2**20
-    Console().print(f"report: {options.out} ({size:.1f} MiB)", soft_wrap=True, highlight=False)
+    console().print(f"report: {options.out} ({size:.1f} MiB)", soft_wrap=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,9 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "predictions", type=Path, nargs="+", help=f"folders of runs ({_FILE} in them), or any CSV files"
     )
-    parser.add_argument("--truth", type=Path, help="CSV of labels (default: in the first predictions)")
-    parser.add_argument("--classes", nargs="+", help="names; all common columns if left out")
-    parser.add_argument("--blank", choices=["unknown", "negative"], default="unknown", help="what blank labels mean")
+    add_truth_options(parser)
     parser.add_argument("--ckpt_path", type=Path, help="of the first run: for its images, and heat maps if it has any")
     parser.add_argument("--examples", type=int, default=3, help="images of each kind and class (default: 3)")
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default: 1000)")
@@ -86,10 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _named(paths: list[Path], names: tuple[str, ...]) -> Iterator[Predictions]:
+def _named(paths: list[Path], models: list[Predictions]) -> Iterator[Predictions]:
     """Runs are called by their folders, where files are called alike."""
-    for path in paths:
-        model = read_predictions(path, names)
+    for path, model in zip(paths, models, strict=True):
         alike = [other.stem for other in paths].count(path.stem) > 1 or path.name == _FILE
         folder = path.resolve().parent
         yield replace(model, name=f"{folder.parent.name}/{folder.name}") if alike else model
@@ -100,9 +93,9 @@ def _chosen(path: Path, model: Judged, names: tuple[str, ...]) -> Tensor:
     table = Table(path)
     if "labels" not in table.names:
         return model.scores > 0.5
-    cells = [set(cell.split("|")) for cell in table.column("labels")]
+    cells = [set(unshielded(cell).split("|")) for cell in table.column("labels")]
     said = torch.tensor([[float(name in cell) for name in names] for cell in cells])
-    decisions = Predictions(model.name, tuple(table.column(id_column(table))), said, names)
+    decisions = Predictions(model.name, read_ids(table), said, names)
     return match(decisions, model.truth)[0] > 0.5
 
 

@@ -1,5 +1,6 @@
 """Files of truth: CSV tables of labels, a row an image or study, with what else is known of each."""
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlcv.labels.states import UNCERTAIN, UNKNOWN, States
-from mlcv.posthoc.predictions import check_unique, id_column
+from mlcv.errors import DataError
+from mlcv.labels.states import UNCERTAIN, UNKNOWN, States, count_states, evaluable
+from mlcv.posthoc.columns import OUR_COLUMNS, class_column, name_column, read_ids
 from mlcv.tables import TRUTH, Codes, Table, column_states
 
 
@@ -30,26 +32,57 @@ class Truth:
 
 def label_states(table: Table, class_names: Sequence[str], codes: Codes) -> States:
     """States (M, C) of a table's labels, uncertain ones apart; with predictions they have columns of their own."""
-    prefix = TRUTH if any(header.startswith(TRUTH) for header in table.names) else ""
-    return column_states(table, [prefix + name for name in class_names], codes)
+    has_both = any(header.startswith(TRUTH) for header in table.names)
+    columns = [TRUTH + name if has_both else class_column(table, name) for name in class_names]
+    return column_states(table, columns, codes)
 
 
-def read_truth(path: Path, class_names: Sequence[str], codes: Codes = Codes(uncertain=("-1",))) -> Truth:  # noqa: B008
+def read_truth(
+    path: Path,
+    class_names: Sequence[str],
+    codes: Codes = Codes(uncertain=("-1",)),  # noqa: B008  # frozen
+    names: str | None = None,
+) -> Truth:
     """Reads the columns of some classes; an uncertain label judges nobody.
 
     Args:
         path: CSV, plain or gzipped, with a header; a file of `mlcv test` has columns of its own for the truth.
         class_names: C headers.
         codes: what the cells mean.
+        names: header of the column with the rows' names, if it has one of its own; see `mlcv.posthoc.columns`.
 
     Raises:
-        DataError: naming the file, row and column of what is missing or has no meaning.
+        DataError: naming the file, row and column of what is missing or has no meaning; or if no class has a positive
+            and a negative, as where absence is written otherwise.
     """
     table = Table(path)
-    name = id_column(table)
-    ids = tuple(table.column(name))
-    check_unique(table, ids)
+    ids = read_ids(table, names)
     states = label_states(table, class_names, codes)
     targets = torch.from_numpy(np.where(states == UNCERTAIN, UNKNOWN, states)).long()
-    rest = [h for h in table.names if h not in (name, *class_names) and not h.startswith(TRUTH)]
+    if not evaluable(targets).any():
+        counts = ", ".join(f"{count} as {state}" for state, count in count_states(states).items())
+        raise DataError(
+            f"{path}: no class has a positive and a negative, so there is nothing to judge by; its cells are read "
+            f"{counts}. Say what they mean with --positive, --negative, --uncertain and --blank"
+        )
+    own = name_column(table.names, path, names)
+    rest = [h for h in table.names if h not in (own, *class_names, *OUR_COLUMNS) and not h.startswith(TRUTH)]
     return Truth(ids, targets, {header: tuple(table.column(header)) for header in rest})
+
+
+def add_truth_options(parser: argparse.ArgumentParser) -> None:
+    """What every command asks that reads a truth."""
+    parser.add_argument("--truth", type=Path, help="CSV of labels (default: in the first predictions)")
+    parser.add_argument("--classes", nargs="+", help="names, or `tasks` (CheXpert's five); else all common columns")
+    parser.add_argument("--id", metavar="COLUMN", help="header of the column that names the rows, if unusual")
+    parser.add_argument("--blank", choices=["unknown", "negative"], default="unknown", help="what blank cells mean")
+    for name, text in (("positive", "1, yes, true, ..."), ("negative", "0, no, false, ..."), ("uncertain", "-1")):
+        parser.add_argument(f"--{name}", nargs="+", metavar="CELL", help=f"cells of the truth that mean it ({text})")
+
+
+def codes_of(options: argparse.Namespace) -> Codes:
+    """What the cells of a truth mean, by these options."""
+    given = {name: tuple(getattr(options, name)) for name in ("positive", "negative") if getattr(options, name)}
+    said = {cell for cells in given.values() for cell in cells}
+    uncertain = options.uncertain or [cell for cell in ("-1",) if cell not in said]
+    return Codes(uncertain=tuple(uncertain), blank=options.blank, **given)
