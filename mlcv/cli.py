@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from mlcv import __version__
-from mlcv.errors import ConfigError, Stopped, find_user_error
+from mlcv.errors import ConfigError, Stopped, chain_of, find_user_error
 from mlcv.plain_config import trusting
 
 SUBCOMMANDS = {
@@ -69,8 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments, packages = _without_trust(arguments)
         with trusting(packages), _asked_to_end():
             _run(arguments)
-    except KeyboardInterrupt as error:
-        stop = error if isinstance(error, Stopped) else Stopped()
+    except (KeyboardInterrupt, SystemExit) as error:
+        found = next((one for one in chain_of(error) if isinstance(one, KeyboardInterrupt)), None)
+        if found is None:  # a parser's, which has had its say
+            raise
+        stop = found if isinstance(found, Stopped) else Stopped()
         if os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"mlcv: stopped. {stop.advice}".strip(), file=sys.stderr)  # noqa: T201
         return 128 + stop.signum

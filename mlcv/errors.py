@@ -3,6 +3,7 @@
 import errno
 import re
 import signal
+import traceback
 from collections.abc import Iterator
 
 
@@ -63,14 +64,15 @@ def find_user_error(error: BaseException) -> UserError | None:
     A configuration library wraps what a constructor raises in its own errors, and a data loader's
     worker sends it on with a traceback as its message: both are undone here.
     """
-    chain = list(_chain(error))
+    chain = list(chain_of(error))
     found = next((one for one in chain if isinstance(one, UserError)), None)
     if found is not None:
         return _without_worker_traceback(found)
     return next(filter(None, map(_mishap, chain)), None)
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain_of(error: BaseException) -> Iterator[BaseException]:
+    """An error, what caused it, what caused that, and so on."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
@@ -86,10 +88,17 @@ def _mishap(error: BaseException) -> UserError | None:
             f"command again; {_RESUME}"
         )
     text = f"{type(error).__name__}: {error}"
+    if isinstance(error, (EOFError, ConnectionError, FileNotFoundError)) and _is_from_loader(error):
+        text = "DataLoader worker (pid) exited unexpectedly"  # the first sign may be a pipe that breaks
     for pattern, sentence in _MISHAPS:
         if match := pattern.search(text):
             return ConfigError(sentence.format(*match.groups()))
     return None
+
+
+def _is_from_loader(error: BaseException) -> bool:
+    files = (frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any("torch" in file and "multiprocessing" in file for file in files)
 
 
 def _without_worker_traceback(error: UserError) -> UserError:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from jsonargparse import Namespace, set_parsing_settings
@@ -93,19 +94,22 @@ class TrainingCLI(LightningCLI):
         keep_freed_memory()
         # A second lock: no class may stand where a type hint is open, and what runs commands is never imported.
         set_parsing_settings(instantiate_subclass_spec_in_any=False, import_path_denylist=[])
-        sys.argv[1:] = arguments  # which the processes of a distributed run are started with
-        cls(
-            MultiLabelModule,
-            MultiLabelDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=ConfigKeeper,
-            save_config_kwargs={"save_to_log_dir": False},
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            parser_class=Parser,
-            args=with_checkpoint_config(arguments),
-        )
+        before, sys.argv[1:] = sys.argv[1:], arguments  # with which the processes of a distributed run are started
+        try:
+            cls(
+                MultiLabelModule,
+                MultiLabelDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                save_config_callback=ConfigKeeper,
+                save_config_kwargs={"save_to_log_dir": False},
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                parser_class=Parser,
+                args=with_checkpoint_config(arguments),
+            )
+        finally:
+            sys.argv[1:] = before
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -230,14 +234,21 @@ class TrainingCLI(LightningCLI):
 
     def _call(self, run: Callable[..., Any], advice: Callable[[], str], arguments: dict[str, Any]) -> None:
         """Calls one of the Trainer's methods, as what a user can understand if it ends early."""
-        before = signal.getsignal(signal.SIGTERM)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the Trainer's own handler ends the step first
+        connector, asked = self.trainer._signal_connector, [int(signal.SIGINT)]
+
+        def end(signum: int, _: FrameType | None) -> None:
+            asked.append(signum)
+            if not connector._original_handlers:  # else the Trainer's own handler ends the step first
+                raise Stopped(signum)
+
+        is_main = threading.current_thread() is threading.main_thread()
+        before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)} if is_main else {}
+        if is_main:
+            signal.signal(signal.SIGTERM, end)
         try:
             run(**{**arguments, "weights_only": True})
         except (SystemExit, KeyboardInterrupt):
-            asked = signal.SIGTERM if self.trainer.received_sigterm else signal.SIGINT
-            raise Stopped(asked, advice()) from None
+            raise Stopped(asked[-1], advice()) from None
         except Exception as error:
             is_restoring = bool(self.trainer._checkpoint_connector._loaded_checkpoint)
             if not is_restoring or find_user_error(error) is not None:
@@ -245,8 +256,8 @@ class TrainingCLI(LightningCLI):
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise ConfigError(f"--ckpt_path: the checkpoint does not fit this model and training ({reason})") from error
         finally:
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, before)
+            for one, handler in before.items():
+                signal.signal(one, handler)
 
     def _run_dir(self, config: Namespace) -> Path:
         if RUN_DIR_VARIABLE in os.environ and "LOCAL_RANK" in os.environ:  # a process that the first one started

@@ -97,7 +97,7 @@ def test_unreadable_images_are_listed_and_all_others_written(run, images, tmp_pa
 
 
 @pytest.fixture
-def stopped(run, images, tmp_path, monkeypatch):
+def stopped(run, images, tmp_path, monkeypatch, capsys):
     """A prediction that was interrupted after two batches of three, with marked rows: 0.25 for every class."""
 
     def at_the_second(self, trainer, *arguments):
@@ -110,6 +110,8 @@ def stopped(run, images, tmp_path, monkeypatch):
     out = tmp_path / "out.csv"
     command = predict(run, "--data.path", images[0], "--predictions", out, "--data.batch_size", 3)
     assert main(command) == 130
+    said = capsys.readouterr().err
+    assert "mlcv: stopped. What is predicted is kept: give the same command again to go on" in said
     monkeypatch.setattr(PredictionWriter, "on_predict_batch_end", before)
     (part,) = tmp_path.glob("out.csv.*.part0")
     rows = [{**json.loads(line), "probs": [0.25] * 10} for line in part.read_text().splitlines()]
@@ -122,9 +124,8 @@ def kept(out):
     return [row["0"] == "0.25" for row in csv.DictReader(out.open())]
 
 
-def test_what_a_stopped_run_predicted_is_not_predicted_again(stopped, images, capsys):
+def test_what_a_stopped_run_predicted_is_not_predicted_again(stopped, images):
     out, part, command = stopped
-    assert "mlcv: stopped. What is predicted is kept: give the same command again to go on" in capsys.readouterr().err
     assert main(command) == 0
     assert [row["image"] for row in csv.DictReader(out.open())] == list(map(str, images[1]))
     assert kept(out) == [True] * 6 + [False] * 4

@@ -27,6 +27,7 @@ except ImportError:
     sys.exit("error: pictures need matplotlib: pip install matplotlib")
 
 plt.switch_backend("Agg")
+plt.rcParams["text.parse_math"] = False  # a name is no formula
 MOST_LABELS, MARKS = 6, 5
 
 

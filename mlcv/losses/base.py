@@ -1,8 +1,11 @@
 """What element-wise losses share: precision, the meaning of unknown entries, the reduction."""
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
-from mlcv.labels.states import UnknownAs, resolve_unknown
+from mlcv.errors import ConfigError
+from mlcv.labels.states import UnknownAs, known, resolve_unknown
 from mlcv.numerics import at_least_float32, full_precision
 
 
@@ -23,6 +26,8 @@ class ElementwiseLoss(nn.Module):
         scalar in float32 (float64 for float64 logits), 0 for an empty batch.
     """
 
+    knows_unknown: ClassVar[bool] = True
+
     def __init__(self, unknown: UnknownAs = "ignore", smoothing: float = 0.1) -> None:
         super().__init__()
         self.unknown, self.smoothing = unknown, smoothing
@@ -36,6 +41,29 @@ class ElementwiseLoss(nn.Module):
             logits = at_least_float32(logits)
             filled, weights = resolve_unknown(targets.to(logits.dtype), self.unknown, self.smoothing)
             return image_mean(self.elementwise(logits, filled) * weights)
+
+
+def may_see(loss: nn.Module, targets: Tensor) -> bool:
+    """Whether a loss knows what -1 is, or there is none.
+
+    A loss of this project has `knows_unknown`; so must one of somebody's own, as a sign that its author thought of it.
+    """
+    return getattr(loss, "knows_unknown", False) or bool(known(targets).all())
+
+
+def check_may_see(loss: nn.Module, targets: Tensor) -> None:
+    """Refuses a loss that would take -1 for a number; see `may_see`.
+
+    Raises:
+        ConfigError: naming the loss.
+    """
+    if not may_see(loss, targets):
+        name = f"{type(loss).__module__}.{type(loss).__qualname__}"
+        raise ConfigError(
+            f"model.loss: {name} does not say that it knows unknown labels (-1), and there are some, which it would "
+            "take for numbers. Take a loss of mlcv.losses (BCELoss is binary cross-entropy), or give one of your own "
+            "that handles them the attribute knows_unknown = True"
+        )
 
 
 def image_mean(losses: Tensor) -> Tensor:

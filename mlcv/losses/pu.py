@@ -1,7 +1,7 @@
 """PU-MLC's loss and its mixup regulariser (Yuan, Zhang, Huang, ICME 2024, arXiv 2306.16016)."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,8 @@ class PUMLCLoss(nn.Module):
         logits (B, C), raw scores of any float type; targets (B, C): 1 is positive, every other value (0, unknown -1,
         soft ones) unlabeled. Returns a scalar in float32 (float64 for float64 logits), 0 for an empty batch.
     """
+
+    knows_unknown: ClassVar[bool] = True
 
     def __init__(self, gamma: float = 0.55, alpha: float = 1.0, eps: float = 1e-10, sync: bool = True) -> None:
         super().__init__()

@@ -19,6 +19,7 @@ from typing_extensions import Self
 
 from mlcv.errors import ConfigError
 from mlcv.files import read_checkpoint
+from mlcv.losses.base import check_may_see, may_see
 from mlcv.metrics.outputs import EvaluationOutputs, Outputs
 from mlcv.metrics.pointing import PointingGame
 from mlcv.metrics.scores import Scores, multilabel_scores
@@ -170,6 +171,9 @@ class MultiLabelModule(LightningModule):
         return logits, as_grid(class_maps(patches))
 
     def on_train_start(self) -> None:
+        targets = getattr(getattr(self.trainer.train_dataloader, "dataset", None), "targets", None)
+        if targets is not None:
+            check_may_see(self.loss, targets)
         schedule, steps = self.lr_schedulers(), self.trainer.estimated_stepping_batches
         if not isinstance(schedule, OneCycleLR):
             return
@@ -186,6 +190,7 @@ class MultiLabelModule(LightningModule):
             start_epoch(self.current_epoch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        check_may_see(self.loss, batch["target"])  # looks at targets only for losses of other origin
         loss: Tensor = self.loss(self(batch["image"]), batch["target"])
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["index"]))
         return loss
@@ -237,8 +242,9 @@ class MultiLabelModule(LightningModule):
                 self.scores.summary["pointing_game"] = float(self.pointing.compute())
                 self.pointing.reset()
         summary = {f"{stage}/{name}": value for name, value in self.scores.summary.items()}
-        with torch.no_grad():
-            summary[f"{stage}/loss"] = float(self.loss(outputs.logits, outputs.targets))
+        if may_see(self.loss, outputs.targets):  # else it has no value
+            with torch.no_grad():
+                summary[f"{stage}/loss"] = float(self.loss(outputs.logits, outputs.targets))
         headline = f"{stage}/mAP"
         self.log(headline, summary.pop(headline), prog_bar=True, sync_dist=True)
         self.log_dict(summary, sync_dist=True)

@@ -12,7 +12,6 @@ from rich.table import Table as Grid
 
 from mlcv.files import write_table, write_text
 from mlcv.metrics.bootstrap import Interval
-from mlcv.posthoc.curves import draw_curves
 from mlcv.posthoc.judge import Judged, difference, judge, match, operating_points, part, subgroups, summary
 from mlcv.posthoc.matching import read_all
 from mlcv.posthoc.predictions import Predictions, combine, read_predictions
@@ -48,6 +47,8 @@ def main(arguments: list[str]) -> None:
     if find_spec("matplotlib") is None:
         console().print("no pictures: pip install matplotlib")
     elif not options.no_pictures:
+        from mlcv.posthoc.figures import draw_curves  # noqa: PLC0415  # matplotlib is an extra
+
         for kind in ("roc", "pr"):
             draw_curves(options.out / f"{kind}.png", kind, judged, names, points)
     console().print(f"results: {options.out}", soft_wrap=True)

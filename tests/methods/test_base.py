@@ -5,7 +5,9 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
-from mlcv import Classifier, DigitScenesDataModule, Optim
+import mlcv.losses
+from mlcv import Classifier, DigitScenesDataModule, Optim, Protocol
+from mlcv.cli import main
 from mlcv.errors import ConfigError
 from mlcv.losses import AsymmetricLoss, SPLCLoss
 from mlcv.methods.base import MultiLabelModule
@@ -180,3 +182,52 @@ def test_a_head_without_maps_has_none():
     logits, maps = module.forward_with_maps(torch.randn(1, 3, 64, 64))
     assert logits.shape == (1, 10)
     assert maps is None
+
+
+class Foreign(nn.Module):
+    """Binary cross-entropy that takes -1 for a target."""
+
+    def forward(self, logits, targets):
+        return nn.functional.binary_cross_entropy_with_logits(logits, targets)
+
+
+def fit_with(loss, known_fraction, tmp_path):
+    data = DigitScenesDataModule(
+        32, 8, 8, image_size=32, batch_size=8, protocol=Protocol(known_fraction=known_fraction)
+    )
+    trainer = Trainer(
+        max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, default_root_dir=tmp_path
+    )
+    trainer.fit(Classifier("test_resnet", 10, loss=loss), data)
+    return trainer
+
+
+def test_a_loss_that_takes_unknown_labels_for_numbers_is_refused_while_there_are_any(tmp_path):
+    loss = Foreign()
+    assert "val/loss" in fit_with(loss, 1.0, tmp_path).callback_metrics
+    with pytest.raises(ConfigError, match=r"model.loss: .*does not say that it knows unknown labels \(-1\)"):
+        fit_with(loss, 0.5, tmp_path)
+    module = Classifier("test_resnet", 2, loss=loss)
+    with pytest.raises(ConfigError, match="knows_unknown = True"):  # without a data module
+        module.training_step({"image": torch.zeros(1, 3, 32, 32), "target": torch.tensor([[1.0, -1.0]])}, 0)
+
+
+def test_the_command_line_refuses_it_before_the_first_step(tmp_path, capsys):
+    options = [
+        "--data=DigitScenesDataModule", "--data.num_train=16", "--data.num_val=8", "--data.num_test=8",
+        "--data.batch_size=8", "--data.image_size=32", "--model=Classifier", "--model.backbone=test_resnet",
+        "--model.loss=torch.nn.BCEWithLogitsLoss", "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false",
+    ]  # fmt: skip
+    assert main(["fit", *options, "--run_dir", str(tmp_path / "a")]) == 0
+    assert main(["fit", *options, "--run_dir", str(tmp_path / "b"), "--data.protocol.known_fraction=0.5"]) == 2
+    assert "model.loss: torch.nn.modules.loss.BCEWithLogitsLoss does not say that it knows" in capsys.readouterr().err
+    assert not list((tmp_path / "b").rglob("*.ckpt"))
+
+
+def test_own_losses_that_handle_unknown_labels_are_taken(tmp_path):
+    class Own(Foreign):
+        knows_unknown = True
+
+    fit_with(Own(), 0.5, tmp_path)
+    for name in mlcv.losses.__all__:
+        assert getattr(getattr(mlcv.losses, name), "knows_unknown", name == "PUMixup"), name

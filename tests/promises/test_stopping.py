@@ -1,0 +1,167 @@
+"""Whoever stops a command, and however: it ends at once, says how to go on, and leaves nothing half done."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from mlcv.cli import main
+from mlcv.errors import Stopped, find_user_error
+
+RUN = [
+    "--data=DigitScenesDataModule", "--data.num_train=64", "--data.num_val=40", "--data.num_test=40",
+    "--data.image_size=32", "--data.batch_size=4", "--model=Classifier", "--model.backbone=test_resnet",
+    "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    run = tmp_path_factory.mktemp("run")
+    assert main(["fit", *RUN, "--trainer.max_epochs=1", "--run_dir", str(run), "--test_after_fit=true"]) == 0
+    return run
+
+
+def stop(command, signum, is_under_way, folder):
+    """Exit status, seconds until the end, and standard error of a command that is sent a signal on its way."""
+    line = [sys.executable, "-m", "mlcv", *map(str, command)]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=folder) as process:
+        deadline = time.monotonic() + 120
+        while not is_under_way() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert process.poll() is None, process.communicate()[1][-2000:]
+        began = time.monotonic()
+        process.send_signal(signum)
+        error = process.communicate(timeout=120)[1]
+    return process.returncode, time.monotonic() - began, error
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_prediction_stops_and_goes_on(trained, tmp_path, signum):
+    images = tmp_path / "images"
+    images.mkdir()
+    for n in range(3000):
+        cv2.imwrite(str(images / f"{n}.png"), np.full((32, 32, 3), n % 256, np.uint8))
+    out = tmp_path / "out.csv"
+    command = ["predict", "--ckpt_path", trained / "checkpoints" / "last.ckpt", "--data.path", images]
+    command += ["--predictions", out, "--data.batch_size", 1, "--data.num_workers", 0]
+    parts = lambda: list(tmp_path.glob("out.csv.*.part0"))  # noqa: E731
+    status, seconds, error = stop(command, signum, lambda: parts() and parts()[0].stat().st_size > 2000, tmp_path)
+    assert status == 128 + signum
+    assert seconds < 20
+    assert "mlcv: stopped. What is predicted is kept: give the same command again to go on" in error
+    assert "Traceback" not in error
+    before = len(parts()[0].read_text().splitlines())
+    assert 0 < before < 3000
+    assert not out.exists()
+    assert main(list(map(str, command))) == 0
+    assert len(list(csv.DictReader(out.open()))) == 3000
+
+
+def test_training_stops_on_sigterm(tmp_path):
+    run = tmp_path / "run"
+    last = run / "checkpoints" / "last.ckpt"
+    command = ["fit", *RUN, "--trainer.max_epochs=500", "--run_dir", run]
+    status, seconds, error = stop(command, signal.SIGTERM, last.is_file, tmp_path)
+    assert status == 143
+    assert seconds < 20
+    assert f"mlcv: stopped. To resume: mlcv fit --ckpt_path {last}" in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("name", ["validate", "test", "evaluate", "calibrate", "report", "export", "bench"])
+def test_every_command_ends_in_one_line(trained, tmp_path, capsys, monkeypatch, name, signum):
+    """In this process: the signal comes while the command works, from a thread that waits for it to begin."""
+    checkpoint, predictions = str(trained / "checkpoints" / "last.ckpt"), trained / "test_predictions.csv"
+    copy = tmp_path / "val_predictions.csv"
+    copy.write_bytes(predictions.read_bytes())
+    lines = {
+        "validate": ["--ckpt_path", checkpoint, "--data.num_val=20000", "--run_dir", str(tmp_path / "out")],
+        "test": ["--ckpt_path", checkpoint, "--data.num_test=20000", "--run_dir", str(tmp_path / "out")],
+        "evaluate": [str(copy), "--resamples", "400000", "--out", str(tmp_path / "out")],
+        "calibrate": [str(copy), "--out", str(tmp_path / "out.json")],
+        "report": [str(copy), "--resamples", "400000", "--out", str(tmp_path / "out.html")],
+        "export": ["--ckpt_path", checkpoint, "--formats", "pt2", "--out", str(tmp_path / "out")],
+        "bench": [*RUN, "--steps", "2000", "--out", str(tmp_path / "out.json")],
+    }
+    if name in ("calibrate", "export"):  # which are done in no time
+        slow = {"calibrate": "calibrate.calibrate", "export": "export._difference"}[name]
+        monkeypatch.setattr(f"mlcv.posthoc.{slow}", lambda *_: time.sleep(60))
+    timer = threading.Timer(2.0, lambda: os.kill(os.getpid(), signum))
+    timer.start()
+    began = time.monotonic()
+    status = main([name, *lines[name]])
+    timer.cancel()
+    said = capsys.readouterr().err
+    assert status == 128 + signum, said
+    assert time.monotonic() - began < 40
+    assert "mlcv: stopped." in said
+    assert "Traceback" not in said
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path != copy and path.name != "val.json"]
+
+
+def test_a_killed_loader_process_is_told_in_one_sentence(tmp_path, trained):
+    images = tmp_path / "images"
+    images.mkdir()
+    for n in range(2000):
+        cv2.imwrite(str(images / f"{n}.png"), np.full((32, 32, 3), n % 256, np.uint8))
+    out = tmp_path / "out.csv"
+    command = ["predict", "--ckpt_path", trained / "checkpoints" / "last.ckpt", "--data.path", images]
+    command += ["--predictions", out, "--data.batch_size", 1, "--data.num_workers", 1]
+    line = [sys.executable, "-m", "mlcv", *map(str, command)]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        while not list(tmp_path.glob("out.csv.*.part0")) and process.poll() is None:
+            time.sleep(0.05)
+        children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False)
+        os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
+        error = process.communicate(timeout=120)[1]
+    assert process.returncode == 2, error[-1500:]
+    assert "mlcv: error: a loader process was killed" in error
+    assert "lower data.num_workers" in error
+    assert "Traceback" not in error
+
+
+def test_a_killed_rank_is_told_in_one_sentence(tmp_path):
+    run = tmp_path / "run"
+    command = ["fit", *RUN, "--trainer.max_epochs=500", "--run_dir", run, "--trainer.devices=2"]
+    line = [sys.executable, "-m", "mlcv", *map(str, [*command, "--trainer.strategy=ddp"])]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        last = run / "checkpoints" / "last.ckpt"
+        while not last.is_file() and process.poll() is None:
+            time.sleep(0.1)
+        children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False)
+        os.kill(int(children.stdout.split()[0]), signal.SIGKILL)
+        error = process.communicate(timeout=120)[1]
+    assert process.returncode == 2, error[-3000:]
+    assert "mlcv: error: another process of this run has ended" in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible"), "(is killed by"),
+        (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), "(exited unexpectedly)"),
+        (MemoryError(), "the machine's memory is full"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "the machine's memory is full"),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried"), "the GPU's memory is full"),
+        (OSError(28, "No space left on device"), "there is no room to write (No space left on device)"),
+    ],
+)
+def test_what_the_system_does_to_a_run_has_a_sentence(error, sentence):
+    outer = ValueError("wrapped")
+    outer.__cause__ = error
+    for one in (error, outer):
+        found = str(find_user_error(one))
+        assert sentence in found
+        assert "give the command again" in found or "lower data." in found
+    assert find_user_error(ValueError("a mistake of ours")) is None
+    assert Stopped().signum == 2
