@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import io
 import json
 import math
 import warnings
@@ -21,7 +22,7 @@ from mlcv.data.image_files import find_images
 from mlcv.data.images import read_image
 from mlcv.data.transforms import evaluation_transform
 from mlcv.errors import ConfigError
-from mlcv.files import read_checkpoint
+from mlcv.files import read_checkpoint, whole_file
 from mlcv.fingerprints import weights_fingerprint
 from mlcv.methods.base import MultiLabelModule
 from mlcv.methods.checkpoints import load_method
@@ -112,18 +113,14 @@ def main(arguments: list[str]) -> None:
     module = Deployed(method, data.statistics.mean, data.statistics.std, calibration).eval()
     about = _describe(module, data, calibration, checkpoint)
     trials = _trials(data, options.images)
-    folder.mkdir(parents=True, exist_ok=True)
     out = console()
     for kind in options.formats:
         path = folder / f"model.{kind}"
-        unfinished = path.with_name(f"unfinished.{path.name}")
-        try:
-            run = _WRITERS[kind](module, trials["random"], unfinished, about)
-            differences = {name: _difference(module, data, run, t) for name, t in trials.items()}
-            _check(path, differences)
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        content, run = _MAKERS[kind](module, trials["random"], about)
+        differences = {name: _difference(module, data, run, t) for name, t in trials.items()}
+        _check(path, differences)
+        with whole_file(path, "wb") as file:
+            file.write(content)
         found = ", ".join(f"{value:.1e} on {len(trials[name])} {name} images" for name, value in differences.items())
         size = path.stat().st_size / 2**20
         out.print(f"{path}: {size:.1f} MiB, largest difference {found}", soft_wrap=True)
@@ -135,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Writes a checkpoint as ONNX and torch.export: uint8 pixels in, probabilities and labels out.",
     )
     parser.add_argument("--ckpt_path", type=Path, required=True, help="of `mlcv fit`")
-    parser.add_argument("--formats", nargs="+", choices=list(_WRITERS), default=list(_WRITERS), help="default: both")
+    parser.add_argument("--formats", nargs="+", choices=list(_MAKERS), default=list(_MAKERS), help="default: both")
     parser.add_argument("--out", type=Path, help="folder of model.onnx and model.pt2 (default: the run's)")
     parser.add_argument(
         "--calibration", help=f"file of `mlcv calibrate`, or none (default: the run's {FILE_NAME}, if any)"
@@ -226,7 +223,10 @@ def _check(path: Path, differences: dict[str, float]) -> None:
         )
 
 
-def _write_onnx(module: Deployed, example: Tensor, path: Path, about: dict[str, str]) -> Any:
+# Files are made in memory: on a full disk the libraries' own writers end the process.
+
+
+def _make_onnx(module: Deployed, example: Tensor, about: dict[str, str]) -> tuple[bytes, Any]:
     import onnx  # noqa: PLC0415  # an extra
 
     onnxruntime: Any = import_module("onnxruntime")  # its stubs leave out what it exports
@@ -239,15 +239,15 @@ def _write_onnx(module: Deployed, example: Tensor, path: Path, about: dict[str, 
     )
     proto = exported.model_proto
     onnx.helper.set_model_props(proto, about)
-    onnx.save(proto, path)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda pixels: tuple(map(torch.from_numpy, session.run(None, {"pixels": pixels.numpy()})))
+    content: bytes = _quietly(proto.SerializeToString)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return content, lambda pixels: tuple(map(torch.from_numpy, session.run(None, {"pixels": pixels.numpy()})))
 
 
-def _write_torch_export(module: Deployed, example: Tensor, path: Path, about: dict[str, str]) -> Any:
-    program = _traced(module, example)
-    _quietly(lambda: torch.export.save(program, path, extra_files={f"{METADATA}.json": about[METADATA]}))
-    return torch.export.load(path).module()
+def _make_torch_export(module: Deployed, example: Tensor, about: dict[str, str]) -> tuple[bytes, Any]:
+    program, file = _traced(module, example), io.BytesIO()
+    _quietly(lambda: torch.export.save(program, file, extra_files={f"{METADATA}.json": about[METADATA]}))
+    return file.getvalue(), torch.export.load(io.BytesIO(file.getvalue())).module()
 
 
 def _traced(module: Deployed, example: Tensor) -> torch.export.ExportedProgram:
@@ -259,7 +259,7 @@ def _traced(module: Deployed, example: Tensor) -> torch.export.ExportedProgram:
     return program
 
 
-_WRITERS: dict[str, Any] = {"onnx": _write_onnx, "pt2": _write_torch_export}
+_MAKERS: dict[str, Any] = {"onnx": _make_onnx, "pt2": _make_torch_export}
 
 
 def _quietly(export: Callable[[], Any]) -> Any:

@@ -85,3 +85,30 @@ def test_a_folder_that_cannot_be_written_is_named_before_any_work(run, subcomman
     assert done.returncode == 2
     assert f"the run's folder {folder} cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["export", "test", "validate", "report", "evaluate", "calibrate", "bench", "fit"])
+def test_every_command_without_room_says_so_and_leaves_what_was_there(run, tmp_path, command):
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    own = tmp_path / "own"
+    assert mlcv("validate", "--ckpt_path", checkpoint, "--run_dir", own).returncode == 0
+    table = own / "val_predictions.csv"
+    lines = {
+        "export": ["--ckpt_path", checkpoint, "--out", own],
+        "test": ["--ckpt_path", checkpoint, "--run_dir", own],
+        "validate": ["--ckpt_path", checkpoint, "--run_dir", own],
+        "report": [table, "--resamples", "5", "--out", own / "r.html"],
+        "evaluate": [table, "--resamples", "5", "--out", own],
+        "calibrate": [table, "--out", own / "calibration.json"],
+        "bench": [*OPTIONS, "--steps", "2", "--warmup", "1", "--out", own / "b.json"],
+        "fit": [*OPTIONS, "--trainer.max_epochs=1", "--run_dir", tmp_path / "new"],
+    }
+    for name in ("r.html", "model.onnx", "model.pt2", "calibration.json", "b.json", "results.csv", "test.json"):
+        (own / name).write_text("an earlier file")
+    before = {path: path.read_bytes() for path in own.rglob("*") if path.is_file()}
+    done = mlcv(command, *lines[command], largest=200)
+    assert done.returncode == 2, (done.returncode, done.stderr[-2000:])
+    assert "Traceback" not in done.stderr
+    assert "cannot be written" in done.stderr or "no room to write" in done.stderr
+    assert {path: path.read_bytes() for path in own.rglob("*") if path.is_file()} == before
+    assert not list((tmp_path / "new").rglob("*.json"))
