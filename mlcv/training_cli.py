@@ -32,7 +32,7 @@ from mlcv.posthoc.stored import find_calibration
 
 logger = logging.getLogger(__name__)
 
-_OF_EVERY_DATA = ("image_size", "batch_size", "num_workers", "augment", "statistics")
+_OF_EVERY_DATA = ("image_size", "batch_size", "num_workers", "augment", "statistics", "max_megapixels")
 
 RUN_DIR_VARIABLE = "MLCV_RUN_DIR"
 """How the first process tells those it starts where the run's folder is."""
