@@ -114,12 +114,15 @@ def _strange_cell(
         return message
     if re.search(r"[\[\],;|]", cell):
         return f"{message}. If it lists the classes of an image, name the column in data.labels_column"
-    # The other cells say what is likely: "-1" beside 0 is no second word for absent.
+    # A word that a given list has replaced is meant as before. Of others the cells around say what is likely: "-1"
+    # beside 0 is no second word for absent.
+    usual = Codes().table().get(_normal(cell))
     found = {meaning.get(_normal(other)) for column in columns for other in set(table.column(column))}
-    state, likely = ("uncertain", "maybe") if NEGATIVE in found else ("negative", "absent")
-    listed = [*(words[state] if state == "uncertain" else []), cell.strip()]
+    likely = "uncertain" if NEGATIVE in found else "negative"
+    state = next((key for key in _STATES if _STATES[key] == usual), likely)
+    listed = [*(words[state] if state == "uncertain" or usual is not None else []), cell.strip()]
     return (
-        f"{message}. If it is a code for {likely}, give --{option}.{state} {shlex.quote(json.dumps(listed))} ({option} "
+        f"{message}. If it is a code for {state}, give --{option}.{state} {shlex.quote(json.dumps(listed))} ({option} "
         "has a list for each state; counts and probabilities are none); if the column holds no labels, name those that "
         "do in data.label_columns"
     )

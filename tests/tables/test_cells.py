@@ -163,6 +163,15 @@ def test_the_fix_that_an_error_shows_works_when_it_is_pasted(marked, capsys, oth
     assert counts[state] == 2
 
 
+def test_a_word_that_a_given_list_replaced_is_put_back_by_the_fix(marked, capsys):
+    cells = ["1", "0", "yes", "0", "1", "0"]
+    assert marked(cells, "--data.codes.positive=[yes]")[0] == 2
+    fix = re.search(r"code for positive, give (--data\.codes\.positive) '([^']*)'", capsys.readouterr().err)
+    code, counts = marked(cells, fix[1], fix[2])
+    assert code == 0
+    assert (counts["positive"], counts["negative"]) == (2, 2)
+
+
 @pytest.mark.parametrize("cell", ["34", "0.3", "p17"])
 def test_a_column_of_other_things_is_named_with_the_option_that_leaves_it_out(marked, capsys, cell):
     assert marked(["1", "0", cell, "1", "0", "1"])[0] == 2
