@@ -96,6 +96,7 @@ class CSVDataModule(MultiLabelDataModule):
 
     def read_split(self, split: Split) -> LabeledImages:
         table = self._table(self.paths.get(split) or self.paths["train"])
+        self._check_rows(table)
         rows = self._rows(table, split)
         if not len(rows):
             raise DataError(f"{printable(table.path)}: no row is in the {split} split")
@@ -135,14 +136,13 @@ class CSVDataModule(MultiLabelDataModule):
         return header
 
     def _class_names(self, path: str, classes: list[str] | None) -> tuple[str, ...]:
-        tables = [self._table(table) for table in dict.fromkeys(self.paths.values()) if table is not None]
-        for table in tables:
-            self._check_rows(table)
+        self._check_rows(self._table(Path(path)))
         if self.labels_column is None:
             names, source = tuple(self.label_columns), f"{path} (data.label_columns)"
         elif classes:
             names, source = tuple(classes), "data.classes"
         else:
+            tables = [self._table(table) for table in dict.fromkeys(self.paths.values())]
             occur = {name for table in tables for name in self._lists(table).names()}
             names, source = tuple(sorted(occur)), f"{path}, column {self.labels_column!r}"
         if not names:
