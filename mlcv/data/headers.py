@@ -42,7 +42,7 @@ _OTHERS: tuple[tuple[re.Pattern[bytes], Callable[[io.BytesIO], ImageFile]], ...]
 _SEGMENT = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
 _FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15, and that of JPEG-LS
 _END = 0xD9
-_BITS, _SAMPLE_FORMAT, _TILE_WIDTH, _TILE_LENGTH = 258, 339, 322, 323  # tags of TIFF
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 339, 322, 323  # tags of TIFF
 
 
 class _Unlimited:
@@ -77,6 +77,7 @@ class Header:
         is_whole: False if the file breaks off; True also where only the decoder can tell.
         is_jpeg: whether it can be decoded at a part of its size.
         image: opened by Pillow, which then decodes it; OpenCV does if None.
+        is_negative: whether 0 is white, which OpenCV passes over.
         tile: width and height of a part that is decoded at once, which may be larger than the image.
     """
 
@@ -85,6 +86,7 @@ class Header:
     is_whole: bool = True
     is_jpeg: bool = False
     image: ImageFile | None = None
+    is_negative: bool = False
     tile: tuple[int, int] = (1, 1)
 
 
@@ -105,7 +107,9 @@ def read_image_header(data: bytes) -> Header | None:
             with unlimited:
                 image = make(io.BytesIO(data))
             tile = _tag(image, _TILE_WIDTH, 1), _tag(image, _TILE_LENGTH, 1)
-            return Header(*image.size, image=None if _is_deep(image) else image, tile=tile)
+            if not _is_deep(image):
+                return Header(*image.size, image=image, tile=tile)
+            return Header(*image.size, is_negative=_tag(image, _PHOTOMETRIC) == 0, tile=tile)
     return None
 
 

@@ -124,7 +124,7 @@ def _decode(data: bytes, path: Path, min_side: int | None, grey: bool, max_megap
         found: Any = cv2.imdecode(np.frombuffer(data, np.uint8), reduced.get(factor, whole | cv2.IMREAD_ANYDEPTH))
         if found is None:
             raise DataError(f"{printable(path)}: not an image that can be decoded, or truncated; {_REMEDY}")
-        found = _eight_bits(found, path)
+        found = 255 - _eight_bits(found, path) if header.is_negative else _eight_bits(found, path)
         image = found if grey else cv2.cvtColor(found, cv2.COLOR_BGR2RGB)
     if image.ndim == 2:
         image = image[..., None] if grey else np.repeat(image[..., None], 3, axis=2)

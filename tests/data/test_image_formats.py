@@ -127,6 +127,17 @@ def test_the_upper_eight_of_the_bits_that_are_used_come_from_every_format(read, 
         assert (read(data, grey=True)[..., 0] == expected).all()
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_films_whose_zero_is_white_are_shown_as_they_are_meant(read, numpy_rng, bits):
+    values = numpy_rng.integers(0, 256, (16, 16)).astype(np.uint16) * (1 if bits == 8 else 16)
+    values[0, 0] = 255 if bits == 8 else 4095
+    body = values.astype(f"<u{bits // 8}").tobytes()
+    for photometric in (0, 1):
+        data = tiff_of(16, 16, {258: bits, 262: photometric, 279: len(body)}, body)
+        expected = values if bits == 8 else values >> 4
+        assert (read(data)[..., 0] == (expected if photometric else 255 - expected)).all()
+
+
 def test_numbers_with_a_fraction_are_parts_of_white_or_levels(read, numpy_rng):
     grey = numpy_rng.integers(0, 256, (20, 30)).astype(np.uint8)
     for write in (lambda a: pillow(Image.fromarray(a.astype(np.float32)), "TIFF"), pfm):
@@ -267,10 +278,11 @@ def patched(data, place, layout, *values):
     return data[:place] + struct.pack(layout, *values) + data[place + struct.calcsize(layout) :]
 
 
-def tiff_of(width, height, more=None):
-    fields = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: 100, **(more or {})}
+def tiff_of(width, height, more=None, body=bytes(100)):
+    fields = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 273: 0, 277: 1, 278: height, 279: 100, **(more or {})}
+    fields[273] = 14 + 12 * len(fields)  # where the body starts
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(fields.items()))
-    return b"II*\0" + struct.pack("<IH", 8, len(fields)) + entries + bytes(104)
+    return b"II*\0" + struct.pack("<IH", 8, len(fields)) + entries + bytes(4) + body
 
 
 def claiming(width, height):
