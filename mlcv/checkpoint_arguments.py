@@ -11,7 +11,7 @@ from mlcv.plain_config import plain, resolve
 from mlcv.runs import read_config
 from mlcv.trainer_settings import settings_for_evaluation, settings_for_training
 
-_OF_EVERY_DATA = ("image_size", "batch_size", "num_workers", "augment", "statistics")
+_OF_EVERY_DATA = ("image_size", "batch_size", "num_workers", "augment", "statistics", "max_megapixels")
 _LINE_ENDS = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 """What YAML takes for a line's end or does not print, and JSON lets pass."""
 

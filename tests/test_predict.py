@@ -18,6 +18,7 @@ from mlcv.callbacks.predictions import PredictionWriter
 from mlcv.cli import main
 from mlcv.methods.checkpoints import load_method
 from mlcv.posthoc.calibrated import Calibration
+from mlcv.training_cli import _for_images
 
 
 @pytest.fixture(scope="module")
@@ -251,3 +252,18 @@ def test_wrong_paths_are_named(run, tmp_path, capsys):
         assert problem in capsys.readouterr().err
     assert main(predict(run, "--calibration", tmp_path / "none.json")) == 2
     assert "no readable calibration" in capsys.readouterr().err
+
+
+def test_the_limit_of_an_images_size_is_an_option_that_the_checkpoint_keeps(run, images, tmp_path, capsys):
+    folder, paths = images
+    cv2.imwrite(str(paths[0]), np.zeros((1000, 1100, 3), np.uint8))
+    assert (
+        main(predict(run, "--data.path", folder, "--predictions", tmp_path / "a.csv", "--data.max_megapixels", 1)) == 2
+    )
+    assert (
+        f"1 images could not be read, all others are in {tmp_path / 'a.csv'}:\n  {paths[0]}" in capsys.readouterr().err
+    )
+    assert main(predict(run, "--data.path", folder, "--predictions", tmp_path / "b.csv")) == 0
+    checkpoint = {"hyper_parameters": {"class_names": ["a"]}}
+    kept = _for_images({"class_path": "x.CSVDataModule", "init_args": {"max_megapixels": 7.0}}, checkpoint)
+    assert kept["init_args"]["max_megapixels"] == 7.0

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from mlcv.data.images import Pixels, find_unreadable, read_image
+from mlcv.data.images import MAX_MEGAPIXELS, Pixels, find_unreadable, read_image
 from mlcv.data.transforms import Augment, ImageStatistics, Transform, evaluation_transform, training_transform
 from mlcv.errors import ConfigError, DataError
 from mlcv.labels.cooccurrence import cooccurrence
 from mlcv.labels.policies import Policy
 from mlcv.labels.protocols import Protocol, fingerprint
 from mlcv.labels.states import States, check_states, count_states
+from mlcv.tables import check_class_names
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +99,7 @@ class MultiLabelDataset(Dataset[Sample]):
         on_error: `raise` a DataError for an unreadable image, or `skip` it: the sample then holds `error` alone.
         seed: of the augmentation.
         grey: images have one channel until they are a batch.
+        max_megapixels: above which an image is unreadable.
     """
 
     def __init__(
@@ -108,9 +110,10 @@ class MultiLabelDataset(Dataset[Sample]):
         on_error: OnError = "raise",
         seed: int = 0,
         grey: bool = False,
+        max_megapixels: float = MAX_MEGAPIXELS,
     ) -> None:
         self.labeled, self.targets, self.transform = labeled, targets, transform
-        self.on_error, self.seed, self.grey = on_error, seed, grey
+        self.on_error, self.seed, self.grey, self.max_megapixels = on_error, seed, grey, max_megapixels
 
     def __len__(self) -> int:
         return len(self.labeled)
@@ -135,7 +138,9 @@ class MultiLabelDataset(Dataset[Sample]):
     def load(self, index: int) -> Pixels:
         """The image as it is stored, before any transform: uint8 (H, W, 3), or (H, W, 1) if grey."""
         image = self.labeled.images[index]
-        return image if isinstance(image, np.ndarray) else read_image(Path(image), self.transform.min_side, self.grey)
+        if isinstance(image, np.ndarray):
+            return image
+        return read_image(Path(image), self.transform.min_side, self.grey, self.max_megapixels)
 
     def describe(self, index: int) -> str:
         """How to find a sample again: its path, or its position."""
@@ -218,6 +223,7 @@ class MultiLabelDataModule(LightningDataModule):
         check: decode every image before training and report all that fail.
         on_error: `raise` on an unreadable image, or `skip` it (logged and counted).
         seed: of the split, the order and the augmentation.
+        max_megapixels: images of more, by their headers, are unreadable: they would take the memory of the machine.
     """
 
     class_names: tuple[str, ...] = ()
@@ -241,18 +247,19 @@ class MultiLabelDataModule(LightningDataModule):
         check: bool = False,
         on_error: OnError = "raise",
         seed: int = 0,
+        max_megapixels: float = MAX_MEGAPIXELS,
     ) -> None:
         super().__init__()
         if not 0 <= val_fraction < 1:
             raise ConfigError(f"data.val_fraction lies in [0, 1), got {val_fraction}")
-        for name, value in (("image_size", image_size), ("batch_size", batch_size)):
-            if value < 1:
+        for name, value in (("image_size", image_size), ("batch_size", batch_size), ("max_megapixels", max_megapixels)):
+            if not value >= 1:
                 raise ConfigError(f"data.{name} is at least 1, got {value}")
         self.image_size, self.batch_size = image_size, batch_size
         self.num_workers = min(len(os.sched_getaffinity(0)), 8) if num_workers is None else num_workers
         self.val_fraction, self.protocol, self.policy, self.augment = val_fraction, protocol, policy, augment
         self.statistics = statistics or ImageStatistics()
-        self.check, self.on_error, self.seed = check, on_error, seed
+        self.check, self.on_error, self.seed, self.max_megapixels = check, on_error, seed, max_megapixels
         self.datasets: dict[Split, MultiLabelDataset] = {}
         self.label_summary: dict[str, dict[str, int | str]] = {}
         self.skipped: set[str] = set()
@@ -276,22 +283,19 @@ class MultiLabelDataModule(LightningDataModule):
         raise ConfigError(f"{type(self).__name__} does not say how to read {split!r}: it must define read_split")
 
     def setup(self, stage: str) -> None:
+        check_class_names(self.class_names, type(self).__name__)
         wanted: tuple[Split, ...] = {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ("test",))  # type: ignore[assignment]
-        for split in wanted:
-            if split not in self.datasets:
-                self.datasets[split] = self._build(split)
+        self.datasets |= {split: self._build(split) for split in wanted if split not in self.datasets}
 
     def _build(self, split: Split) -> MultiLabelDataset:
         labeled = self._read(split)
         source = f"{type(self).__name__}, {split} split"
-        states = check_states(labeled.states, self.class_names, source)
+        check_states(labeled.states, self.class_names, source)
         if len(labeled) == 0:
             raise DataError(f"{source}: there is no image; look at data.root and the split's list")
         if self.check:
             labeled = self._without_unreadable(labeled, source)
-            states = labeled.states
-        if split == "train":
-            states = self.protocol.apply(states)
+        states = self.protocol.apply(labeled.states) if split == "train" else labeled.states
         counts = count_states(states)
         self.label_summary[split] = {"images": len(labeled), **counts, "fingerprint": fingerprint(states)}
         shares = ", ".join(
@@ -302,7 +306,7 @@ class MultiLabelDataModule(LightningDataModule):
         transform = make(self.image_size, self.augment, self.statistics)
         policy = self.policy if split == "train" else Policy()
         targets = policy.resolve(states, self.class_names)
-        return MultiLabelDataset(labeled, targets, transform, self.on_error, self.seed, self.grey)
+        return MultiLabelDataset(labeled, targets, transform, self.on_error, self.seed, self.grey, self.max_megapixels)
 
     def _read(self, split: Split) -> LabeledImages:
         if not self.val_fraction or split == "test":
@@ -318,7 +322,7 @@ class MultiLabelDataModule(LightningDataModule):
     def _without_unreadable(self, labeled: LabeledImages, source: str) -> LabeledImages:
         if isinstance(labeled.images, np.ndarray):
             return labeled
-        bad = find_unreadable([Path(image) for image in labeled.images], self.image_size, max(self.num_workers, 1))
+        bad = find_unreadable(labeled.images, self.image_size, max(self.num_workers, 1), self.max_megapixels)
         for error in bad.values():
             logger.warning("%s", error)
         if bad and self.on_error == "raise":

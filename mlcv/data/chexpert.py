@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlcv.data.base import LabeledImages, MultiLabelDataModule, Split
+from mlcv.data.paths import canonical
 from mlcv.data.transforms import Augment
 from mlcv.errors import ConfigError, DataError
-from mlcv.tables import Codes, Table, column_states, without_collector
+from mlcv.tables import Codes, Table, column_states, is_empty, is_file, is_folder, without_collector
 
 OBSERVATIONS = (
     "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema", "Consolidation",
@@ -22,13 +23,18 @@ OBSERVATIONS = (
 TASKS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 """The five by which the paper and the competition judge, in the paper's order."""
 
-_STUDY = re.compile(r"(patient\d+)/study\d+(?=/)")
+# Split, patient and study; before them comes what the archive, or the user, has called its folder.
+_PLACE = re.compile(r"(?:^|/)(?:([^/]+)/)?((patient\d+)/study\d+)(?=/|$)")
+_BATCHES = "CheXpert-v1.0 batch *"
 _IMAGES = {".jpg", ".jpeg", ".png"}
 _ABOUT = {"Sex": "sex", "Age": "age", "Frontal/Lateral": "view", "AP/PA": "projection"}
 
 
 class CheXpertDataModule(MultiLabelDataModule):
     """CheXpert in its official layout, v1.0 or v1.0-small, with `train.csv` and `valid.csv`, plain or gzipped.
+
+    Paths in the tables count from the split's folder on, whatever stands before. Where the archive was unpacked in
+    batches (`CheXpert-v1.0 batch 2 (train 1)/patient00001/`), patients are looked for in these.
 
     What is known of an image besides its labels (patient, study, sex, age, view, projection) is in
     `LabeledImages.about`; `mlcv evaluate --by` takes it from the table. Nothing is mirrored: the heart has a side.
@@ -77,6 +83,8 @@ class CheXpertDataModule(MultiLabelDataModule):
     @without_collector()
     def read_split(self, split: Split) -> LabeledImages:
         table = Table(self._path(self.tables[split]))
+        if not len(table):
+            raise DataError(f"{table.path}: there is no row below the header; unpack the archive again")
         states = column_states(table, self.class_names, self.codes)
         if "Path" in table.names:
             paths, rows = list(table.column("Path")), np.arange(len(table))
@@ -86,6 +94,7 @@ class CheXpertDataModule(MultiLabelDataModule):
         for header, name in _ABOUT.items():
             cells = table.column(header) if header in table.names else [""] * len(table)
             about[name] = np.array(cells)[rows]
+            about[name][np.isin(about[name], [cell for cell in set(cells) if is_empty(cell)])] = ""
         labeled = LabeledImages(images, states[rows], about=about)
         if self.views == "all":
             return labeled
@@ -93,54 +102,65 @@ class CheXpertDataModule(MultiLabelDataModule):
 
     def _path(self, name: str) -> Path:
         for path in (self.root / name, self.root / f"{name}.gz"):
-            if path.is_file():
+            if is_file(path):
                 return path
         raise DataError(
             f"CheXpert: no {name} (or {name}.gz) under {self.root}. Point data.root at the folder CheXpert-v1.0 or "
             "CheXpert-v1.0-small of the archive (https://stanfordmlgroup.github.io/competitions/chexpert)"
         )
 
-    def _image(self, path: str) -> str:
-        """Where an image (or study) is: paths in the tables start with the archive's own folder."""
-        inside = path.partition("/")[2] if path.startswith("CheXpert") else path
-        return f"{self.root}/{inside}"
-
-    def _images_of_studies(self, table: Table) -> tuple[list[str], NDArray[np.intp]]:
-        paths: list[str] = []
-        rows: list[int] = []
-        for row, study in enumerate(table.column("Study")):
-            folder = Path(self._image(study))
-            views = sorted(path.name for path in folder.glob("*") if path.suffix.lower() in _IMAGES)
-            if not views:
-                raise DataError(f"{table.where(row)}: no image of the study in {folder}; unpack the archive there")
-            paths += [f"{study}/{view}" for view in views]
-            rows += [row] * len(views)
-        return paths, np.array(rows, dtype=np.intp)
-
-    def _understand(self, table: Table, paths: list[str], rows: Any) -> tuple[list[str], dict[str, NDArray[np.str_]]]:
-        """Each image's file, patient and study; every row must name one of its own, before anything is trained."""
-        found = [_STUDY.search(path) for path in paths]
+    def _places(self, table: Table, paths: list[str], rows: Any) -> list[tuple[str, str, str]]:
+        """File (or folder of a study), patient and study of each path."""
+        found = [_PLACE.search(path) for path in paths]
         strange = next((n for n, match in enumerate(found) if match is None), None)
         if strange is not None:
             raise DataError(
                 f"{table.where(rows[strange])}: {paths[strange]!r} is no path of CheXpert's, such as "
                 "CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg"
             )
-        if len(set(paths)) < len(paths):
+        batches = sorted(folder for folder in self.root.glob(_BATCHES) if is_folder(folder))
+        in_batch = {name: folder for folder in batches for name in os.listdir(folder)}  # noqa: PTH208  # strings
+        places = []
+        for path, match in zip(paths, found, strict=True):
+            if match is not None:
+                split, study, patient = match.groups()
+                folder = in_batch.get(patient, f"{self.root}/{split}" if split else self.root)
+                places.append((canonical(f"{folder}/{path[match.start(2) :]}"), patient, study))
+        return places
+
+    def _images_of_studies(self, table: Table) -> tuple[list[str], NDArray[np.intp]]:
+        paths: list[str] = []
+        rows: list[int] = []
+        studies = list(table.column("Study"))
+        folders = [Path(place) for place, *_ in self._places(table, studies, range(len(studies)))]
+        for row, (study, folder) in enumerate(zip(studies, folders, strict=True)):
+            views = sorted(path.name for path in folder.glob("*") if path.suffix.lower() in _IMAGES)
+            if not views:
+                raise DataError(f"{table.where(row)}: no image of the study in {folder}; unpack the archive there")
+            paths += [f"{study.rstrip('/')}/{view}" for view in views]
+            rows += [row] * len(views)
+        return paths, np.array(rows, dtype=np.intp)
+
+    def _understand(self, table: Table, paths: list[str], rows: Any) -> tuple[list[str], dict[str, NDArray[np.str_]]]:
+        """Each image's file, patient and study; every row must name one of its own, before anything is trained."""
+        places = self._places(table, paths, rows)
+        images = [image for image, *_ in places]
+        if len(set(images)) < len(images):
             first: dict[str, int] = {}
-            again = next(n for n, path in enumerate(paths) if first.setdefault(path, n) != n)
-            before = table.where(rows[first[paths[again]]])
-            raise DataError(f"{table.where(rows[again])}: {paths[again]} is in {before} already; drop one of the two")
-        images = [self._image(path) for path in paths]
+            again = next(n for n, image in enumerate(images) if first.setdefault(image, n) != n)
+            before = first[images[again]]
+            raise DataError(
+                f"{table.where(rows[again])}: {paths[again]} is in {table.where(rows[before])} already, as "
+                f"{paths[before]}; drop one of the two"
+            )
         if self.on_error == "raise":
-            missing = next((n for n, image in enumerate(images) if not os.path.isfile(image)), None)  # noqa: PTH113
+            missing = next((n for n, image in enumerate(images) if not is_file(image)), None)
             if missing is not None:
                 raise DataError(
                     f"{table.where(rows[missing])}: no image {images[missing]}; paths start from data.root, "
                     f"{self.root} (data.on_error skip leaves such rows out)"
                 )
-        matches = [match for match in found if match is not None]
         return images, {
-            "patient": np.array([match[1] for match in matches]),
-            "study": np.array([match[0] for match in matches]),
+            "patient": np.array([patient for _, patient, _ in places]),
+            "study": np.array([study for *_, study in places]),
         }

@@ -6,17 +6,24 @@ from typing import Any
 import numpy as np
 
 from mlcv.data.base import LabeledImages, MultiLabelDataModule, Split
+from mlcv.data.headers import SUFFIXES
+from mlcv.data.label_lists import LabelLists
+from mlcv.data.paths import image_path
 from mlcv.errors import ConfigError, DataError
-from mlcv.labels.states import NEGATIVE, POSITIVE, UNKNOWN, States
-from mlcv.tables import Codes, Table, column_states, read_header
+from mlcv.tables import Codes, Table, check_class_names, column_states, is_file, printable
 
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+# Headers of tables with several rows an image, without case and underscores.
+_BOXES = ({"x", "y", "width", "height"}, {"xmin", "ymin", "xmax", "ymax"}, {"x1", "y1", "x2", "y2"})
+_ANNOTATIONS = {"labelname", "label", "class", "classname", "classid", "category", "categoryid", "confidence"}
 
 
 class CSVDataModule(MultiLabelDataModule):
     """Images and labels from the user's own CSV file (or files), plain or gzipped, with a header.
 
-    Labels stand in one column a class (`label_columns`), or as names in one cell (`labels_column`, NIH's `A|B|C`). The
+    Labels stand in one column a class (`label_columns`), or as names in one cell (`labels_column`; NIH's `A|B|C`, or
+    PadChest's `['A', 'B']`). The
     splits are files of their own (`val_path`, `test_path`), a column (`split_column`, with the values train, val and
     test), or drawn (`fractions`), by patient if `group_column` says who that is.
 
@@ -31,6 +38,7 @@ class CSVDataModule(MultiLabelDataModule):
         delimiter: between names in `labels_column`.
         no_finding: the word in `labels_column` that means that none is present; it is no class.
         codes: what the cells of label columns mean.
+        separator: between cells; if None, the comma, semicolon, tab or bar that gives all lines one number of cells.
         val_path: table of the validation split.
         test_path: table of the test split.
         split_column: header of the column that names the split.
@@ -50,6 +58,7 @@ class CSVDataModule(MultiLabelDataModule):
         delimiter: str = "|",
         no_finding: str | None = "No Finding",
         codes: Codes = Codes(),  # noqa: B008  # frozen
+        separator: str | None = None,
         val_path: str | None = None,
         test_path: str | None = None,
         split_column: str | None = None,
@@ -70,8 +79,11 @@ class CSVDataModule(MultiLabelDataModule):
         self.image_root = Path(image_root) if image_root is not None else Path(path).parent
         self.labels_column, self.delimiter, self.no_finding = labels_column, delimiter, no_finding
         self.codes, self.split_column, self.fractions, self.group_column = codes, split_column, fractions, group_column
+        if separator is not None and len(separator) != 1:
+            raise ConfigError(f"data.separator is one character, got {separator!r}")
+        self.separator, self.classes = separator, classes or None
         self._tables: dict[Path, Table] = {}
-        header = read_header(Path(path))
+        header = self._header(self._table(Path(path)))
         self.image_column = image_column or header[0]
         special = {self.image_column, split_column, group_column}
         self.label_columns = label_columns or [column for column in header if column not in special]
@@ -80,32 +92,84 @@ class CSVDataModule(MultiLabelDataModule):
         for column in wanted:
             if column is not None and column not in header:
                 raise ConfigError(f"{path}: no column {column!r}; its columns are {', '.join(header)}")
-        if labels_column is None:
-            self.class_names = tuple(self.label_columns)
-        else:
-            self.class_names = tuple(classes) if classes else self._classes_that_occur()
-        if not self.class_names:
-            raise ConfigError(f"{path}: there is no label column beside {self.image_column!r}")
+        self.class_names = self._class_names(path, classes)
 
     def read_split(self, split: Split) -> LabeledImages:
         table = self._table(self.paths.get(split) or self.paths["train"])
+        self._check_rows(table)
         rows = self._rows(table, split)
-        images = [self.image_root / table.column(self.image_column)[row] for row in rows]
-        missing = next((n for n, path in enumerate(images) if not path.is_file()), None)
+        if not len(rows):
+            raise DataError(f"{printable(table.path)}: no row is in the {split} split")
+        cells = table.column(self.image_column)
+        images = [Path(image_path(self.image_root, cells[row], table.where(row))) for row in rows]
+        missing = next((n for n, path in enumerate(images) if not is_file(path)), None)
         if missing is not None and self.on_error == "raise":
             raise DataError(
-                f"{table.where(rows[missing])}: no image {images[missing]}; data.image_root is the folder that "
-                f"column {self.image_column!r} starts from (or set data.on_error to skip)"
+                f"{table.where(rows[missing])}: no image {printable(images[missing])}; data.image_root is the folder "
+                f"that column {self.image_column!r} starts from (or set data.on_error to skip)"
             )
-        states = self._from_names(table) if self.labels_column else column_states(table, self.label_columns, self.codes)
+        if self.labels_column:
+            states = self._lists(table).states(self.class_names)
+        else:
+            states = column_states(table, self.label_columns, self.codes, "data.codes")
         return LabeledImages(images, states[rows])
 
     def _table(self, path: Path | None) -> Table:
         if path is None:
             raise ConfigError("data.path is needed")
         if path not in self._tables:
-            self._tables[path] = Table(path)
+            self._tables[path] = Table(path, self.separator)
         return self._tables[path]
+
+    def _header(self, table: Table) -> tuple[str, ...]:
+        """Names of the columns; the first line may be an image's."""
+        header = table.names
+        if not header:
+            raise DataError(f"{printable(table.path)}: the file is empty; the first row names the columns")
+        codes = self.codes.table()
+        is_image = Path(header[0]).suffix.lower() in SUFFIXES or is_file(self.image_root / header[0])
+        if is_image or all(name.strip().lower() in codes or name.isdecimal() for name in header):
+            raise DataError(
+                f"{table.where(-1)}: {', '.join(header[:4])} are cells, not names of columns; add a first line of "
+                "names, such as image,cat,dog"
+            )
+        return header
+
+    def _class_names(self, path: str, classes: list[str] | None) -> tuple[str, ...]:
+        self._check_rows(self._table(Path(path)))
+        if self.labels_column is None:
+            names, source = tuple(self.label_columns), f"{path} (data.label_columns)"
+        elif classes:
+            names, source = tuple(classes), "data.classes"
+        else:
+            tables = [self._table(table) for table in dict.fromkeys(self.paths.values())]
+            occur = {name for table in tables for name in self._lists(table).names()}
+            names, source = tuple(sorted(occur)), f"{path}, column {self.labels_column!r}"
+        if not names:
+            raise ConfigError(f"{path}: there is no label column beside {self.image_column!r}")
+        check_class_names(names, source)
+        return names
+
+    def _check_rows(self, table: Table) -> None:
+        """Refuses tables of boxes or annotations, which have several rows an image."""
+        names = {name.lower().replace("_", "") for name in table.names}
+        labels = set() if self.labels_column else {name.lower().replace("_", "") for name in self.label_columns}
+        first: dict[str, int] = {}
+        cells = table.column(self.image_column)
+        again = next((row for row, cell in enumerate(cells) if first.setdefault(cell, row) != row), None)
+        is_of_boxes = any(box <= (labels if again is None else names) for box in _BOXES)
+        is_of_annotations = again is not None and (self.labels_column is not None or bool(names & _ANNOTATIONS))
+        if is_of_boxes or is_of_annotations:
+            where = table.where(0 if again is None else again)
+            twice = f" ({cells[again]} is in {table.where(first[cells[again]])}, too)" if again is not None else ""
+            raise DataError(
+                f"{where}: a table with a row for each {'box' if is_of_boxes else 'annotation'}{twice}, and one row an "
+                "image is needed: make a column for each class, or join the names of an image's classes with "
+                f"{self.delimiter} (data.labels_column)"
+            )
+
+    def _lists(self, table: Table) -> LabelLists:
+        return LabelLists(table, str(self.labels_column), self.delimiter, self.no_finding, self.classes, self.codes)
 
     def _rows(self, table: Table, split: Split) -> Any:
         if len(self.paths) > 1:
@@ -148,27 +212,3 @@ class CSVDataModule(MultiLabelDataModule):
                 f"{table.where(shared)}: {self.group_column} {groups[shared]!r} is also in the training split, so "
                 "results would be too good; mend the split column, or leave data.group_column out if that is intended"
             )
-
-    def _from_names(self, table: Table) -> States:
-        position = {name: number for number, name in enumerate(self.class_names)}
-        states = np.full((len(table), len(position)), NEGATIVE, np.int8)
-        for row, cell in enumerate(table.column(str(self.labels_column))):
-            for name in self._names(cell):
-                if name not in position:
-                    raise DataError(
-                        f"{table.where(row)}: unknown class {name!r} in column {self.labels_column!r}; the classes are "
-                        f"{', '.join(self.class_names)} (data.classes)"
-                    )
-                states[row, position[name]] = POSITIVE
-            if not cell.strip():
-                states[row] = UNKNOWN if self.codes.blank == "unknown" else NEGATIVE
-        return states
-
-    def _names(self, cell: str) -> list[str]:
-        names = (name.strip() for name in cell.split(self.delimiter))
-        return [name for name in names if name and name != self.no_finding]
-
-    def _classes_that_occur(self) -> tuple[str, ...]:
-        paths = {path for path in self.paths.values() if path is not None}
-        cells = {cell for path in paths for cell in self._table(path).column(str(self.labels_column))}
-        return tuple(sorted({name for cell in cells for name in self._names(cell)}))

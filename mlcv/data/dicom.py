@@ -1,16 +1,23 @@
 """DICOM radiographs as 8-bit images, by pydicom (the extra `dicom`)."""
 
 import io
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlcv.data.headers import read_image_header
+from mlcv.data.images import check_size
 from mlcv.errors import DataError
+from mlcv.tables import printable
+
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_BYTES_A_PIXEL = 4
 
 
-def read_dicom(data: bytes, path: Path) -> NDArray[np.uint8]:
+def read_dicom(data: bytes, path: Path, max_megapixels: float) -> NDArray[np.uint8]:
     """Grey levels as a viewer shows them: rescaled, with the file's window if it has one, dark air and white bones.
 
     Without a window the range of the image is taken.
@@ -18,27 +25,61 @@ def read_dicom(data: bytes, path: Path) -> NDArray[np.uint8]:
     Args:
         data: content of the file.
         path: of the file, for errors.
+        max_megapixels: millions of pixels above which it is refused before it is decoded.
 
     Returns:
         uint8 (H, W, 3), three equal channels.
 
     Raises:
-        DataError: without pydicom, or for a file that it cannot read, or of several frames.
+        DataError: without pydicom, or for a file that it cannot read, that is too large, or of several frames.
     """
     try:
         import pydicom  # noqa: PLC0415  # an extra
         from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut  # noqa: PLC0415
     except ImportError as error:
-        raise DataError(f'{path} is a DICOM file, which needs pydicom: pip install "mlcv[dicom]"') from error
+        raise DataError(f'{printable(path)} is a DICOM file, which needs pydicom: pip install "mlcv[dicom]"') from error
     try:
+        _check_inflated(data, path, max_megapixels)
         file: Any = pydicom.dcmread(io.BytesIO(data))
+        _check(file, path, max_megapixels)
         values = apply_voi_lut(apply_modality_lut(file.pixel_array, file), file).astype(np.float32)
+    except DataError:
+        raise
     except Exception as error:  # whatever a damaged file makes of pydicom and its decoders
-        raise DataError(f"{path}: a DICOM file without pixels that can be read ({error}); replace it") from error
-    if values.ndim != 2:
-        raise DataError(f"{path}: a DICOM file of shape {values.shape}; one grey frame is needed")
+        raise DataError(
+            f"{printable(path)}: a DICOM file without pixels that can be read ({error}); replace it"
+        ) from error
     low, high = float(values.min()), float(values.max())
     grey = (values - low) * (255 / max(high - low, 1e-6))
     if file.get("PhotometricInterpretation") == "MONOCHROME1":  # small values are white
         grey = 255 - grey
     return np.repeat(grey.round().astype(np.uint8)[..., None], 3, axis=2)
+
+
+def _check(file: Any, path: Path, max_megapixels: float) -> None:
+    """Refuses what is too large, or no single grey frame, by what the file says of itself."""
+    from pydicom.encaps import get_frame  # noqa: PLC0415  # an extra
+
+    frames, samples = int(file.get("NumberOfFrames") or 1), int(file.get("SamplesPerPixel") or 1)
+    if frames != 1 or samples != 1:
+        raise DataError(
+            f"{printable(path)}: a DICOM file of {frames} frame(s) with {samples} value(s) a pixel; one grey frame is "
+            "needed"
+        )
+    check_size(int(file.Columns), int(file.Rows), path, max_megapixels)
+    if file.file_meta.TransferSyntaxUID.is_encapsulated:
+        inner = read_image_header(get_frame(file.PixelData, 0, number_of_frames=1))  # its decoder goes by its own size
+        if inner is not None:
+            check_size(inner.width, inner.height, path, max_megapixels)
+
+
+def _check_inflated(data: bytes, path: Path, max_megapixels: float) -> None:
+    """Refuses a deflated file that would swell to more than an image's size; pydicom inflates all of it at once."""
+    if _DEFLATED not in data[:1024]:
+        return
+    start = 144 + int.from_bytes(data[140:144], "little")  # behind the group that names the syntax
+    largest = 2**24 + int(max_megapixels * 1e6 * _BYTES_A_PIXEL)
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflater.decompress(data[start:], largest)
+    if inflater.unconsumed_tail:
+        raise DataError(f"{printable(path)}: a DICOM file of more than {largest:,} bytes once inflated; replace it")

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from mlcv.data.base import LabeledImages, MultiLabelDataModule, Split
+from mlcv.data.headers import SUFFIXES
+from mlcv.data.paths import canonical, image_path
 from mlcv.errors import ConfigError, DataError
 from mlcv.labels.states import UNKNOWN
-from mlcv.tables import Table
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".dcm"}
-"""Of files that a folder is searched for, in any case."""
+from mlcv.tables import Table, check_class_names, exists, is_folder, printable
 
 
 class ImageFilesDataModule(MultiLabelDataModule):
@@ -39,11 +38,13 @@ class ImageFilesDataModule(MultiLabelDataModule):
         super().__init__(on_error=on_error, **kwargs)
         self.grey = grey
         self.class_names = tuple(classes)
+        check_class_names(self.class_names, "data.classes")
         self.done: frozenset[str] = frozenset()
         self.paths = list(dict.fromkeys(found for one in _listed(path) for found in find_images(Path(one))))
         if not self.paths:
             some = ", ".join(sorted(SUFFIXES))
-            raise DataError(f"data.path: no image under {', '.join(_listed(path))}; looked for {some}")
+            listed = ", ".join(map(printable, _listed(path)))
+            raise DataError(f"data.path: no image under {listed}; looked for {some}")
 
     def read_split(self, split: Split) -> LabeledImages:
         if split != "test":
@@ -55,21 +56,28 @@ class ImageFilesDataModule(MultiLabelDataModule):
 def find_images(path: Path) -> Iterator[str]:
     """Paths of the images that a path stands for, sorted.
 
+    They are as the system gives them: a name that is no UTF-8 can be opened, and printed by `mlcv.tables.printable`.
+
     Raises:
         DataError: if there is no such file or folder.
     """
-    if path.is_dir():
+    if is_folder(path):
         for folder, folders, names in os.walk(path):
             folders.sort()
-            yield from (f"{folder}/{name}" for name in sorted(names) if Path(name).suffix.lower() in SUFFIXES)
+            yield from (
+                canonical(f"{folder}/{name}") for name in sorted(names) if Path(name).suffix.lower() in SUFFIXES
+            )
     elif path.name.endswith((".csv", ".csv.gz")):
         table = Table(path)
         column = next((name for name in ("image", "Path") if name in table.names), next(iter(table.names), ""))
-        yield from (str(path.parent / name) for name in table.column(column))
-    elif path.is_file():
-        yield str(path)
+        cells = enumerate(table.column(column))
+        yield from (image_path(path.parent, cell, table.where(row)) for row, cell in cells)
+    elif exists(path):
+        yield canonical(str(path))
     else:
-        raise DataError(f"data.path: there is no {path}; give a folder, an image, or a CSV file that names images")
+        raise DataError(
+            f"data.path: there is no {printable(path)}; give a folder, an image, or a CSV file that names images"
+        )
 
 
 def _listed(path: str | list[str]) -> list[str]:

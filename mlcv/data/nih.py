@@ -10,7 +10,7 @@ from mlcv.data.base import LabeledImages, MultiLabelDataModule, Split
 from mlcv.data.transforms import Augment
 from mlcv.errors import ConfigError, DataError
 from mlcv.labels.states import NEGATIVE, POSITIVE
-from mlcv.tables import Table, without_collector
+from mlcv.tables import Table, exists, is_folder, read_lines, without_collector
 
 FINDINGS = (
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
@@ -60,15 +60,18 @@ class NIHDataModule(MultiLabelDataModule):
     @without_collector()
     def read_split(self, split: Split) -> LabeledImages:
         table = Table(self._table())
-        names = table.column("Image Index")
-        place = {name: row for row, name in enumerate(names)}
-        path = self.root / _LISTS[split]
-        if not path.is_file():
-            raise DataError(f"NIH: no {path}; the official lists train_val_list.txt and test_list.txt belong there")
-        listed = path.read_text().split()
-        strange = next((n for n, name in enumerate(listed) if name not in place), None)
+        names = [name.strip() for name in table.column("Image Index")]
+        place: dict[str, int] = {}
+        again = next((row for row, name in enumerate(names) if place.setdefault(name, row) != row), None)
+        if again is not None:
+            raise DataError(
+                f"{table.where(again)}: {names[again]} is in {table.where(place[names[again]])} already; drop one of "
+                "the two"
+            )
+        listed = self._listed(split)
+        strange = next((name for name in listed if name not in place), None)
         if strange is not None:
-            raise DataError(f"{path}:{strange + 1}: {listed[strange]} is not in {table.path}")
+            raise DataError(f"{listed[strange]}: {strange} is not in {table.path}")
         rows = np.array([place[name] for name in listed], dtype=np.intp)
         if self.projections != "all":
             cells = np.array(table.column("View Position"))
@@ -76,6 +79,23 @@ class NIHDataModule(MultiLabelDataModule):
         about = {name: np.array(table.column(header))[rows] for header, name in _ABOUT.items()}
         images = self._images([names[row] for row in rows], table, rows)
         return LabeledImages(images, read_findings(table)[rows], about=about)
+
+    def _listed(self, split: Split) -> dict[str, str]:
+        """Where each image of a split is listed, by name; an image is in one list, once."""
+        where: dict[str, str] = {}
+        for name in dict.fromkeys([_LISTS[split], *_LISTS.values()]):
+            path = self.root / name
+            if not exists(path) and name == _LISTS[split]:
+                raise DataError(f"NIH: no {path}; the official lists train_val_list.txt and test_list.txt belong there")
+            lines = read_lines(path) if exists(path) else []
+            if not lines and name == _LISTS[split]:
+                raise DataError(f"{path}: it lists no image; take the official one")
+            for number, images in lines:
+                for image in images:
+                    if image in where:
+                        raise DataError(f"{path}:{number}: {image} is in {where[image]} already; drop one of the two")
+                    where[image] = f"{path}:{number}"
+        return {image: line for image, line in where.items() if line.startswith(f"{self.root / _LISTS[split]}:")}
 
     def _table(self) -> Path:
         found = [self.root / self.table] if self.table else sorted(self.root.glob("Data_Entry_2017*.csv*"))
@@ -86,7 +106,7 @@ class NIHDataModule(MultiLabelDataModule):
 
     def _images(self, names: list[str], table: Table, rows: Any) -> list[str]:
         folders = [self.root / "images", *sorted(self.root.glob("images_*/images"))]
-        where = {name: f"{folder}/{name}" for folder in folders if folder.is_dir() for name in os.listdir(folder)}  # noqa: PTH208  # strings
+        where = {name: f"{folder}/{name}" for folder in folders if is_folder(folder) for name in os.listdir(folder)}  # noqa: PTH208  # strings
         missing = next((n for n, name in enumerate(names) if name not in where), None)
         if missing is not None and self.on_error == "raise":
             raise DataError(
@@ -105,9 +125,9 @@ def read_findings(table: Table) -> Any:
     column = {name: number for number, name in enumerate(FINDINGS)}
     states = np.full((len(table), len(FINDINGS)), NEGATIVE, np.int8)
     for row, cell in enumerate(table.column("Finding Labels")):
-        if cell == "No Finding":
+        if cell.strip() == "No Finding":
             continue
-        for name in cell.split("|"):
+        for name in map(str.strip, cell.split("|")):
             if name not in column:
                 raise DataError(f"{table.where(row)}: unknown finding {name!r}; the 14 are {', '.join(FINDINGS)}")
             states[row, column[name]] = POSITIVE

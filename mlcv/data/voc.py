@@ -1,8 +1,11 @@
 """PASCAL VOC 2007 and 2012, from the official image lists or the XML annotations."""
 
-import xml.etree.ElementTree as ET
+import logging
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import Element, ParseError, fromstring
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +13,9 @@ from numpy.typing import NDArray
 from mlcv.data.base import LabeledImages, MultiLabelDataModule, Split
 from mlcv.errors import ConfigError, DataError
 from mlcv.labels.states import NEGATIVE, POSITIVE, UNKNOWN, States
+from mlcv.tables import exists, is_file, is_folder, read_lines, read_regular
+
+logger = logging.getLogger(__name__)
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -17,7 +23,15 @@ VOC_CLASSES = (
 )  # fmt: skip
 
 # The lists' codes: 0 is "difficult", which nobody is asked to see.
-_CODES = {"1": POSITIVE, "-1": NEGATIVE, "0": UNKNOWN}
+_CODES = {1.0: POSITIVE, -1.0: NEGATIVE, 0.0: UNKNOWN}
+_COCO_SPELLINGS = {
+    "airplane": "aeroplane", "motorcycle": "motorbike", "couch": "sofa", "tv": "tvmonitor",
+    "potted plant": "pottedplant", "dining table": "diningtable",
+}  # fmt: skip
+_DIFFICULT = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}
+_DIFFICULT |= {"1.0": True, "0.0": False, "unspecified": False}
+_SHAPE = {"folder", "filename", "size", "source", "segmented", "owner"}
+"""What a file of VOC holds besides objects, of which there may be none."""
 _ARCHIVES = {
     (2007, "test"): "VOCtest_06-Nov-2007.tar",
     (2007, ""): "VOCtrainval_06-Nov-2007.tar",
@@ -67,28 +81,30 @@ class VOCDataModule(MultiLabelDataModule):
         folder = self._folder()
         name = self.lists[split]
         per_class = [folder / "ImageSets" / "Main" / f"{cls}_{name}.txt" for cls in VOC_CLASSES]
-        found = [path for path in per_class if path.is_file()]
+        found = [path for path in per_class if is_file(path)]
         if found and len(found) < len(per_class):
-            absent = next(path for path in per_class if not path.is_file())
+            absent = next(path for path in per_class if not is_file(path))
             raise DataError(
                 f"VOC {self.year}: {absent} is missing beside {len(found)} of its kind; {self._remedy(name)}"
             )
         ids, states = read_class_lists(per_class) if found else self._read_xml(folder, name)
+        if not ids:
+            raise DataError(f"VOC {self.year}: {per_class[0] if found else name} lists no image; {self._remedy(name)}")
         images = [folder / "JPEGImages" / f"{image_id}.jpg" for image_id in ids]
-        missing = [path for path in images if not path.is_file()]
+        missing = [path for path in images if not is_file(path)]
         if missing and self.on_error == "raise":
             raise DataError(
                 f"VOC {self.year}: {len(missing)} of the {len(images)} images of the list {name!r} are missing; "
                 f"the first: {missing[0]}; {self._remedy(name)}"
             )
         annotations = [folder / "Annotations" / f"{image_id}.xml" for image_id in ids]
-        has_boxes = split != "train" and all(path.is_file() for path in annotations)
-        return LabeledImages(images, states, [read_boxes(path) for path in annotations] if has_boxes else None)
+        has_boxes = split != "train" and all(is_file(path) for path in annotations)
+        return LabeledImages(images, states, _boxes(annotations) if has_boxes else None)
 
     def _folder(self) -> Path:
         year = f"VOC{self.year}"
         for folder in (self.root / year, self.root / "VOCdevkit" / year, self.root):
-            if (folder / "ImageSets" / "Main").is_dir():
+            if is_folder(folder / "ImageSets" / "Main"):
                 return folder
         raise DataError(
             f"VOC {self.year}: no ImageSets/Main under {self.root / year} or {self.root}. Point data.root at the "
@@ -97,9 +113,9 @@ class VOCDataModule(MultiLabelDataModule):
 
     def _read_xml(self, folder: Path, name: str) -> tuple[list[str], States]:
         path = folder / "ImageSets" / "Main" / f"{name}.txt"
-        if not path.is_file():
+        if not is_file(path):
             raise DataError(f"VOC {self.year}: {path} not found, nor the lists of the classes; {self._remedy(name)}")
-        ids = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+        ids = read_ids(path)
         rows = [read_annotation(folder / "Annotations" / f"{image_id}.xml") for image_id in ids]
         return ids, np.array(rows, np.int8).reshape(-1, len(VOC_CLASSES))
 
@@ -108,42 +124,64 @@ class VOCDataModule(MultiLabelDataModule):
         return f"it comes from {archive} of http://host.robots.ox.ac.uk/pascal/VOC/voc{self.year}/"
 
 
+def read_ids(path: Path) -> list[str]:
+    """Image ids from a list of one a line.
+
+    Raises:
+        DataError: naming the line that holds more, or an id that was there before.
+    """
+    lines = read_lines(path)
+    for number, words in lines:
+        if len(words) != 1:
+            raise DataError(f"{path}:{number}: expected '<image id>' alone, got {' '.join(words)!r}")
+    return _once(lines, path)
+
+
 def read_class_lists(paths: list[Path]) -> tuple[list[str], States]:
     """Image ids and label states (M, C) from one list a class, `<id> 1 | -1 | 0`, all of the same images in order.
 
     Raises:
-        DataError: naming the file and line that is malformed or of another image.
+        DataError: naming the file and line that is malformed, names an image again or another one, or a file in which
+            0 seems to stand for absent.
     """
     columns, ids = [], None
     for path in paths:
-        lines = path.read_text().splitlines()
-        pairs = [line.split() for line in lines if line.strip()]
-        bad = next((n for n, pair in enumerate(pairs, 1) if len(pair) != 2 or pair[1] not in _CODES), None)
-        if bad is not None:
-            raise DataError(f"{path}:{bad}: expected '<image id> 1, -1 or 0', got {' '.join(pairs[bad - 1])!r}")
-        mine = [pair[0] for pair in pairs]
+        lines = read_lines(path)
+        codes = [_code(words) for _, words in lines]
+        if None in codes:
+            number, words = lines[codes.index(None)]
+            raise DataError(f"{path}:{number}: expected '<image id> 1, -1 or 0', got {' '.join(words)!r}")
+        if UNKNOWN in codes and NEGATIVE not in codes:
+            number, words = lines[codes.index(UNKNOWN)]
+            raise DataError(
+                f"{path}:{number}: {' '.join(words)!r} says that {words[0]} is difficult, but no line says absent; "
+                "VOC's codes are 1 (present), -1 (absent) and 0 (difficult), so write -1 where 0 stands for absent"
+            )
+        mine = _once(lines, path)
         if ids is None:
             ids = mine
         elif mine != ids:
-            line = next(
-                (n for n, (a, b) in enumerate(zip(mine, ids, strict=False), 1) if a != b), min(len(mine), len(ids)) + 1
+            place = next(
+                (n for n, (a, b) in enumerate(zip(mine, ids, strict=False)) if a != b), min(len(mine), len(ids))
             )
+            line = lines[place][0] if place < len(lines) else len(lines) + 1
             raise DataError(f"{path}:{line}: not the image of the same line of {paths[0]}; the lists must go together")
-        columns.append([_CODES[pair[1]] for pair in pairs])
+        columns.append(codes)
     return ids or [], np.array(columns, np.int8).T.reshape(-1, len(paths))
 
 
 def read_annotation(path: Path) -> States:
     """Label states (20,) of one image from its XML: positive if any object is not difficult, unknown if all are.
 
+    Names of tags and classes may be in any case, in a namespace, and the annotation inside of another element.
+
     Raises:
-        DataError: naming the file, and the object's class if VOC has none of that name.
+        DataError: naming the file, if it is no annotation, or the object's class if VOC has none of that name.
     """
-    objects = _parse(path).findall("object")
     states = np.full(len(VOC_CLASSES), NEGATIVE, np.int8)
-    for item in objects:
+    for item in _parse(path).findall("object"):
         column = _column(item, path)
-        if (item.findtext("difficult") or "0").strip() != "1":
+        if not _is_difficult(item, path):
             states[column] = POSITIVE
         elif states[column] == NEGATIVE:
             states[column] = UNKNOWN
@@ -153,35 +191,106 @@ def read_annotation(path: Path) -> States:
 def read_boxes(path: Path) -> NDArray[np.float32]:
     """Boxes (K, 5) of one image from its XML, difficult ones too: class, x, y, width and height as parts of the image.
 
+    Corners may come in any order, and with decimal commas.
+
     Raises:
         DataError: naming the file, if a box or the image's size is missing or no number.
     """
     root = _parse(path)
     try:
-        width, height = (float(root.findtext(f"size/{name}") or "") for name in ("width", "height"))
+        width, height = (_number(root, f"size/{name}", above=0) for name in ("width", "height"))
         rows = []
         for item in root.findall("object"):
-            ends = (item.findtext(f"bndbox/{name}") or "" for name in ("xmin", "ymin", "xmax", "ymax"))
-            x0, y0, x1, y1 = map(float, ends)
+            xs, ys = (sorted(_number(item, f"bndbox/{axis}{end}") for end in ("min", "max")) for axis in "xy")
             # VOC counts pixels from 1, and both ends belong to the box.
-            sides = ((x0 - 1) / width, (y0 - 1) / height, (x1 - x0 + 1) / width, (y1 - y0 + 1) / height)
+            sides = (
+                (xs[0] - 1) / width,
+                (ys[0] - 1) / height,
+                (xs[1] - xs[0] + 1) / width,
+                (ys[1] - ys[0] + 1) / height,
+            )
             rows.append((_column(item, path), *sides))
-    except (ValueError, ZeroDivisionError) as error:
+    except ValueError as error:
         raise DataError(f"{path}: a box or the image's size is missing or no number ({error})") from error
     return np.array(rows, np.float32).reshape(-1, 5)
 
 
-def _parse(path: Path) -> ET.Element:
+def _boxes(paths: Sequence[Path]) -> list[NDArray[np.float32]]:
+    """Boxes of each image; none where one cannot be used, so that heat maps are not judged by the others."""
+    found = [_boxes_or_error(path) for path in paths]
+    errors = [boxes for boxes in found if isinstance(boxes, DataError)]
+    if errors:
+        logger.warning("%d of %d images have no boxes that can be used: %s", len(errors), len(paths), errors[0])
+    return [np.empty((0, 5), np.float32) if isinstance(boxes, DataError) else boxes for boxes in found]
+
+
+def _boxes_or_error(path: Path) -> NDArray[np.float32] | DataError:
     try:
-        return ET.parse(path).getroot()  # noqa: S314  # the user's own files
-    except FileNotFoundError as error:
-        raise DataError(f"{path} not found; it belongs to the same archive as the image lists") from error
-    except ET.ParseError as error:
+        return read_boxes(path)
+    except DataError as error:
+        return error
+
+
+def _once(lines: list[tuple[int, list[str]]], path: Path) -> list[str]:
+    first: dict[str, int] = {}
+    for number, (image_id, *_) in lines:
+        if first.setdefault(image_id, number) != number:
+            raise DataError(f"{path}:{number}: {image_id} is in line {first[image_id]} already; drop one of the two")
+    return list(first)
+
+
+def _code(words: list[str]) -> int | None:
+    try:
+        return _CODES.get(float(words[1])) if len(words) == 2 else None
+    except ValueError:
+        return None
+
+
+def _parse(path: Path) -> Element:
+    """The element `annotation`, its tags without namespaces and in small letters.
+
+    Entities, which may expand to any size, can only be defined in a DOCTYPE: with one, nothing is parsed.
+    """
+    if not exists(path):
+        raise DataError(f"{path} not found; it belongs to the same archive as the image lists")
+    data = read_regular(path)
+    if b"<!DOCTYPE" in data.replace(b"\0", b""):  # in UTF-16 or UTF-32, too
+        raise DataError(f"{path}: it has a DOCTYPE, as web pages have, not VOC's annotations; unpack the archive again")
+    try:
+        root = fromstring(data)  # noqa: S314  # without entities
+    except (ParseError, ValueError, LookupError) as error:
         raise DataError(f"{path}: not a readable XML file ({error}); unpack the archive again") from error
+    for item in root.iter():
+        item.tag = item.tag.rpartition("}")[2].lower()
+    found = list(root.iter("annotation"))
+    if len(found) != 1 or not ({"object"} | _SHAPE) & {child.tag for child in found[0]}:
+        what = f"<{root.tag}> with {len(found)} annotations in it" if len(found) != 1 else "an empty annotation"
+        raise DataError(
+            f"{path}: {what}, not one <annotation> with objects, or at least a filename or size; unpack the "
+            "archive again"
+        )
+    return found[0]
 
 
-def _column(item: ET.Element, path: Path) -> int:
-    name = (item.findtext("name") or "").strip()
+def _is_difficult(item: Element, path: Path) -> bool:
+    text = (item.findtext("difficult") or "").strip().lower()
+    if text not in _DIFFICULT:
+        raise DataError(f"{path}: an object with <difficult>{text}</difficult>; it is 0 or 1")
+    return _DIFFICULT[text]
+
+
+def _column(item: Element, path: Path) -> int:
+    name = " ".join((item.findtext("name") or "").lower().split())
+    if name in _COCO_SPELLINGS:
+        raise DataError(f"{path}: an object of class {name!r}, which VOC spells {_COCO_SPELLINGS[name]!r}; rename it")
     if name not in VOC_CLASSES:
         raise DataError(f"{path}: an object of class {name!r}; VOC's classes are {', '.join(VOC_CLASSES)}")
     return VOC_CLASSES.index(name)
+
+
+def _number(item: Element, place: str, above: float = -math.inf) -> float:
+    text = (item.findtext(place) or "").strip()
+    value = float(text.replace(",", ".") or "nan")
+    if not above < value < math.inf:
+        raise ValueError(f"{place} is {text!r}")
+    return value

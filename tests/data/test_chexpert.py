@@ -3,6 +3,7 @@
 import csv
 import gzip
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,7 +122,7 @@ def test_a_missing_column_is_named(root):
 
 def test_an_unknown_code_is_named_with_its_row(root):
     change(root, 3, "Fracture", "2")
-    with pytest.raises(DataError, match=r"train.csv:4: column 'Fracture' holds '2', expected one of"):
+    with pytest.raises(DataError, match=r"train.csv:4: column 'Fracture' holds '2', no word for positive"):
         build(root).read_split("train")
 
 
@@ -130,6 +131,79 @@ def test_a_path_that_comes_twice_is_named_with_both_rows(root):
     change(root, 4, "Path", rows[2][0])
     with pytest.raises(DataError, match=r"train.csv:5: .* is in .*train.csv:3 already"):
         build(root).read_split("train")
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "CheXpert-v1.0/",
+        "CheXpert-v1.0-small/",
+        "./CheXpert-v1.0/",
+        "data/CheXpert-v1.0/",
+        "",
+        "./",
+        "/x/y//",
+        "CheXpert-v1.0/./",
+    ],
+)
+def test_paths_count_from_the_split_on_whatever_stands_before(root, prefix):
+    plain = build(root).read_split("train")
+    table = root / "train.csv"
+    table.write_text(table.read_text().replace("CheXpert-v1.0-small/train", f"{prefix}train"))
+    labeled = build(root).read_split("train")
+    assert list(map(str, labeled.images)) == list(map(str, plain.images))
+    assert (labeled.about["study"] == plain.about["study"]).all()
+
+
+def test_one_image_under_two_prefixes_is_named_with_both_rows(root):
+    rows = change(root, 0, "", "")
+    change(root, 4, "Path", rows[2][0].replace("CheXpert-v1.0-small", "CheXpert-v1.0"))
+    with pytest.raises(
+        DataError, match=r"train.csv:5: CheXpert-v1.0/.* is in .*train.csv:3 already, as CheXpert-v1.0-small/"
+    ):
+        build(root).read_split("train")
+
+
+def test_patients_are_found_in_the_batches_of_the_archive(root):
+    plain = build(root).read_split("train")
+    for batch, patients in (
+        ("CheXpert-v1.0 batch 2 (train 1)", range(3)),
+        ("CheXpert-v1.0 batch 3 (train 2)", range(3, 6)),
+    ):
+        (root / batch).mkdir()
+        for patient in patients:
+            (root / "train" / f"patient{patient:05d}").rename(root / batch / f"patient{patient:05d}")
+    labeled = build(root).read_split("train")
+    assert all(Path(image).is_file() for image in labeled.images)
+    assert [str(image).partition("/patient0")[2] for image in labeled.images] == [
+        str(image).partition("/patient0")[2] for image in plain.images
+    ]
+    assert len(build(root).read_split("val")) == 9
+
+
+def test_words_for_empty_cells_are_blank_in_labels_and_in_what_is_known_of_a_patient(root):
+    table = root / "train.csv"
+    plain = build(root).read_split("train")
+    with table.open() as file:
+        rows = list(csv.reader(file))
+    with table.open("w", newline="") as file:  # as pandas may write it, with its index
+        csv.writer(file).writerows(
+            [["", *rows[0]], *([str(n), *(cell or "nan" for cell in row)] for n, row in enumerate(rows[1:]))]
+        )
+    labeled = build(root).read_split("train")
+    assert (labeled.states == plain.states).all()
+    assert all((labeled.about[name] == column).all() for name, column in plain.about.items())
+
+
+def test_columns_beside_path_and_labels_may_be_missing(root):
+    table = root / "train.csv"
+    with table.open() as file:
+        rows = list(csv.reader(file))
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows([row[0], *row[5:]] for row in rows)
+    labeled = build(root).read_split("train")
+    assert set(labeled.about["sex"]) == set(labeled.about["projection"]) == {""}
+    assert set(labeled.about["patient"]) == {f"patient{n:05d}" for n in range(6)}
 
 
 def test_a_path_of_another_kind_is_named(root):

@@ -1,10 +1,13 @@
+import csv
 import gzip
+import json
 
 import numpy as np
 import pytest
 
 from mlcv.data import Codes, CSVDataModule
 from mlcv.errors import ConfigError, DataError
+from mlcv.tables import check_class_names
 from tests.tiny_sets import write_csv, write_image
 
 
@@ -47,7 +50,7 @@ def test_gzipped_tables_read_the_same(table, tmp_path):
 
 
 def test_a_cell_outside_the_codes_is_named_by_line_and_column(table):
-    with pytest.raises(DataError, match=r"table.csv:2: column 'cat' holds '-1', expected one of blank, '0', '1'"):
+    with pytest.raises(DataError, match=r"table.csv:2: column 'cat' holds '-1', no word for positive \('1', 'true'"):
         module(table, codes=Codes()).read_split("train")
 
 
@@ -137,3 +140,205 @@ def test_the_real_nih_table_has_its_counts(shared_data):
     assert states.shape == (112120, 14)
     assert np.count_nonzero(~(states == 1).any(axis=1)) == 60361  # "No Finding"
     assert (states == 1).sum(axis=0)[data.class_names.index("Infiltration")] == 19894
+
+
+def small(tmp_path, text, images=("images/a.jpg", "images/b.jpg", "images/c.jpg"), encoding="utf-8", **options):
+    """The training split of a table with this content, all of whose rows train."""
+    for n, name in enumerate(images):
+        write_image(tmp_path / name, seed=n)
+    path = tmp_path / "small.csv"
+    path.write_bytes(text.encode(encoding))
+    data = CSVDataModule(str(path), fractions=(1, 0, 0), **options)
+    return data, data.read_split("train")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image,cat,dog\nimages/a.jpg,1,0\nimages/b.jpg,,1\n",
+        "image;cat;dog\nimages/a.jpg;1;0\nimages/b.jpg;;1\n",
+        "image\tcat\tdog\nimages/a.jpg\t1\t0\nimages/b.jpg\t\t1\n",
+        "image|cat|dog\nimages/a.jpg|1|0\nimages/b.jpg||1\n",
+        "image, cat, dog\nimages/a.jpg, 1, 0\n images/b.jpg , , 1\n",
+        "image,cat,dog,\nimages/a.jpg,1,0,\nimages/b.jpg,,1,\n",
+        ",image,cat,dog\n0,images/a.jpg,1,0\n1,images/b.jpg,,1\n",
+        "image,cat,dog\rimages/a.jpg,1,0\r\rimages/b.jpg,,1\r",
+        "image,cat,dog\n\nimages\\a.jpg,yes,No\n\n./images//b.jpg,NaN,TRUE\n\n",
+        '"image","cat","dog"\n"images/a.jpg","1.0","0.0"\n"images/./b.jpg","?","1."\n',
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_tables_of_other_programs_have_the_same_labels(tmp_path, text, encoding):
+    data, labeled = small(tmp_path, text, encoding=encoding)
+    assert data.class_names == ("cat", "dog")
+    assert labeled.states.tolist() == [[1, 0], [-1, 1]]
+    assert [str(image) for image in labeled.images] == [f"{tmp_path}/images/{name}.jpg" for name in "ab"]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "problem"),
+    [
+        # a wrong separator
+        (
+            "image;size, cm;cat\nimages/a.jpg;1,5;1\n",
+            {},
+            r"small.csv: are its cells divided by a comma or by a semicolon",
+        ),
+        ("image,cat\nimages/a.jpg,1\n", {"separator": ";"}, "there is no label column beside 'image,cat'"),
+        # no header
+        (
+            "images/a.jpg,1,0\nimages/b.jpg,0,1\n",
+            {},
+            r"small.csv:1: images/a.jpg, 1, 0 are cells, not names of columns",
+        ),
+        ("nowhere/z.PNG,yes,no\nimages/b.jpg,no,yes\n", {}, "are cells, not names of columns"),
+        ("7,1,0\n8,0,1\n", {}, "7, 1, 0 are cells, not names of columns"),
+        ("images/a.jpg,1,1\nimages/b.jpg,0,1\n", {}, r"two columns are called '1'.*first line of column names"),
+        ("", {}, "small.csv: the file is empty"),
+        # columns of something else
+        (
+            "image,age,cat\nimages/a.jpg,34,1\n",
+            {},
+            r"small.csv:2: column 'age' holds '34'.*name those that do in data.label_columns",
+        ),
+        ("image,cat\nimages/a.jpg,0.3\n", {}, r"column 'cat' holds '0.3'.*data.codes"),
+        ("image,cat\nimages/a.jpg,2\n", {}, r"column 'cat' holds '2'.*data.codes"),
+        ("image,cat\nimages/a.jpg,\"['A', 'B']\"\n", {}, r"data.labels_column"),
+        # names
+        (
+            "image,Cat,cat\nimages/a.jpg,1,0\n",
+            {},
+            r"small.csv \(data.label_columns\): the class names 'Cat' and 'cat' differ",
+        ),
+        ("image,cat,index\nimages/a.jpg,1,0\n", {}, "the class name 'index' is what a column of another meaning"),
+        ("image,cat,truth:cat\nimages/a.jpg,1,0\n", {}, "starts with 'truth:'"),
+        ("image,a|b\nimages/a.jpg,1\n", {"separator": ","}, "holds '|'"),
+        ("image,,cat\nimages/a.jpg,1,0\n", {}, "column 2 has no name, but line 2 holds '1'"),
+        (
+            "image,labels\nimages/a.jpg,Cat|dog\nimages/b.jpg,cat\n",
+            {"labels_column": "labels"},
+            "'Cat' and 'cat' differ",
+        ),
+        (
+            "image,labels\nimages/a.jpg,cat dog\nimages/b.jpg,cat  dog\n",
+            {"labels_column": "labels"},
+            "differ in case or blanks",
+        ),
+        (
+            "image,labels\nimages/a.jpg,A;B\nimages/b.jpg,B\n",
+            {"labels_column": "labels"},
+            r"small.csv:2: column 'labels' holds 'A;B', and no cell holds '\|'.*--data.delimiter ';'",
+        ),
+        (
+            "image,labels\nimages/a.jpg,None\n",
+            {"labels_column": "labels"},
+            r"small.csv:2: column 'labels' holds 'None', which may mean.*--data.no_finding None",
+        ),
+        (
+            "image,labels\nimages/a.jpg,\"['A' 'B']\"\n",
+            {"labels_column": "labels"},
+            r"small.csv:2: .* no list that can be read",
+        ),
+        ('image,labels\nimages/a.jpg,"[A, B]"\n', {"labels_column": "labels"}, "no list that can be read"),
+        # images
+        ("image,cat\nhttps://x.org/a.jpg,1\n", {}, r"small.csv:2: 'https://x.org/a.jpg' is a URL"),
+        ("image,cat\nC:\\\\x\\\\a.jpg,1\n", {}, "is a path of another computer"),
+        ("image,cat\nimages/a.jpg,1\n,0\n", {}, "small.csv:3: names no image"),
+        # several rows an image
+        (
+            "patientId,x,y,width,height,Target\nimages/a.jpg,1,1,2,2,1\nimages/a.jpg,5,5,2,2,1\n",
+            {"label_columns": ["Target"]},
+            r"small.csv:3: a table with a row for each box \(images/a.jpg is in .*small.csv:2, too\)",
+        ),
+        (
+            "image_id,class_name,x_min,y_min,x_max,y_max\nimages/a.jpg,dog,1,1,2,2\n",
+            {},
+            "small.csv:2: a table with a row for each box, and one row an image is needed",
+        ),
+        (
+            "ImageID,Source,LabelName,Confidence\nimages/a.jpg,h,/m/1,1\nimages/a.jpg,h,/m/2,0\n",
+            {},
+            "small.csv:3: a table with a row for each annotation",
+        ),
+        (
+            "image,label\nimages/a.jpg,cat\nimages/a.jpg,dog\n",
+            {"labels_column": "label"},
+            "a table with a row for each annotation",
+        ),
+    ],
+)
+def test_what_would_become_nonsense_is_refused_with_its_place(tmp_path, text, options, problem):
+    with pytest.raises((DataError, ConfigError), match=problem):
+        small(tmp_path, text, **options)
+
+
+@pytest.mark.parametrize(
+    ("cells", "options", "states"),
+    [
+        (["['A', 'B']", "['B']", "[]"], {}, [[1, 1], [0, 1], [0, 0]]),
+        (['["A", "B"]', "['', ' B ']", "['A',]"], {}, [[1, 1], [0, 1], [1, 0]]),
+        (["A|B", "no finding", "NaN"], {}, [[1, 1], [0, 0], [-1, -1]]),
+        (["A|B", "NO  FINDING", "?"], {"codes": Codes(blank="negative")}, [[1, 1], [0, 0], [-1, -1]]),
+        (["A|B", "none", "NA"], {"no_finding": "none", "codes": Codes(blank="negative")}, [[1, 1], [0, 0], [0, 0]]),
+        (["A;B", "B", "null"], {"delimiter": ";"}, [[1, 1], [0, 1], [-1, -1]]),
+    ],
+)
+def test_lists_of_names_are_read_as_meant(tmp_path, cells, options, states):
+    text = "image\tlabels\n" + "".join(f"images/{name}.jpg\t{cell}\n" for name, cell in zip("abc", cells, strict=True))
+    data, labeled = small(tmp_path, text, labels_column="labels", separator="\t", **options)
+    assert data.class_names == ("A", "B")
+    assert labeled.states.tolist() == states
+
+
+def test_names_that_hold_a_sign_or_a_word_for_nothing_are_classes_if_they_are_named(tmp_path):
+    text = 'image,labels\nimages/a.jpg,"lung, left"\nimages/b.jpg,NA\nimages/c.jpg,"lung, right"\n'
+    classes = ["NA", "lung, left", "lung, right"]
+    _, labeled = small(tmp_path, text, labels_column="labels", classes=classes)
+    assert labeled.states.tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 1]]
+    with pytest.raises(DataError, match=r"if ',' divides the names, give --data.delimiter ','.*data.classes"):
+        small(tmp_path, text, labels_column="labels")
+
+
+def test_lists_of_any_names_come_back_from_either_way_of_writing_them(tmp_path, numpy_rng):
+    letters = [*"abcXYZ 019'\"\\,;[](){}", "\u00e9"]
+    images = [f"images/{n}.jpg" for n in range(12)]
+    for name in images:
+        write_image(tmp_path / name)
+    checked = 0
+    for _ in range(60):
+        names = {"".join(numpy_rng.choice(letters, size=5)).strip() for _ in range(4)}
+        try:
+            check_class_names(sorted(names), "generated")
+        except DataError:
+            continue
+        names = sorted(name for name in names if not (name.startswith("[") and name.endswith("]")))
+        present = numpy_rng.random((12, len(names))) < 0.5
+        for join in ("|".join, repr, lambda chosen: json.dumps(chosen, ensure_ascii=False)):
+            path = tmp_path / "lists.csv"
+            with path.open("w", newline="", encoding="utf-8") as file:
+                rows = (
+                    [name, join([n for n, p in zip(names, row, strict=True) if p])]
+                    for name, row in zip(images, present, strict=True)
+                )
+                csv.writer(file, quoting=csv.QUOTE_ALL).writerows([["image", "labels"], *rows])
+            data = CSVDataModule(str(path), labels_column="labels", classes=names, fractions=(1, 0, 0), separator=",")
+            found = data.read_split("train").states
+            said = present.any(axis=1) | (join != "|".join)  # a blank cell says nothing
+            assert (found == np.where(said[:, None], present, -1)).all()
+            checked += 1
+    assert checked > 60
+
+
+def test_a_file_whose_name_has_a_backslash_or_blank_is_found_by_it(tmp_path):
+    names = ("images/a\\b.jpg", "images/c.jpg ")
+    write_image(tmp_path / "images" / "x.jpg")
+    for name in names:
+        (tmp_path / name).hardlink_to(tmp_path / "images" / "x.jpg")
+    _, labeled = small(tmp_path, '"image",cat\nimages/a\\b.jpg,1\n"images/c.jpg ",0\n', images=())
+    assert [str(image) for image in labeled.images] == [f"{tmp_path}/{name}" for name in names]
+
+
+def test_an_empty_split_is_named_with_its_table(table):
+    table.write_text(table.read_text().replace("val", "train").replace("test", "train"))
+    with pytest.raises(DataError, match="table.csv: no row is in the val split"):
+        module(table).read_split("val")

@@ -2,6 +2,7 @@
 
 import sys
 
+import cv2
 import numpy as np
 import pytest
 
@@ -74,9 +75,57 @@ def test_what_cannot_be_shown_is_named(tmp_path, monkeypatch):
     path.write_bytes(data[:-10])
     with pytest.raises(DataError, match=r"a.dcm: a DICOM file without pixels that can be read"):
         read_image(path)
-    with pytest.raises(DataError, match=r"of shape \(2, 3, 4\); one grey frame"):
+    with pytest.raises(DataError, match=r"a DICOM file of 2 frame\(s\) with 1 value\(s\) a pixel; one grey frame"):
         read_image(write_dicom(tmp_path / "b.dcm", np.stack([RAMP, RAMP])))
     path.write_bytes(data)
     monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(DataError, match=r'pip install "mlcv\[dicom\]"'):
         read_image(path)
+
+
+def test_sizes_are_checked_before_pixels_are_decoded(tmp_path, monkeypatch):
+    path = write_dicom(tmp_path / "a.dcm", RAMP)
+    monkeypatch.setattr("pydicom.dataset.Dataset.pixel_array", property(lambda self: pytest.fail("it was decoded")))
+    plain = path.read_bytes()
+    rows, columns = (plain.index(tag) + 8 for tag in (b"\x28\0\x10\0US", b"\x28\0\x11\0US"))
+    for size in ((60000, 60000), (0, 4), (3, 0)):
+        data = bytearray(plain)
+        data[rows : rows + 2], data[columns : columns + 2] = (side.to_bytes(2, "little") for side in size)
+        path.write_bytes(data)
+        with pytest.raises(DataError, match=rf"a.dcm: .*{size[1]} x {size[0]} pixels"):
+            read_image(path)
+
+
+def test_a_compressed_frame_s_own_size_counts_too(tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import JPEG2000Lossless
+
+    stream = bytearray(cv2.imencode(".jp2", np.zeros((64, 64), np.uint16))[1].tobytes())
+    stream = stream[stream.index(b"\xff\x4f\xff\x51") :]
+    stream[8:16] = (60000).to_bytes(4, "big") * 2
+    file = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", RAMP))
+    file.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    file.PixelData = encapsulate([bytes(stream)])
+    file["PixelData"].VR = "OB"
+    file["PixelData"].is_undefined_length = True
+    file.save_as(tmp_path / "a.dcm")
+    with pytest.raises(DataError, match="a.dcm: 60000 x 60000 pixels are more than the 100 megapixels"):
+        read_image(tmp_path / "a.dcm")
+
+
+def test_a_deflated_file_is_read_unless_it_swells_beyond_an_image(tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    path = write_dicom(tmp_path / "a.dcm", RAMP)
+    plain = read_image(path)
+    file = pydicom.dcmread(path)
+    file.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    file.save_as(path)
+    assert (read_image(path) == plain).all()
+    file.add_new(0x00091010, "OB", bytes(30_000_000))
+    file.save_as(path)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(DataError, match=r"a.dcm: a DICOM file of more than 20,777,216 bytes once inflated"):
+        read_image(path, max_megapixels=1)

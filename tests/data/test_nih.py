@@ -56,6 +56,42 @@ def test_lists_labels_and_patients_are_the_official_ones(root):
     assert next(iter(data.train_dataloader()))["image"].shape == (4, 3, 32, 32)
 
 
+@pytest.mark.parametrize(
+    ("harm", "problem"),
+    [
+        (
+            lambda lists: lists.update(train="00000000_000.png\n\n00000001_000.png\n00000000_000.png\n"),
+            r"train_val_list.txt:4: 00000000_000.png is in .*train_val_list.txt:1 already",
+        ),
+        (
+            lambda lists: lists.update(test=lists["test"] + "00000003_000.png\n"),
+            r"test_list.txt:5: 00000003_000.png is in .*train_val_list.txt:4 already",
+        ),
+        (
+            lambda lists: lists.update(table=lists["table"] + lists["table"].splitlines()[3] + "\n"),
+            r"v2020.csv:26: 00000002_000.png is in .*v2020.csv:4 already",
+        ),
+    ],
+)
+def test_an_image_that_is_listed_twice_is_named_with_both_places(root, harm, problem):
+    files = {"train": "train_val_list.txt", "test": "test_list.txt", "table": "Data_Entry_2017_v2020.csv"}
+    lists = {key: (root / name).read_text() for key, name in files.items()}
+    harm(lists)
+    for key, name in files.items():
+        (root / name).write_text(lists[key])
+    with pytest.raises(DataError, match=problem):
+        build(root).setup("fit")
+
+
+def test_lists_with_a_mark_blanks_or_other_line_ends_are_the_same(root):
+    plain = build(root).read_split("train")
+    path = root / "train_val_list.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b" \r\n\r\n"))
+    assert build(root).read_split("train").images == plain.images
+    (root / "test_list.txt").unlink()  # nobody asked for it
+    assert build(root).read_split("train").images == plain.images
+
+
 def test_one_projection_may_be_chosen(root):
     labeled = build(root, projections="PA").read_split("train")
     assert len(labeled) == 13

@@ -24,8 +24,8 @@ STRANGE = [
 ]  # fmt: skip
 
 
-class HangError(Exception):
-    """A reader that took too long."""
+class HangError(BaseException):
+    """A reader that took too long; no reader's error, which may be of any kind."""
 
 
 @pytest.fixture(autouse=True)
@@ -104,9 +104,9 @@ def read(make, file):
         data.setup("fit")
         data.datasets["train"][0]
     except UserError as error:
-        root = file.parent
         said = str(error)
-        assert file.name in said or file.stem in said or str(root) in said or "split" in said, said
+        assert file.name in said, said
+        assert "\n" not in said
         return 1
     finally:
         signal.alarm(0)
@@ -122,7 +122,7 @@ def run(make, file, harms, count, random):
         file.write_bytes(damaged)
         try:
             refused += read(make, file)
-        except (AssertionError, HangError):
+        except AssertionError:
             raise
         except Exception as error:
             kept = Path(f"/tmp/fuzz-{file.name}")
@@ -180,11 +180,43 @@ def test_200_chexpert_tables(tmp_path, numpy_rng):
     run(make, folder / "train.csv", [harm_bytes, as_text(harm_text)], 200, numpy_rng)
 
 
-def test_300_images(tmp_path, numpy_rng):
-    whole = write_image(tmp_path / "whole.jpg", (300, 400)).read_bytes()
-    refused = unnamed = 0
+def test_200_lists_of_voc(tmp_path, numpy_rng):
+    for name in ("dog_train.txt", "val.txt"):
+        write_voc(tmp_path / name, 2007, xml=name == "val.txt")
+        file = tmp_path / name / "VOC2007" / "ImageSets" / "Main" / name
+
+        def make(root=tmp_path / name):
+            return VOCDataModule(str(root), 2007, image_size=32, batch_size=2, num_workers=0)
+
+        run(make, file, [harm_bytes, as_text(harm_text)], 100, numpy_rng)
+
+
+def test_200_lists_of_names(tmp_path, numpy_rng):
+    write_csv(tmp_path)
+    file = tmp_path / "names.csv"
+    cells = ["A|B", "No Finding", "B", "", "C"]
+    file.write_text("image,labels\n" + "".join(f"images/{n}.jpg,{cells[n % 5]}\n" for n in range(10)))
+
+    def make():
+        sizes = {"image_size": 32, "batch_size": 2, "num_workers": 0}
+        return CSVDataModule(str(file), labels_column="labels", fractions=(0.5, 0.3, 0.2), **sizes)
+
+    run(make, file, [harm_bytes, as_text(harm_text)], 200, numpy_rng)
+
+
+SUFFIXES = {
+    ".jpg": [], ".png": [], ".bmp": [], ".webp": [], ".gif": [], ".tif": [], ".jp2": [], ".ppm": [],
+    ".tiff": [cv2.IMWRITE_TIFF_COMPRESSION, 1],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_300_images(tmp_path, numpy_rng, suffix):
+    path = write_image(tmp_path / "whole.png", (300, 400))
+    whole = cv2.imencode(suffix, cv2.imread(str(path)), SUFFIXES[suffix])[1].tobytes()
+    refused = 0
     for n in range(300):
-        path = tmp_path / f"{n}.jpg"
+        path = tmp_path / f"{n}{suffix}"
         path.write_bytes(harm_bytes(whole, numpy_rng))
         signal.alarm(SECONDS)
         try:
@@ -193,10 +225,11 @@ def test_300_images(tmp_path, numpy_rng):
             assert image.ndim == 3
             assert min(image.shape[:2]) >= 1
         except DataError as error:
-            refused += path.name in str(error)
-            unnamed += path.name not in str(error)
+            refused += 1
+            said = str(error)
         finally:
             signal.alarm(0)
-    assert unnamed == 0
+        if refused:
+            assert suffix in said
+            assert "\n" not in said
     assert refused > 60
-    assert cv2.imread(str(tmp_path / "whole.jpg")) is not None

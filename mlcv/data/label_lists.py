@@ -1,0 +1,127 @@
+"""Cells that list the classes of an image by name: `A|B`, or a list as Python and JSON write it."""
+
+import ast
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlcv.errors import DataError
+from mlcv.labels.states import NEGATIVE, POSITIVE, UNKNOWN, States
+from mlcv.tables import Codes, Table, is_empty
+
+_TEXT = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+_LIST = re.compile(rf"\[\s*(?:{_TEXT}(?:\s*,\s*{_TEXT})*)?\s*,?\s*\]")
+_DELIMITERS = (";", ",", "|", "\t")
+
+
+@dataclass(frozen=True)
+class LabelLists:
+    """How the cells of a column name the classes that are present.
+
+    Args:
+        table: one row an image.
+        column: header of the column.
+        delimiter: between names.
+        no_finding: the word, in any case, that means that none is present; None for no such word.
+        classes: the classes that there are; None for those that occur.
+        codes: what an empty cell means, and which words mean that nobody said.
+    """
+
+    table: Table
+    column: str
+    delimiter: str
+    no_finding: str | None
+    classes: Sequence[str] | None
+    codes: Codes
+
+    def names(self) -> set[str]:
+        """All classes that occur.
+
+        Raises:
+            DataError: naming the row of a cell that is no list of names.
+        """
+        found = {name for names in self._meanings().values() for name in names or ()}
+        if self.classes is None:
+            self._check_delimiter()
+        return found
+
+    def states(self, classes: Sequence[str]) -> States:
+        """Label states (M, C): what a cell does not name is absent.
+
+        Raises:
+            DataError: naming the row of a cell that names another class.
+        """
+        meanings = self._meanings()
+        column_of = {name: column for column, name in enumerate(classes)}
+        blank = UNKNOWN if self.codes.blank == "unknown" else NEGATIVE
+        rows: dict[str, States] = {}
+        states = np.empty((len(self.table), len(classes)), np.int8)
+        for row, cell in enumerate(self.table.column(self.column)):
+            if cell not in rows:
+                names = meanings[cell]
+                strange = next((name for name in names or () if name not in column_of), None)
+                if strange is not None:
+                    raise DataError(
+                        f"{self.table.where(row)}: unknown class {strange!r} in column {self.column!r}; the classes "
+                        f"are {', '.join(classes)} (data.classes)"
+                    )
+                rows[cell] = np.full(len(classes), NEGATIVE, np.int8)
+                rows[cell][[column_of[name] for name in names or ()]] = POSITIVE
+                if names is None:
+                    rows[cell][:] = blank if is_empty(cell) else UNKNOWN
+            states[row] = rows[cell]
+        return states
+
+    def _meanings(self) -> dict[str, tuple[str, ...] | None]:
+        """Names in each distinct cell; None where nobody said."""
+        meanings: dict[str, tuple[str, ...] | None] = {}
+        known = frozenset(self.classes or ())
+        for row, cell in enumerate(self.table.column(self.column)):
+            if cell not in meanings:
+                meanings[cell] = self._meaning(cell.strip(), known, self.table.where(row))
+        return meanings
+
+    def _meaning(self, text: str, known: frozenset[str], where: str) -> tuple[str, ...] | None:
+        parts = [part.strip() for part in text.split(self.delimiter)]
+        if known.issuperset(parts):
+            return tuple(parts)
+        if _folded(text) == _folded(self.no_finding or ""):
+            return () if text else None
+        if text.lower() == "none":
+            raise DataError(
+                f"{where}: column {self.column!r} holds {text!r}, which may mean that no class is present, or that "
+                f"nobody said; give --data.no_finding {text} for the first, or leave the cell blank"
+            )
+        if is_empty(text) or text.lower() in self.codes.words("unknown"):
+            return None
+        if text.startswith("[") and text.endswith("]"):
+            if not _LIST.fullmatch(text):
+                raise DataError(
+                    f"{where}: column {self.column!r} holds {text!r}, no list that can be read; write names as A|B, or "
+                    "as ['A', 'B']"
+                )
+            parts = [part.strip() for part in ast.literal_eval(text)]
+        return tuple(name for name in parts if name and _folded(name) != _folded(self.no_finding or ""))
+
+    def _check_delimiter(self) -> None:
+        """Refuses cells that another sign seems to divide: whole lists would become classes."""
+        cells = self.table.column(self.column)
+        lists = [cell for cell in set(cells) if not cell.strip().startswith("[")]
+        if any(self.delimiter in cell for cell in lists):
+            return
+        for sign in _DELIMITERS:
+            parts = [part.strip() for cell in lists for part in cell.split(sign) if sign in cell]
+            whole = {cell.strip() for cell in lists if sign not in cell}
+            if len(set(parts)) < len(parts) or set(parts) & whole:
+                row = next(row for row, cell in enumerate(cells) if sign in cell)
+                raise DataError(
+                    f"{self.table.where(row)}: column {self.column!r} holds {cells[row]!r}, and no cell holds "
+                    f"{self.delimiter!r}; if {sign!r} divides the names, give --data.delimiter {sign!r}, or else name "
+                    "the classes in data.classes"
+                )
+
+
+def _folded(name: str) -> str:
+    return " ".join(name.casefold().split())

@@ -1,0 +1,25 @@
+"""Tables, what their cells and headers mean, and files as everything here opens them."""
+
+from mlcv.tables.cells import Codes, column_states, is_empty
+from mlcv.tables.class_names import RESERVED, TRUTH, check_class_names
+from mlcv.tables.files import exists, is_file, is_folder, open_regular, printable, read_lines, read_regular
+from mlcv.tables.table import Table, read_header, without_collector
+
+__all__ = [
+    "RESERVED",
+    "TRUTH",
+    "Codes",
+    "Table",
+    "check_class_names",
+    "column_states",
+    "exists",
+    "is_empty",
+    "is_file",
+    "is_folder",
+    "open_regular",
+    "printable",
+    "read_header",
+    "read_lines",
+    "read_regular",
+    "without_collector",
+]

@@ -1,0 +1,58 @@
+"""Names of classes: headers of the files that are written here, so none may be mistaken for another column."""
+
+import unicodedata
+from collections.abc import Sequence
+
+from mlcv.errors import DataError
+
+TRUTH = "truth:"
+"""Before a class's name, the header of its labels in a file that holds predictions, too."""
+
+RESERVED = ("index", "image", "labels", "model", "rows", "Path", "Study", "Image Index")
+"""Headers that say in files of predictions or results what a row is of, or what was chosen."""
+
+_PREFIXES = (TRUTH, "logit:")
+_INVISIBLE = {"Cc", "Cs", "Zl", "Zp"}  # control characters, halves of characters, ends of lines
+
+
+def check_class_names(names: Sequence[str], source: str) -> None:
+    """Refuses names that would be lost or mistaken in a file, or by a reader.
+
+    Args:
+        names: of the classes, in order.
+        source: where they come from, for the error: a file, a column or an option.
+
+    Raises:
+        DataError: if there is none; for a name that is empty, has blanks around it, holds `|` (which joins labels) or a
+            control character, or is a header of result files; and for two that differ in case or blanks only.
+    """
+    if not len(names):
+        raise DataError(f"{source}: there is no class")
+    first: dict[str, int] = {}
+    for place, name in enumerate(names):
+        problem = _problem(name)
+        if problem:
+            raise DataError(f"{source}: the class name {name!r} {problem}; rename the class or column, or leave it out")
+        twin = first.setdefault(_folded(name), place)
+        if twin != place:
+            how = "come twice" if names[twin] == name else "differ in case or blanks only"
+            raise DataError(f"{source}: the class names {names[twin]!r} and {name!r} {how}; give a class one spelling")
+
+
+def _problem(name: str) -> str | None:
+    if not name.strip():
+        return "is empty"
+    if name != name.strip():
+        return "starts or ends with a blank"
+    if "|" in name:
+        return "holds '|', which joins labels in files"
+    if any(unicodedata.category(char) in _INVISIBLE for char in name):
+        return "holds a character that cannot be printed"
+    if name in RESERVED:
+        return "is what a column of another meaning is called in files of predictions"
+    prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None)
+    return f"starts with {prefix!r}, which marks columns of another meaning" if prefix else None
+
+
+def _folded(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", name).casefold().split())

@@ -1,0 +1,220 @@
+"""CSV files in memory, by columns."""
+
+import codecs
+import csv
+import gc
+import gzip
+import io
+import re
+import zlib
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, TextIO
+
+from mlcv.errors import DataError
+from mlcv.tables.files import exists, line_of, open_regular, printable, read_regular
+
+SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
+_SAMPLE = 100
+"""Lines by which the separator is found."""
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16's mark, with which it starts
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_GZIP = b"\x1f\x8b"
+_WHOLE = re.compile(r"0|[1-9][0-9]*")
+
+
+class Table:
+    """A CSV file in memory, by columns.
+
+    Lines without content are passed over, blanks around headers and after a separator left out. So are columns without
+    a header that are blank or, in the first place, count the rows, as pandas writes them.
+
+    Args:
+        path: plain or gzipped, with a header; in UTF-8, or with a byte order mark.
+        separator: between cells; if None, the comma, semicolon, tab or bar that gives all lines one number of cells.
+
+    Raises:
+        DataError: if it is missing, damaged, in another encoding, names two columns alike, has a row of another length
+            than its header, or could be read with two separators.
+    """
+
+    def __init__(self, path: Path, separator: str | None = None) -> None:
+        self.path = path
+        with open_text(path) as file, without_collector():
+            rows, self._lines = _read(file, path, separator)
+        header = [name.strip() for name in rows[0]] if rows else []
+        bad = next((number for number, row in enumerate(rows) if len(row) != len(header)), None)
+        if bad is not None:
+            surplus = (
+                "; the line ends with a separator" if len(rows[bad]) == len(header) + 1 and not rows[bad][-1] else ""
+            )
+            raise DataError(
+                f"{printable(path)}:{self._lines[bad]}: {len(rows[bad])} cells under a header of {len(header)}"
+                f"{surplus or '; quote cells with commas'}"
+            )
+        again = next((name for place, name in enumerate(header) if name and name in header[:place]), None)
+        if again is not None:
+            raise DataError(
+                f"{printable(path)}:{self._lines[0]}: two columns are called {again!r}; rename one of them, or add a "
+                "first line of column names if there is none"
+            )
+        cells: Any = zip(*rows[1:], strict=True) if len(rows) > 1 else [()] * len(header)
+        self._columns = dict(self._named(header, list(cells)))
+        self._length = len(rows) - 1
+
+    def __len__(self) -> int:
+        return max(self._length, 0)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The headers, from left to right."""
+        return tuple(self._columns)
+
+    def column(self, name: str) -> Sequence[str]:
+        """The cells under a header, from top to bottom.
+
+        Raises:
+            DataError: if there is no such header.
+        """
+        if self._length > 0 and name not in self._columns:
+            raise DataError(f"{printable(self.path)}: no column {name!r}; its columns are {', '.join(self._columns)}")
+        return self._columns.get(name, ())
+
+    def where(self, row: int) -> str:
+        """The file and line of a row, for errors; lines count from 1, most often the header's."""
+        return f"{printable(self.path)}:{self._lines[int(row) + 1]}"
+
+    def _named(self, header: list[str], columns: list[tuple[str, ...]]) -> Iterator[tuple[str, tuple[str, ...]]]:
+        for place, (name, cells) in enumerate(zip(header, columns, strict=True)):
+            if name or (place == 0 and not _counts(cells)):
+                yield name, cells
+            elif place > 0 and any(cell.strip() for cell in cells):
+                row = next(row for row, cell in enumerate(cells) if cell.strip())
+                raise DataError(
+                    f"{printable(self.path)}:{self._lines[0]}: column {place + 1} has no name, but line "
+                    f"{self._lines[row + 1]} holds {cells[row]!r} there; name the column"
+                )
+
+
+def read_header(path: Path) -> list[str]:
+    """The first row of a CSV file.
+
+    Raises:
+        DataError: if the file is missing or empty.
+    """
+    with open_text(path) as file:
+        head = _sample(file, path)
+    row = next(csv.reader(head, delimiter=_separator(head, path), skipinitialspace=True), None)
+    if not row:
+        raise DataError(f"{printable(path)}: the file is empty; the first row names the columns")
+    return [name.strip() for place, name in enumerate(row) if name.strip() or place == 0]
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """A growing list of lists makes the collector walk all of it again and again, which takes longer than reading."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[TextIO]:
+    """A text file, plain or gzipped, in UTF-8 or with a byte order mark.
+
+    Raises:
+        DataError: if it is missing, damaged, or in another encoding.
+    """
+    if not exists(path):
+        raise DataError(f"no table {printable(path)}; give the path of a CSV file with a header, plain or .gz")
+    try:
+        with open_regular(path) as raw:
+            peekable: Any = raw
+            is_packed = peekable.peek(2).startswith(_GZIP)
+            content: Any = gzip.GzipFile(fileobj=raw) if is_packed else raw
+            start = content.peek(4)
+            encoding = next((name for mark, name in _MARKS.items() if start.startswith(mark)), "utf-8")
+            with io.TextIOWrapper(content, encoding=encoding, newline="") as file:
+                yield file
+    except UnicodeError as error:
+        raise DataError(_not_utf8(path, error)) from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{printable(path)}: the table cannot be read ({error})") from error
+
+
+def _sample(file: Iterator[str], path: Path) -> list[str]:
+    """The first lines, which say how the others are to be read."""
+    head = list(islice(file, _SAMPLE))
+    if any("\0" in line for line in head):
+        raise DataError(f"{printable(path)}: not a text file, or in UTF-16 without a byte order mark; save it as UTF-8")
+    return head
+
+
+def _read(file: TextIO, path: Path, separator: str | None) -> "tuple[list[list[str]], array[int]]":
+    """The rows that have content, and the number of the line that each starts in."""
+    head = _sample(file, path)
+    lines = chain(head, file)
+    reader = csv.reader(lines, delimiter=separator or _separator(head, path), skipinitialspace=True, strict=True)
+    rows, starts, start = [], array("q"), 1
+    try:
+        for row in reader:
+            if row and (row[0].strip() or any(cell.strip() for cell in row)):
+                rows.append(row)
+                starts.append(start)
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(f"{printable(path)}:{start}: the table cannot be read ({error})") from error
+    return rows, starts
+
+
+def _separator(head: list[str], path: Path) -> str:
+    """The one separator that gives all lines as many cells as the header, and more than one.
+
+    If there is none, one that divides the header, or else the comma: what is wrong is then said of the lines.
+    """
+    sizes = {separator: _sizes(head, separator) for separator in SEPARATORS}
+    dividing = [separator for separator in SEPARATORS if sizes[separator] and sizes[separator][0] > 1]
+    fitting = [separator for separator in dividing if len(set(sizes[separator])) == 1]
+    if len(fitting) > 1:
+        names = " or by ".join(SEPARATORS[separator] for separator in fitting)
+        raise DataError(
+            f"{printable(path)}: are its cells divided by {names}? Quote the cells that hold such a character "
+            "(of a table to train on, data.separator says it, too)"
+        )
+    return next(iter(fitting or dividing), ",")
+
+
+def _sizes(head: list[str], separator: str) -> list[int]:
+    """Cells of each row of a sample, without the last row of a long one, which may be cut."""
+    sizes = [len(row) for row in csv.reader(head, delimiter=separator, skipinitialspace=True) if row]
+    return sizes[:-1] if len(head) == _SAMPLE else sizes
+
+
+def _counts(cells: Sequence[str]) -> bool:
+    """Whether a column is what pandas writes in front: whole numbers, none twice."""
+    return len(set(cells)) == len(cells) and all(map(_WHOLE.fullmatch, cells))
+
+
+def _not_utf8(path: Path, error: UnicodeError) -> str:
+    """Where a table's first wrong byte is; the error itself knows its place in a block only."""
+    data = read_regular(path)
+    data = gzip.decompress(data) if data.startswith(_GZIP) else data
+    try:
+        data.decode()
+    except UnicodeDecodeError as first:
+        if not data.startswith(tuple(mark for mark, name in _MARKS.items() if name != "utf-8-sig")):
+            place = f"{line_of(data, first.start)}: byte 0x{data[first.start]:02x} is no UTF-8"
+            return f"{printable(path)}:{place}; save the table in that encoding"
+    return f"{printable(path)}: the table cannot be read ({error}); save it in UTF-8"
