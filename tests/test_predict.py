@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,10 +16,10 @@ import torch
 
 from mlcv import DigitScenesDataModule
 from mlcv.callbacks.predictions import PredictionWriter
+from mlcv.checkpoint_arguments import _for_images
 from mlcv.cli import main
 from mlcv.methods.checkpoints import load_method
 from mlcv.posthoc.calibrated import Calibration
-from mlcv.training_cli import _for_images
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,24 @@ def test_files_and_tables_name_images_and_json_lines_hold_the_same(run, images, 
     assert [row["image"] for row in rows] == list(map(str, paths))
     assert all(set(row["probs"]) == set(map(str, range(10))) for row in rows)
     assert all(row["labels"] == [name for name, p in row["probs"].items() if p > 0.5] for row in rows)
+
+
+def test_names_that_are_no_utf8_are_predicted_like_all_others(run, images, tmp_path, capsys):
+    folder, paths = images
+    for n, name in enumerate((b"caf\xe9.png", b"\xff\xfe.png", b"new\nline.png", b"bad\xe9.png")):
+        content = b"" if name.startswith(b"bad") else paths[n].read_bytes()
+        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(content)
+    for out in (tmp_path / "out.csv", tmp_path / "out.jsonl"):
+        assert main(predict(run, "--data.path", folder, "--predictions", out)) == 2
+        assert "bad\\xe9.png" in capsys.readouterr().err
+        text = out.read_text(encoding="utf-8")
+        names = (
+            [row["image"] for row in csv.DictReader(out.open())]
+            if out.suffix == ".csv"
+            else [json.loads(line)["image"] for line in text.splitlines()]
+        )
+        assert {name.rpartition("/")[2] for name in names} >= {"caf\\xe9.png", "\\xff\\xfe.png", "new\\x0aline.png"}
+        assert len(names) == 13
 
 
 def test_unreadable_images_are_listed_and_all_others_written(run, images, tmp_path, capsys):
@@ -265,5 +284,6 @@ def test_the_limit_of_an_images_size_is_an_option_that_the_checkpoint_keeps(run,
     )
     assert main(predict(run, "--data.path", folder, "--predictions", tmp_path / "b.csv")) == 0
     checkpoint = {"hyper_parameters": {"class_names": ["a"]}}
-    kept = _for_images({"class_path": "x.CSVDataModule", "init_args": {"max_megapixels": 7.0}}, checkpoint)
+    data = {"class_path": "mlcv.data.CSVDataModule", "init_args": {"max_megapixels": 7.0}}
+    kept = _for_images(data, checkpoint, "a.ckpt")
     assert kept["init_args"]["max_megapixels"] == 7.0

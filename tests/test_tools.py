@@ -116,7 +116,7 @@ def teacher(tmp_path_factory):
     return path
 
 
-def test_soft_labels_are_what_the_teacher_says_of_plain_training_images(teacher, tmp_path):
+def test_soft_labels_are_what_the_teacher_says_of_plain_training_images(teacher, tmp_path, capsys):
     done = tool("store_soft_labels.py", teacher, "--out", tmp_path / "soft.npy")
     assert "64 images, 10 classes" in done.stdout, done.stderr
     data = DigitScenesDataModule(64, 16, 16, image_size=32, seed=5)
@@ -126,6 +126,14 @@ def test_soft_labels_are_what_the_teacher_says_of_plain_training_images(teacher,
     with torch.no_grad():
         expected = method((pixels - 0.5) / 0.5).sigmoid()[0]  # the statistics of test_resnet
     torch.testing.assert_close(torch.from_numpy(np.load(tmp_path / "soft.npy"))[7], expected, rtol=1e-3, atol=1e-4)
+    student = [
+        "--data=DigitScenesDataModule", *FEW, "--data.image_size=32", "--data.seed=5", "--model=Distillation",
+        "--model.backbone=test_resnet", f"--model.teacher={tmp_path / 'soft.npy'}",
+        "--trainer.enable_progress_bar=false",
+    ]  # fmt: skip
+    assert main(["fit", *student, "--run_dir", str(tmp_path / "a"), "--data.protocol.known_fraction=0.5"]) == 0
+    assert main(["fit", *student, "--run_dir", str(tmp_path / "b"), "--data.seed=1"]) == 2  # as many, but others
+    assert "soft.npy was made of other images than there are now" in capsys.readouterr().err
     refused = tool("store_soft_labels.py", tmp_path / "none.ckpt")
     assert refused.returncode == 1
     assert "error: checkpoint: no file" in refused.stderr

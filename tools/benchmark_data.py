@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from mlcv.allocator import keep_freed_memory
-from mlcv.data.base import Collate, LabeledImages, MultiLabelDataset
+from mlcv.data.samples import Collate, LabeledImages, MultiLabelDataset
 from mlcv.data.transforms import Augment, ImageStatistics, training_transform
 
 

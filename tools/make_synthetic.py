@@ -20,7 +20,7 @@ import torch
 from rich.progress import track
 from trained import data_of
 
-from mlcv.data.base import Collate
+from mlcv.data.samples import Collate
 from mlcv.data.transforms import Augment, training_transform
 from mlcv.errors import ConfigError, UserError
 from mlcv.methods.synthetic import choose_crops, lost_information, teacher_gap, update_pixels

@@ -14,8 +14,8 @@ import torch
 from torch.nn.functional import interpolate
 from trained import data_of
 
-from mlcv.data.base import Collate
 from mlcv.data.images import read_image
+from mlcv.data.samples import Collate
 from mlcv.data.transforms import evaluation_transform
 from mlcv.errors import ConfigError, UserError
 from mlcv.methods import PatchCT

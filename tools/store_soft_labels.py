@@ -15,9 +15,11 @@ from rich.progress import track
 from torch.utils.data import DataLoader
 from trained import data_of
 
-from mlcv.data.base import Collate, MultiLabelDataset
+from mlcv.data.samples import Collate, MultiLabelDataset
 from mlcv.data.transforms import evaluation_transform
 from mlcv.errors import UserError
+from mlcv.files import read_checkpoint, whole_file
+from mlcv.fingerprints import note, weights_fingerprint
 from mlcv.methods.checkpoints import load_method
 
 
@@ -43,11 +45,15 @@ def main():
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     try:
-        probs = soft_labels(options.checkpoint, data_of(options.checkpoint, options.root), options.device)
+        data = data_of(options.checkpoint, options.root)
+        probs = soft_labels(options.checkpoint, data, options.device)
     except UserError as error:
         sys.exit(f"error: {error}")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    np.save(options.out, probs)
+    with whole_file(options.out, "wb") as file:
+        np.save(file, probs)
+    weights = read_checkpoint(options.checkpoint)["state_dict"]
+    images = data.datasets["train"].labeled.fingerprint()
+    note(options.out, images=images, model=weights_fingerprint(weights))
     print(f"{probs.shape[0]} images, {probs.shape[1]} classes: {options.out}")
 
 

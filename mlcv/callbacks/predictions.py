@@ -15,6 +15,7 @@ from torch import Tensor
 from mlcv.callbacks.results import Decide
 from mlcv.errors import ConfigError, DataError
 from mlcv.posthoc.predictions import Predicted, write_predictions
+from mlcv.tables import printable
 from mlcv.terminal import console
 
 logger = logging.getLogger(__name__)
@@ -111,7 +112,9 @@ class PredictionWriter(Callback):
         # Of an image that has changed since it was predicted, the row of its new content comes last.
         found = sorted(self._read_parts(), key=lambda row: row["file"] == _version_of(row["image"]))
         rows = {row["image"]: row for row in found}
-        place = {image: n for n, image in enumerate(getattr(datamodule, "paths", ()))}
+        dataset = datamodule.datasets["test"]
+        every = getattr(datamodule, "paths", None) or map(dataset.describe, range(len(dataset)))
+        place = {image: n for n, image in enumerate(every)}
         ordered = sorted(rows.values(), key=lambda row: place.get(row["image"], row["index"]))
         names: Any = pl_module.class_names
         written = [Predicted(n, row["image"], row["probs"], row["chosen"]) for n, row in enumerate(ordered)]
@@ -120,7 +123,7 @@ class PredictionWriter(Callback):
         console().print(f"{len(ordered)} predictions: {self.path}", soft_wrap=True)
         unreadable = [image for image in place if image not in rows]
         if unreadable:
-            listed = "".join(f"\n  {image}" for image in unreadable)
+            listed = "".join(f"\n  {printable(image)}" for image in unreadable)
             raise DataError(f"{len(unreadable)} images could not be read, all others are in {self.path}:{listed}")
 
     def _name(self, rank: int) -> Path:

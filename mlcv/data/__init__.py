@@ -1,12 +1,13 @@
 """Data sets: each a DataModule that reads official files."""
 
-from mlcv.data.base import LabeledImages, MultiLabelDataModule, MultiLabelDataset
+from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.chexpert import CheXpertDataModule
 from mlcv.data.coco import COCODataModule
 from mlcv.data.csv_table import CSVDataModule
 from mlcv.data.digits import DigitScenesDataModule, Scene
 from mlcv.data.image_files import ImageFilesDataModule
 from mlcv.data.nih import NIHDataModule
+from mlcv.data.samples import LabeledImages, MultiLabelDataset
 from mlcv.data.transforms import Augment, ImageStatistics
 from mlcv.data.voc import VOCDataModule
 from mlcv.tables import Codes

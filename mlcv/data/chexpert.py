@@ -8,11 +8,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mlcv.data.base import LabeledImages, MultiLabelDataModule, Split
+from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.paths import canonical
+from mlcv.data.samples import LabeledImages, Split
 from mlcv.data.transforms import Augment
 from mlcv.errors import ConfigError, DataError
-from mlcv.tables import Codes, Table, column_states, is_empty, is_file, is_folder, without_collector
+from mlcv.tables import Codes, Table, column_states, is_empty, is_file, is_folder, printable, without_collector
 
 OBSERVATIONS = (
     "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema", "Consolidation",
@@ -95,7 +96,8 @@ class CheXpertDataModule(MultiLabelDataModule):
             cells = table.column(header) if header in table.names else [""] * len(table)
             about[name] = np.array(cells)[rows]
             about[name][np.isin(about[name], [cell for cell in set(cells) if is_empty(cell)])] = ""
-        labeled = LabeledImages(images, states[rows], about=about)
+        lines = table.lines(rows)
+        labeled = LabeledImages(images, states[rows], about=about, file=printable(table.path), lines=lines)
         if self.views == "all":
             return labeled
         return labeled.select(np.flatnonzero([f"_{self.views}." in path for path in paths]))

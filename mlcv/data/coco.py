@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlcv.cache import cached, file_key
-from mlcv.data.base import LabeledImages, MultiLabelDataModule, Split
+from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.paths import canonical
+from mlcv.data.samples import LabeledImages, Split
 from mlcv.errors import ConfigError, DataError
 from mlcv.labels.states import NEGATIVE, POSITIVE, States
 from mlcv.tables import is_file, is_folder, printable, read_regular

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from mlcv.data.base import LabeledImages, MultiLabelDataModule, Split
+from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.headers import SUFFIXES
 from mlcv.data.label_lists import LabelLists
 from mlcv.data.paths import image_path
+from mlcv.data.samples import LabeledImages, Split
 from mlcv.errors import ConfigError, DataError
-from mlcv.tables import Codes, Table, check_class_names, column_states, is_file, printable
+from mlcv.tables import Codes, Table, check_class_names, column_states, is_empty, is_file, printable
 
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
@@ -78,7 +79,8 @@ class CSVDataModule(MultiLabelDataModule):
             self.paths |= {"val": Path(val_path or test_path or ""), "test": Path(test_path or val_path or "")}
         self.image_root = Path(image_root) if image_root is not None else Path(path).parent
         self.labels_column, self.delimiter, self.no_finding = labels_column, delimiter, no_finding
-        self.codes, self.split_column, self.fractions, self.group_column = codes, split_column, fractions, group_column
+        self.codes, self.split_column, self.fractions = codes, split_column, fractions
+        self.group = self.group_column = group_column
         if separator is not None and len(separator) != 1:
             raise ConfigError(f"data.separator is one character, got {separator!r}")
         self.separator, self.classes = separator, classes or None
@@ -112,7 +114,8 @@ class CSVDataModule(MultiLabelDataModule):
             states = self._lists(table).states(self.class_names)
         else:
             states = column_states(table, self.label_columns, self.codes, "data.codes")
-        return LabeledImages(images, states[rows])
+        about = {name: np.array(table.column(name))[rows] for name in [self.group_column] if name is not None}
+        return LabeledImages(images, states[rows], None, about, printable(table.path), table.lines(rows))
 
     def _table(self, path: Path | None) -> Table:
         if path is None:
@@ -176,7 +179,10 @@ class CSVDataModule(MultiLabelDataModule):
             return np.arange(len(table))
         if self.split_column is not None:
             return self._rows_by_column(table, split)
-        keys = table.column(self.group_column) if self.group_column else [str(row) for row in range(len(table))]
+        keys = [str(row) for row in range(len(table))]
+        if self.group_column:  # of whom nobody knows the group, each is its own
+            cells = table.column(self.group_column)
+            keys = [f"\0{row}" if is_empty(cell) else cell for row, cell in enumerate(cells)]
         groups, group_of = np.unique(np.array(keys), return_inverse=True)
         place = np.empty(len(groups))
         place[np.random.default_rng(self.seed).permutation(len(groups))] = (np.arange(len(groups)) + 0.5) / max(
@@ -198,17 +204,4 @@ class CSVDataModule(MultiLabelDataModule):
         # A table with two splits is common; the other two names then mean the same one.
         other = {"val": "test", "test": "val", "train": "train"}[split]
         rows = np.flatnonzero(cells == split)
-        rows = rows if len(rows) else np.flatnonzero(cells == other)
-        if split != "train" and self.group_column and len(rows):
-            self._check_groups(table, rows, np.flatnonzero(cells == "train"))
-        return rows
-
-    def _check_groups(self, table: Table, rows: Any, training: Any) -> None:
-        groups = table.column(str(self.group_column))
-        known_groups = {groups[row] for row in training}
-        shared = next((row for row in rows if groups[row] in known_groups), None)
-        if shared is not None:
-            raise DataError(
-                f"{table.where(shared)}: {self.group_column} {groups[shared]!r} is also in the training split, so "
-                "results would be too good; mend the split column, or leave data.group_column out if that is intended"
-            )
+        return rows if len(rows) else np.flatnonzero(cells == other)

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from mlcv.data.base import LabeledImages, MultiLabelDataModule, Split
+from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.images import Pixels
+from mlcv.data.samples import LabeledImages, Split
 from mlcv.data.transforms import Augment
 from mlcv.errors import ConfigError
 from mlcv.labels.states import NEGATIVE, POSITIVE
@@ -61,6 +62,7 @@ class DigitScenesDataModule(MultiLabelDataModule):
     """
 
     class_names = tuple(str(digit) for digit in range(10))
+    is_apart = True
 
     def __init__(
         self,

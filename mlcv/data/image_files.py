@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from mlcv.data.base import LabeledImages, MultiLabelDataModule, Split
+from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.headers import SUFFIXES
 from mlcv.data.paths import canonical, image_path
+from mlcv.data.samples import LabeledImages, OnError, Split
 from mlcv.errors import ConfigError, DataError
 from mlcv.labels.states import UNKNOWN
 from mlcv.tables import Table, check_class_names, exists, is_folder, printable
@@ -30,10 +31,15 @@ class ImageFilesDataModule(MultiLabelDataModule):
         DataError: for a path that does not exist, or if there is no image.
     """
 
-    keeps_going = True
+    is_apart = True
 
     def __init__(
-        self, path: str | list[str], classes: Sequence[str], grey: bool = False, on_error: Any = "skip", **kwargs: Any
+        self,
+        path: str | list[str],
+        classes: Sequence[str],
+        grey: bool = False,
+        on_error: OnError = "skip",
+        **kwargs: Any,
     ) -> None:
         super().__init__(on_error=on_error, **kwargs)
         self.grey = grey

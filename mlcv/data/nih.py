@@ -6,11 +6,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mlcv.data.base import LabeledImages, MultiLabelDataModule, Split
+from mlcv.data.base import MultiLabelDataModule
+from mlcv.data.samples import LabeledImages, Split
 from mlcv.data.transforms import Augment
 from mlcv.errors import ConfigError, DataError
 from mlcv.labels.states import NEGATIVE, POSITIVE
-from mlcv.tables import Table, exists, is_folder, read_lines, without_collector
+from mlcv.tables import Table, exists, is_folder, printable, read_lines, without_collector
 
 FINDINGS = (
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
@@ -78,7 +79,8 @@ class NIHDataModule(MultiLabelDataModule):
             rows = rows[cells[rows] == self.projections]
         about = {name: np.array(table.column(header))[rows] for header, name in _ABOUT.items()}
         images = self._images([names[row] for row in rows], table, rows)
-        return LabeledImages(images, read_findings(table)[rows], about=about)
+        states, file = read_findings(table)[rows], printable(table.path)
+        return LabeledImages(images, states, about=about, file=file, lines=table.lines(rows))
 
     def _listed(self, split: Split) -> dict[str, str]:
         """Where each image of a split is listed, by name; an image is in one list, once."""

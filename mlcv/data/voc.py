@@ -10,7 +10,8 @@ from xml.etree.ElementTree import Element, ParseError, fromstring
 import numpy as np
 from numpy.typing import NDArray
 
-from mlcv.data.base import LabeledImages, MultiLabelDataModule, Split
+from mlcv.data.base import MultiLabelDataModule
+from mlcv.data.samples import LabeledImages, Split
 from mlcv.errors import ConfigError, DataError
 from mlcv.labels.states import NEGATIVE, POSITIVE, UNKNOWN, States
 from mlcv.tables import exists, is_file, is_folder, read_lines, read_regular

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
 from typing_extensions import Self
 
-from mlcv.errors import ConfigError
+from mlcv.errors import ConfigError, DataError
 from mlcv.files import read_checkpoint
 from mlcv.losses.base import check_may_see, may_see
 from mlcv.metrics.outputs import EvaluationOutputs, Outputs
@@ -231,6 +231,8 @@ class MultiLabelModule(LightningModule):
         """Scores the whole split at once, so that nothing depends on the batch size or the number of processes."""
         outputs = self.collected.gather()
         self.collected.reset()
+        if not len(outputs.index):
+            raise DataError(f"no image of the {stage} split can be read, so there is nothing to judge")
         self.evaluated = outputs
         probs = self.probabilities(outputs.logits)
         self.scores = multilabel_scores(probs, outputs.targets, self.class_names, eleven_point=self.eleven_point)

@@ -1,11 +1,13 @@
 """Methods that learn from a teacher's soft labels share this."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mlcv.errors import ConfigError
+from mlcv.fingerprints import check_note
 from mlcv.losses.soft_labels import soft_label_loss
 from mlcv.methods.base import Batch, MultiLabelModule
 from mlcv.methods.teacher import Teacher, read_teacher
@@ -50,6 +52,10 @@ class Student(MultiLabelModule):
         super().on_train_start()
         loader: Any = self.trainer.train_dataloader
         self._teacher[0].check(len(loader.dataset))
+        labeled = getattr(loader.dataset, "labeled", None)
+        if labeled is not None and self.teacher is not None:
+            again = "make it again for these data"
+            check_note(Path(self.teacher), "model.teacher", again, images=labeled.fingerprint())
 
     def probabilities(self, logits: Tensor) -> Tensor:
         return logits.float().softmax(dim=1) if self.single_label else super().probabilities(logits)

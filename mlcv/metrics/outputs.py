@@ -44,11 +44,15 @@ class EvaluationOutputs(Metric):
         return joined(self.index), joined(self.logits), joined(self.targets)
 
     def gather(self) -> Outputs:
-        """All samples seen on all processes since the last reset, once each, in the order of their index."""
+        """All samples seen on all processes since the last reset, once each, in the order of their index.
+
+        Those of a negative index, which fill batches that nothing else is in, are left out.
+        """
         index, logits, targets = self.compute()
         index = index.reshape(-1)  # torchmetrics squeezes what has one element
         logits, targets = (x.reshape(len(index), -1) for x in (logits, targets))
         rows = rows_of_samples(index)
+        rows = rows[index[rows] >= 0]
         return Outputs(index[rows], logits[rows], targets[rows])
 
 

@@ -8,24 +8,8 @@ from torch import Tensor
 from mlcv.errors import ConfigError, DataError
 from mlcv.files import unshielded
 from mlcv.labels.states import known
-from mlcv.tables import TRUTH, Table, read_header
+from mlcv.tables import NAME_COLUMNS, OUR_COLUMNS, TRUTH, Table, read_header
 from mlcv.terminal import console
-
-NAME_COLUMNS = (
-    "image",
-    "path",
-    "study",
-    "image index",
-    "image_path",
-    "image_id",
-    "image_name",
-    "filename",
-    "file_name",
-)
-"""Headers, in any case, of columns that name rows; the first of a table's that is one of these counts."""
-
-OUR_COLUMNS = ("index", "labels", "model", "rows")
-"""What this project's files of predictions say of a row besides."""
 
 TASKS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 """CheXpert's five, which `--classes tasks` stands for."""

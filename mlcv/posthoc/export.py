@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from mlcv import __version__
-from mlcv.data.base import Collate, MultiLabelDataModule
+from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.image_files import find_images
 from mlcv.data.images import read_image
+from mlcv.data.samples import Collate
 from mlcv.data.transforms import evaluation_transform
 from mlcv.errors import ConfigError
 from mlcv.files import read_checkpoint, whole_file

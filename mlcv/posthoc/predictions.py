@@ -18,7 +18,7 @@ from torch import Tensor
 from mlcv.errors import ConfigError, DataError
 from mlcv.files import whole_file, write_table
 from mlcv.posthoc.columns import class_column, is_ours, read_ids
-from mlcv.tables import TRUTH, Table
+from mlcv.tables import TRUTH, Table, printable
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Predicted:
 
     Args:
         index: position of the image in its split.
-        image: its name.
+        image: its name; of one that is no UTF-8, `mlcv.tables.printable` is written.
         probs: C numbers.
         chosen: C decisions; None if there are none.
         truth: C labels in [0, 1], or below 0 where unknown; None if there are none.
@@ -92,11 +92,11 @@ def _as_cells(rows: Sequence[Predicted], names: list[str], model: str | None) ->
     for row in rows:
         truth = [f"{value:g}" if value >= 0 else "" for value in row.truth or ()]
         labels = [] if row.chosen is None else ["|".join(chosen_names(names, row.chosen))]
-        yield [row.index, row.image, *row.probs, *truth, *labels, model or "", len(rows)]
+        yield [row.index, printable(row.image), *row.probs, *truth, *labels, model or "", len(rows)]
 
 
 def _as_json(row: Predicted, names: list[str], model: str | None, count: int) -> dict[str, Any]:
-    content: dict[str, Any] = {"image": row.image, "probs": dict(zip(names, row.probs, strict=True))}
+    content: dict[str, Any] = {"image": printable(row.image), "probs": dict(zip(names, row.probs, strict=True))}
     if row.truth is not None:
         known = zip(names, row.truth, strict=True)
         content["truth"] = {name: value if value >= 0 else None for name, value in known}

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from mlcv import __version__
-from mlcv.data.base import Collate, MultiLabelDataset
 from mlcv.data.images import Pixels, read_image
+from mlcv.data.samples import Collate, MultiLabelDataset
 from mlcv.errors import ConfigError, DataError
 from mlcv.files import unshielded, write_text
 from mlcv.labels.states import NEGATIVE, POSITIVE, UNCERTAIN, UNKNOWN

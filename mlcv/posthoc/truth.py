@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mlcv.errors import DataError
 from mlcv.labels.states import UNCERTAIN, UNKNOWN, States, count_states, evaluable
-from mlcv.posthoc.columns import OUR_COLUMNS, class_column, name_column, read_ids
-from mlcv.tables import TRUTH, Codes, Table, column_states
+from mlcv.posthoc.columns import class_column, name_column, read_ids
+from mlcv.tables import OUR_COLUMNS, TRUTH, Codes, Table, column_states
 
 
 @dataclass(frozen=True)

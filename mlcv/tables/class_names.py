@@ -8,8 +8,16 @@ from mlcv.errors import DataError
 TRUTH = "truth:"
 """Before a class's name, the header of its labels in a file that holds predictions, too."""
 
-RESERVED = ("index", "image", "labels", "model", "rows", "Path", "Study", "Image Index")
-"""Headers that say in files of predictions or results what a row is of, or what was chosen."""
+NAME_COLUMNS = (
+    "image", "path", "study", "image index", "image_path", "image_id", "image_name", "filename", "file_name",
+)  # fmt: skip
+"""Headers, in any case, of columns that name rows; the first of these that a table has counts."""
+
+OUR_COLUMNS = ("index", "labels", "model", "rows")
+"""What this project's files of predictions say of a row besides."""
+
+RESERVED = (*NAME_COLUMNS, *OUR_COLUMNS)
+"""Headers, in any case, that no class may have."""
 
 _PREFIXES = (TRUTH, "logit:")
 _INVISIBLE = {"Cc", "Cs", "Zl", "Zp"}  # control characters, halves of characters, ends of lines
@@ -48,7 +56,7 @@ def _problem(name: str) -> str | None:
         return "holds '|', which joins labels in files"
     if any(unicodedata.category(char) in _INVISIBLE for char in name):
         return "holds a character that cannot be printed"
-    if name in RESERVED:
+    if name.lower() in RESERVED:
         return "is what a column of another meaning is called in files of predictions"
     prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None)
     return f"starts with {prefix!r}, which marks columns of another meaning" if prefix else None

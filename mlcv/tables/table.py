@@ -14,6 +14,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mlcv.errors import DataError
 from mlcv.tables.files import exists, line_of, open_regular, printable, read_regular
 
@@ -91,6 +94,10 @@ class Table:
     def where(self, row: int) -> str:
         """The file and line of a row, for errors; lines count from 1, most often the header's."""
         return f"{printable(self.path)}:{self._lines[int(row) + 1]}"
+
+    def lines(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """The line that each of these rows is in."""
+        return np.array(self._lines, np.intp)[1:][rows]
 
     def _named(self, header: list[str], columns: list[tuple[str, ...]]) -> Iterator[tuple[str, tuple[str, ...]]]:
         for place, (name, cells) in enumerate(zip(header, columns, strict=True)):

@@ -1,3 +1,5 @@
+import csv
+import json
 import logging
 
 import numpy as np
@@ -5,8 +7,9 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
+from mlcv.cli import main
 from mlcv.data import CSVDataModule, DigitScenesDataModule
-from mlcv.data.base import Collate
+from mlcv.data.samples import Collate
 from mlcv.errors import ConfigError, DataError, find_user_error
 from mlcv.labels import Protocol
 from tests.tiny_sets import write_csv
@@ -88,7 +91,8 @@ def test_a_skipped_image_is_logged_and_counted(tmp_path, caplog):
     data.setup("fit")
     caplog.set_level(logging.WARNING)
     batches = [data.on_before_batch_transfer(batch, 0) for batch in data.train_dataloader()]
-    assert sum(len(batch["index"]) for batch in batches) == 5
+    indices = [index for batch in batches for index in batch["index"].tolist()]
+    assert sorted(indices) == [0, 1, 3, 3, 4, 5]  # the next one takes its place
     assert len(data.skipped) == 1
     data.teardown("fit")
     assert "2.jpg" in caplog.text
@@ -98,6 +102,41 @@ def test_a_skipped_image_is_logged_and_counted(tmp_path, caplog):
 def test_a_batch_without_a_readable_image_is_an_error():
     with pytest.raises(DataError, match="a whole batch of 2 images cannot be read; the first: a.jpg"):
         Collate((0, 0, 0), (1, 1, 1))([{"error": "a.jpg: empty"}, {"error": "b.jpg: empty"}])
+
+
+def test_whole_batches_of_unreadable_images_end_nothing_where_they_are_skipped(tmp_path, capsys):
+    table = write_csv(tmp_path)
+    for n in (0, 1, 2, 6, 8):  # in batches of one, all of some
+        (tmp_path / "images" / f"{n}.jpg").write_bytes(b"")
+    options = [
+        "--data=CSVDataModule", f"--data.path={table}", "--data.label_columns=[fish]", "--data.split_column=split",
+        "--data.image_size=32", "--data.batch_size=2", "--data.num_workers=0", "--data.on_error=skip",
+        "--model=Classifier", "--model.backbone=test_resnet", "--trainer.max_epochs=2",
+        "--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--test_after_fit=true",
+    ]  # fmt: skip
+    run = tmp_path / "run"
+    assert main(["fit", *options, "--run_dir", str(run)]) == 0
+    last = str(run / "checkpoints" / "last.ckpt")
+    for name in ("validate", "test"):
+        assert main([name, "--ckpt_path", last, "--data.batch_size=1"]) == 0
+    assert main(["predict", "--ckpt_path", last, "--data.batch_size=1"]) == 2  # says which it could not read
+    assert "1 images could not be read" in capsys.readouterr().err
+    rows = list(csv.DictReader((run / "val_predictions.csv").open()))
+    assert [row["image"].rpartition("/")[2] for row in rows] == ["7.jpg"]
+    skipped = json.loads((run / "val.json").read_text())["skipped_images"]
+    (tmp_path / "images" / "9.jpg").write_bytes(b"")
+    assert main(["test", "--ckpt_path", last]) == 2
+    assert "no image of the test split can be read, so there is nothing to judge" in capsys.readouterr().err
+    assert [name.rpartition("/")[2].partition(":")[0] for name in skipped] == ["6.jpg"]
+
+
+def test_training_on_nothing_but_unreadable_images_is_an_error(tmp_path):
+    data = csv_images(tmp_path, on_error="skip", num_workers=0)
+    for path in (tmp_path / "images").iterdir():
+        path.write_bytes(b"")
+    data.setup("fit")
+    with pytest.raises(DataError, match="none of 6 images in a row can be read"):
+        list(data.train_dataloader())
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip"])

@@ -82,8 +82,8 @@ def test_drawn_splits_keep_groups_together_and_cover_all(tmp_path):
 
 def test_a_patient_in_two_splits_is_an_error(table):
     table.write_text(table.read_text().replace("p4,test", "p0,test"))
-    with pytest.raises(DataError, match=r"table.csv:10: patient 'p0' is also in the training split"):
-        module(table).read_split("test")
+    with pytest.raises(DataError, match=r"patient 'p0' is in the training and the test split .*table.csv:10"):
+        module(table).setup("test")
 
 
 def test_splits_may_be_files(table, tmp_path):

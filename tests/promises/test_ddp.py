@@ -12,6 +12,7 @@ import torch
 from mlcv.cli import main
 from mlcv.models import CLIPProjector, LoRA
 from mlcv.models.open_clip_tower import create_open_clip
+from tests.tiny_sets import write_csv
 
 # 21 validation scenes do not divide by two, nor by the batch size.
 OPTIONS = [
@@ -50,6 +51,28 @@ def test_evaluation_on_two_processes_equals_one(checkpoint, tmp_path, stage):
     assert [row[:2] + row[12:] for row in rows[0]] == [row[:2] + row[12:] for row in rows[1]]
     assert len(rows[0]) == 22
     assert rows[0][0][12] == "truth:0"
+
+
+def test_what_every_process_skipped_is_listed(checkpoint, tmp_path):
+    table = write_csv(tmp_path)
+    for n in (6, 7):  # each process gets one
+        (tmp_path / "images" / f"{n}.jpg").write_bytes(b"")
+    config = tmp_path / "empty.yaml"
+    config.write_text("trainer: {accelerator: cpu}\n")
+    options = [
+        "--data=CSVDataModule", f"--data.path={table}", "--data.label_columns=[fish]", "--data.on_error=skip",
+        "--data.fractions=[0.2,0.8,0]", "--data.image_size=32", "--data.batch_size=1", "--data.num_workers=0",
+        "--model=Classifier", "--model.backbone=test_resnet", "--trainer.enable_progress_bar=false",
+    ]  # fmt: skip
+    two("validate", "--config", config, *options, "--untrained", "true", "--run_dir", tmp_path / "run")
+    facts = json.loads((tmp_path / "run" / "val.json").read_text())
+    found = {name.rpartition("images/")[2].partition(":")[0] for name in facts["skipped_images"]}
+    in_validation = {
+        row["image"].rpartition("/")[2] for row in csv.DictReader((tmp_path / "run" / "val_predictions.csv").open())
+    }
+    assert found
+    assert not found & in_validation
+    assert len(found) + len(in_validation) == facts["labels"]["val"]["images"]
 
 
 def test_predictions_of_two_processes_are_those_of_one(checkpoint, tmp_path):

@@ -11,7 +11,6 @@ from mlcv.data.coco import COCO_CLASSES
 from mlcv.data.nih import FINDINGS
 from mlcv.data.voc import VOC_CLASSES
 from mlcv.errors import DataError
-from mlcv.posthoc.predictions import ID_COLUMNS
 from mlcv.tables import RESERVED, TRUTH, check_class_names
 from tests.tiny_sets import write_image
 
@@ -82,10 +81,6 @@ def test_names_that_pass_come_back_from_a_file_of_labels_and_one_of_columns(tmp_
         assert read == header
         assert row[-1].split("|") == names
     assert passed > 200
-
-
-def test_headers_by_which_rows_are_found_are_reserved():
-    assert set(ID_COLUMNS) <= set(RESERVED)
 
 
 def test_every_data_module_passes_the_check_before_its_splits_are_read(tmp_path):

@@ -1,0 +1,229 @@
+"""Images with their labels, as samples and batches."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, DistributedSampler
+
+from mlcv.data.images import MAX_MEGAPIXELS, Pixels, read_image
+from mlcv.data.transforms import Transform
+from mlcv.errors import DataError
+from mlcv.fingerprints import fingerprint_of
+from mlcv.labels.states import States
+
+Split = Literal["train", "val", "test"]
+OnError = Literal["raise", "skip"]
+_TRIES = 100
+"""Images in a row that may be unreadable."""
+
+
+class Sample(TypedDict, total=False):
+    """One image: `image` uint8 (H, W, 3 or 1), `target` float32 (C,), `index`; or `error` alone if it was skipped.
+
+    In training an image that is skipped gives place to the next one, beside its `error`.
+
+    Where the truth knows them and nothing is random, `boxes` float32 (K, 5): class, x, y, width and height, as parts of
+    the network's input.
+    """
+
+    image: Pixels
+    target: Tensor
+    index: int
+    boxes: Tensor
+    error: str
+
+
+class Batch(TypedDict, total=False):
+    """What a method gets: `image` float32 (B, 3, H, W) normalised, `target` float32 (B, C), `index` int64 (B,).
+
+    `errors` lists what was wrong with images that were skipped, as text; `boxes`, where samples have them, one (K, 5)
+    an image.
+    """
+
+    image: Tensor
+    target: Tensor
+    index: Tensor
+    errors: list[str]
+    boxes: list[Tensor]
+
+
+@dataclass(frozen=True)
+class LabeledImages:
+    """One split as its annotators left it.
+
+    Args:
+        images: M paths (plain strings, where there are many: a Path takes ten times as long), or uint8 (M, H, W, 3).
+        states: label states int8 (M, C).
+        boxes: for each image, float32 (K, 5) of class, x, y, width and height as parts of the image's width and height,
+            where the truth knows them.
+        about: what else is known of each image, by name, such as its patient's age; M values each.
+        file: what they were read from, for errors.
+        lines: of each image in that file.
+    """
+
+    images: Sequence[Path | str] | NDArray[np.uint8]
+    states: States
+    boxes: Sequence[NDArray[np.float32]] | None = None
+    about: dict[str, NDArray[np.str_]] = field(default_factory=dict)
+    file: str = ""
+    lines: NDArray[np.intp] | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def select(self, rows: NDArray[np.intp]) -> "LabeledImages":
+        """The images at these positions, in this order."""
+        images = self.images[rows] if isinstance(self.images, np.ndarray) else [self.images[i] for i in rows]
+        boxes = None if self.boxes is None else [self.boxes[i] for i in rows]
+        about = {name: column[rows] for name, column in self.about.items()}
+        lines = None if self.lines is None else self.lines[rows]
+        return LabeledImages(images, self.states[rows], boxes, about, self.file, lines)
+
+    def name(self, index: int) -> str:
+        """How to find an image again: its path, or its position."""
+        image = self.images[index]
+        return f"image {index}" if isinstance(image, np.ndarray) else str(image)
+
+    def fingerprint(self) -> str:
+        """Of which images there are, in which order, wherever their folder lies; see `mlcv.fingerprints`."""
+        if isinstance(self.images, np.ndarray):
+            return fingerprint_of(hashlib.sha256(self.images.tobytes()).hexdigest())
+        return fingerprint_of(["/".join(str(image).split("/")[-3:]) for image in self.images])
+
+    def where(self, index: int) -> str:
+        """The line that an image's labels are from, or its position."""
+        return f"image {index}" if self.lines is None else f"{self.file}:{self.lines[index]}"
+
+
+class MultiLabelDataset(Dataset[Sample]):
+    """Images with their targets; a sample is named by its position, or by (epoch, position) to vary its augmentation.
+
+    Args:
+        labeled: M images.
+        targets: float32 (M, C), see `mlcv.labels`.
+        transform: from any image to one of the network's size.
+        on_error: `raise` a DataError for an unreadable image, or `skip` it, see `Sample`.
+        seed: of the augmentation.
+        grey: images have one channel until they are a batch.
+        max_megapixels: above which an image is unreadable.
+    """
+
+    def __init__(
+        self,
+        labeled: LabeledImages,
+        targets: Tensor,
+        transform: Transform,
+        on_error: OnError = "raise",
+        seed: int = 0,
+        grey: bool = False,
+        max_megapixels: float = MAX_MEGAPIXELS,
+    ) -> None:
+        self.labeled, self.targets, self.transform = labeled, targets, transform
+        self.on_error, self.seed, self.grey, self.max_megapixels = on_error, seed, grey, max_megapixels
+
+    def __len__(self) -> int:
+        return len(self.labeled)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        try:
+            return self._sample(epoch, index)
+        except DataError as error:
+            if self.on_error == "raise":
+                raise
+            problem = str(error)
+        if not isinstance(key, tuple):
+            return {"error": problem}
+        for step in range(1, min(_TRIES, len(self))):
+            with suppress(DataError):
+                return {**self._sample(epoch, (index + step) % len(self)), "error": problem}
+        raise DataError(f"none of {min(_TRIES, len(self))} images in a row can be read; the first: {problem}")
+
+    def _sample(self, epoch: int, index: int) -> Sample:
+        image = self.load(index)
+        sample: Sample = {
+            "image": self.transform(image, (self.seed, epoch, index)),
+            "target": self.targets[index],
+            "index": index,
+        }
+        if self.labeled.boxes is not None and self.transform.is_fixed:
+            sample["boxes"] = torch.from_numpy(self.transform.locate(self.labeled.boxes[index], image.shape))
+        return sample
+
+    def load(self, index: int) -> Pixels:
+        """The image as it is stored, before any transform: uint8 (H, W, 3), or (H, W, 1) if grey."""
+        image = self.labeled.images[index]
+        if isinstance(image, np.ndarray):
+            return image
+        return read_image(Path(image), self.transform.min_side, self.grey, self.max_megapixels)
+
+    def describe(self, index: int) -> str:
+        """How to find a sample again: its path, or its position."""
+        return self.labeled.name(index)
+
+
+class EpochSampler(DistributedSampler[Any]):
+    """A shuffle that depends on the seed and the epoch alone, so that a resumed run sees what a straight one would.
+
+    Yields (epoch, position). Samples are dealt to the processes in turn.
+    """
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((self.epoch, index) for index in super().__iter__())
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Stacks samples into a batch and normalises it at once.
+
+    Args:
+        mean: of each channel, for pixels in [0, 1].
+        std: likewise.
+        filler: a sample of index -1 that stands for a batch without readable images; None raises then.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    filler: Sample | None = None
+
+    def __call__(self, samples: list[Sample]) -> Batch:
+        """The batch of all samples that have an image.
+
+        Raises:
+            DataError: if none is left, and there is no filler.
+        """
+        good = [sample for sample in samples if "image" in sample]
+        errors = [sample["error"] for sample in samples if "error" in sample]
+        if not good and self.filler is not None:
+            good = [self.filler]
+        if not good:
+            raise DataError(f"a whole batch of {len(samples)} images cannot be read; the first: {errors[0]}")
+        height, width, channels = *good[0]["image"].shape[:2], 3
+        rows = torch.empty(len(good), height, width * channels)
+        # Mean and deviation of a whole row of pixels: three numbers at a time would leave vector units idle.
+        mean, std = (255 * torch.tensor(values).repeat(width) for values in (self.mean, self.std))
+        for row, sample in zip(rows, good, strict=True):
+            pixels = np.ascontiguousarray(sample["image"])  # a crop is a window on its image
+            if pixels.shape[2] == 1:
+                pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)  # type: ignore[assignment]  # OpenCV's stubs say Mat
+            row.copy_(torch.from_numpy(pixels).view(height, -1)).sub_(mean).div_(std)
+        # Channels stay last in memory, as decoded: no copy here, and the layout in which convolutions are fastest.
+        image = rows.view(len(good), height, width, channels).permute(0, 3, 1, 2)
+        batch: Batch = {
+            "image": image,
+            "target": torch.stack([sample["target"] for sample in good]),
+            "index": torch.tensor([sample["index"] for sample in good]),
+            "errors": errors,
+        }
+        if "boxes" in good[0]:
+            batch["boxes"] = [sample["boxes"] for sample in good]
+        return batch

@@ -1,0 +1,123 @@
+"""However images are divided: none is there twice, and none of training, nor of its group, is in another split."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlcv.data.samples import LabeledImages, Split
+from mlcv.errors import DataError
+from mlcv.labels.states import known
+from mlcv.tables import is_empty, printable
+
+_NAMES: dict[Split, str] = {"train": "training", "val": "validation", "test": "test"}
+
+
+def hold_out(labeled: LabeledImages, group: str | None, fraction: float, seed: int) -> NDArray[np.bool_]:
+    """Which images a drawn part of the groups has (M,).
+
+    Args:
+        labeled: M images.
+        group: see `groups_of`; each image is its own if None.
+        fraction: of the groups, in [0, 1).
+        seed: of the draw.
+    """
+    groups: NDArray[np.intp] = np.arange(len(labeled))
+    if group is not None:
+        names = [one if isinstance(one, str) else f"\0{one}" for one in groups_of(labeled, group)]
+        groups = np.unique(np.array(names, np.str_), return_inverse=True)[1]
+    order = np.random.default_rng(seed).permutation(groups.max(initial=-1) + 1)
+    return np.isin(groups, order[: round(len(order) * fraction)])
+
+
+def groups_of(labeled: LabeledImages, group: str | None) -> Sequence[str | int]:
+    """The group of each image, such as its patient; one without any, or of whom nobody knows it, is its own."""
+    if group is None:
+        return range(len(labeled))
+    cells = labeled.about[group].tolist()
+    return [row if is_empty(cell) else cell for row, cell in enumerate(cells)]
+
+
+def check_once(labeled: LabeledImages, class_names: Sequence[str], source: str) -> None:
+    """Refuses a split that has an image twice, whether its labels agree or not.
+
+    Args:
+        labeled: the split.
+        class_names: C names.
+        source: of the split, for the error.
+
+    Raises:
+        DataError: naming the image, where it is, and a class of which the labels contradict each other.
+    """
+    first: dict[str | bytes, int] = {}
+    pairs = [(first[key], row) for row, key in enumerate(_keys(labeled)) if first.setdefault(key, row) != row]
+    if not pairs:
+        return
+    one, other = next((pair for pair in pairs if _contradiction(labeled, pair) is not None), pairs[0])
+    place = _contradiction(labeled, (one, other))
+    differ = "" if place is None else f"; its labels contradict each other, as in {class_names[place]!r}"
+    raise DataError(
+        f"{source}: {printable(labeled.name(one))} is there twice ({labeled.where(one)} and {labeled.where(other)}; "
+        f"{len(pairs)} such images){differ}. Give an image one row: drop the others, or put together what several "
+        "annotators say first"
+    )
+
+
+def check_apart(splits: dict[Split, LabeledImages], group: str | None) -> None:
+    """Refuses two splits that share images or groups; validation and test may be the same images.
+
+    Args:
+        splits: two, by name.
+        group: name of what must not be in both, in `LabeledImages.about`; only images are looked at if None.
+
+    Raises:
+        DataError: naming an image or group that is in both, and how many there are.
+    """
+    (name, one), (other_name, other) = splits.items()
+    place = {key: row for row, key in enumerate(_keys(one))}
+    keys = _keys(other)
+    shared = [(place[key], row) for row, key in enumerate(keys) if key in place]
+    if "train" not in splits and len(shared) == len(keys) == len(place):
+        return
+    names = f"the {_NAMES[name]} and the {_NAMES[other_name]} split"
+    if shared:
+        first, row = shared[0]
+        differ = sum(_contradicts(one.states[a], other.states[b]) for a, b in shared)
+        raise DataError(
+            f"{printable(one.name(first))} is in {names} ({one.where(first)} and {other.where(row)}), as "
+            f"{len(shared)} of the {len(keys)} {_NAMES[other_name]} images are"
+            + (f", {differ} of them with other labels" if differ else "")
+            + "; results would be too good. Leave each image in one split"
+        )
+    if group is None:
+        return
+    mine = {cell: row for row, cell in enumerate(groups_of(one, group))}
+    twice = [
+        (mine[cell], row) for row, cell in enumerate(groups_of(other, group)) if isinstance(cell, str) and cell in mine
+    ]
+    if twice:
+        first, row = twice[0]
+        raise DataError(
+            f"{group} {str(one.about[group][first])!r} is in {names} ({one.where(first)} and {other.where(row)}), as "
+            f"that of {len(twice)} of the {len(keys)} {_NAMES[other_name]} images is; results would be too good. Leave "
+            f"each {group} in one split, or draw the splits by it"
+        )
+
+
+def _keys(labeled: LabeledImages) -> list[str | bytes]:
+    """What makes an image itself: its path, or its pixels."""
+    images = labeled.images
+    if isinstance(images, np.ndarray):
+        return [hashlib.sha256(image.tobytes()).digest() for image in images]
+    return [str(image) for image in images]
+
+
+def _contradiction(labeled: LabeledImages, pair: tuple[int, int]) -> int | None:
+    one, other = (labeled.states[row] for row in pair)
+    places = np.flatnonzero(known(one) & known(other) & (one != other))
+    return int(places[0]) if len(places) else None
+
+
+def _contradicts(one: NDArray[np.int8], other: NDArray[np.int8]) -> bool:
+    return bool((known(one) & known(other) & (one != other)).any())

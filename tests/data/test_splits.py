@@ -1,0 +1,190 @@
+"""No image, and no patient, is in training and evaluation both, however the splits come about."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from mlcv.data import COCODataModule, CSVDataModule, LabeledImages, MultiLabelDataModule, NIHDataModule, VOCDataModule
+from mlcv.data.splits import check_apart, groups_of, hold_out
+from mlcv.errors import DataError
+from tests.tiny_sets import write_coco, write_image, write_voc
+
+
+def table(path, rows):
+    """Rows of (image, patient, split, label)."""
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["image", "patient", "split", "cat"], *rows])
+    for image, *_ in rows:
+        if not (path.parent / image).exists():
+            write_image(path.parent / image, (8, 8))
+    return str(path)
+
+
+def patients(data, split):
+    labeled = data.datasets[split].labeled
+    return {cell for cell in labeled.about["patient"].tolist() if cell.strip()}
+
+
+def images(data, split):
+    return {str(image) for image in data.datasets[split].labeled.images}
+
+
+def drawn(tmp_path, random, way):
+    """A data module whose splits come about in one way, from a random table; some of its patients are blank."""
+    count = int(random.integers(20, 40))
+    rows = [
+        [f"{n}.jpg", random.choice([f"p{random.integers(8)}", " "], p=[0.9, 0.1]), "train", n % 2] for n in range(count)
+    ]
+    options = {"group_column": "patient", "label_columns": ["cat"], "image_size": 8, "batch_size": 2, "num_workers": 0}
+    if way == "fractions":
+        return CSVDataModule(table(tmp_path / "a.csv", rows), fractions=(0.5, 0.25, 0.25), **options)
+    if way == "val_fraction":
+        for row in rows[-5:]:
+            row[1:3] = "other", "test"
+        path = table(tmp_path / "a.csv", rows)
+        return CSVDataModule(path, split_column="split", val_fraction=0.3, **options)
+    # Here somebody else has divided the rows, often badly.
+    for row in rows:
+        row[2] = random.choice(["train", "val", "test"])
+        if random.random() < 0.6 and row[1].strip():
+            row[1] = f"{row[1]} {row[2]}"
+    if random.random() < 0.3:
+        rows.append(rows[int(random.integers(count))][:])
+        rows[-1][2] = random.choice(["train", "val", "test"])
+    if way == "column":
+        return CSVDataModule(table(tmp_path / "a.csv", rows), split_column="split", **options)
+    parts = [
+        table(tmp_path / f"{s}.csv", [row for row in rows if row[2] == s] or rows[:1]) for s in ("train", "val", "test")
+    ]
+    return CSVDataModule(parts[0], val_path=parts[1], test_path=parts[2], **options)
+
+
+@pytest.mark.parametrize("way", ["fractions", "val_fraction", "column", "files"])
+@pytest.mark.parametrize("first", ["fit", "test"])
+def test_every_way_of_splitting_holds_groups_and_images_or_is_refused(tmp_path, numpy_rng, way, first):
+    outcomes = []
+    for turn in range(12):
+        folder = tmp_path / str(turn)
+        folder.mkdir()
+        data = drawn(folder, numpy_rng, way)
+        read = {split: data._read(split) for split in ("train", "val", "test")}
+        keys = {split: [str(image) for image in one.images] for split, one in read.items()}
+        people = {split: {c for c in one.about["patient"] if c.strip()} for split, one in read.items()}
+        pairs = [("train", "val"), ("train", "test"), ("val", "test")]
+        seen = ("train", "val") if first == "fit" else ("test",)
+        touched = [pair for pair in pairs if set(pair) & set(seen)]
+        is_bad_here = any(len(set(keys[s])) < len(keys[s]) for s in seen) or any(
+            set(keys[a]) & set(keys[b]) or people[a] & people[b] for a, b in touched
+        )
+        if is_bad_here:
+            with pytest.raises(DataError, match="split"):
+                data.setup(first)
+        else:
+            data.setup(first)
+        outcomes.append("refused" if is_bad_here else "held")
+    assert ("refused" in outcomes) == (way in ("column", "files"))
+
+
+def test_a_patient_who_is_blank_is_nobody_and_nobodys_group():
+    about = {"patient": np.array(["a", "", " ", "nan", "a", "b"])}
+    labeled = LabeledImages(list("uvwxyz"), np.zeros((6, 1), np.int8), about=about)
+    assert len(set(groups_of(labeled, "patient"))) == 5
+    held = hold_out(labeled, "patient", 0.5, 0)
+    assert held[0] == held[4]
+    other = LabeledImages(["1", "2"], np.zeros((2, 1), np.int8), about={"patient": np.array(["", "nan"])})
+    check_apart({"train": labeled, "val": other}, "patient")
+
+
+def test_what_is_refused_is_named_with_its_rows_and_how_many_there_are(tmp_path):
+    rows = [[f"{n}.jpg", f"p{n}", "train", n % 2] for n in range(8)]
+    options = {"label_columns": ["cat"], "image_size": 8, "batch_size": 2, "split_column": "split"}
+
+    def refused(changes, stage="fit", **more):
+        mine = [row[:] for row in rows]
+        mine[6][2] = mine[7][2] = "val"
+        for place, cells in changes.items():
+            mine[place] = cells
+        path = table(tmp_path / "a.csv", mine)
+        with pytest.raises(DataError) as caught:
+            CSVDataModule(path, **{**options, **more}).setup(stage)
+        return str(caught.value)
+
+    same = refused({1: ["0.jpg", "p0", "train", 0]})
+    assert f"0.jpg is there twice ({tmp_path}/a.csv:2 and {tmp_path}/a.csv:3; 1 such images). Give an image" in same
+    other = refused({1: ["0.jpg", "p0", "train", 1]})
+    assert "its labels contradict each other, as in 'cat'" in other
+    shared = refused({6: ["./0.jpg", "p0", "val", 1]})
+    assert f"is in the training and the validation split ({tmp_path}/a.csv:2 and {tmp_path}/a.csv:8)" in shared
+    assert "as 1 of the 2 validation images are, 1 of them with other labels; results would be too good" in shared
+    group = refused({7: ["7.jpg", "p3", "val", 1]}, group_column="patient")
+    assert (
+        f"patient 'p3' is in the training and the validation split ({tmp_path}/a.csv:5 and {tmp_path}/a.csv:9)" in group
+    )
+    assert "Leave each patient in one split" in group
+
+
+def test_three_annotators_in_one_table_are_refused(tmp_path, numpy_rng):
+    rows = [[f"{n % 30}.jpg", "", "", int(numpy_rng.integers(2))] for n in range(90)]
+    data = CSVDataModule(table(tmp_path / "a.csv", rows), label_columns=["cat"], image_size=8)
+    with pytest.raises(DataError, match="put together what several annotators say first|results would be too good"):
+        data.setup("fit")
+
+
+def test_an_official_split_that_evaluates_twice_on_the_same_images_is_none_of_that(tmp_path):
+    for data in (
+        VOCDataModule(str(write_voc(tmp_path / "voc", 2012)), 2012, image_size=16, batch_size=2),
+        COCODataModule(str(write_coco(tmp_path / "coco")), image_size=16, batch_size=2),
+    ):
+        data.setup("fit")
+        data.setup("test")
+        assert images(data, "val") == images(data, "test")
+
+
+def test_lists_of_voc_that_share_an_image_are_refused(tmp_path):
+    root = write_voc(tmp_path / "voc", 2007, xml=True)
+    lists = root / "VOC2007" / "ImageSets" / "Main"
+    (lists / "val.txt").write_text((lists / "val.txt").read_text() + "train0001\n")
+    with pytest.raises(DataError, match="is in the training and the validation split"):
+        VOCDataModule(str(root), 2007, image_size=16, batch_size=2).setup("fit")
+
+
+def test_patients_in_both_lists_of_nih_are_found(tmp_path):
+    rows = [[f"{p:08d}_{n:03d}.png", "No Finding", p, "40", "M", "PA"] for p in range(6) for n in range(2)]
+    header = ["Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position"]
+    with (tmp_path / "Data_Entry_2017.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    for name, *_ in rows:
+        write_image(tmp_path / "images" / name, (8, 8))
+    names = [row[0] for row in rows]
+    (tmp_path / "train_val_list.txt").write_text("\n".join(names[:9]))
+    (tmp_path / "test_list.txt").write_text("\n".join(names[9:]))
+    data = NIHDataModule(str(tmp_path), val_fraction=0.2, image_size=8, batch_size=2)
+    with pytest.raises(DataError, match="patient '4' is in the (training|validation) and the test split"):
+        data.setup("fit")
+
+
+def test_arrays_are_the_same_image_if_their_pixels_are(numpy_rng):
+    class Arrays(MultiLabelDataModule):
+        class_names = ("a",)
+
+        def read_split(self, split):
+            pixels = every[split]
+            return LabeledImages(pixels, np.zeros((len(pixels), 1), np.int8))
+
+    every = {split: numpy_rng.integers(0, 256, (4, 8, 8, 3)).astype(np.uint8) for split in ("train", "val", "test")}
+    Arrays(image_size=8, batch_size=2).setup("fit")
+    every["test"][3] = every["train"][1]
+    for stage in ("fit", "test"):
+        with pytest.raises(DataError, match=r"image 1 is in the training and the test split \(image 1 and image 3\)"):
+            Arrays(image_size=8, batch_size=2).setup(stage)
+
+
+def test_a_split_that_is_not_here_is_not_looked_at(tmp_path):
+    root = write_coco(tmp_path / "coco")
+    (root / "annotations" / "instances_train2014.json").unlink()
+    data = COCODataModule(str(root), image_size=16, batch_size=2)
+    data.setup("test")
+    assert len(data.datasets["test"]) == 6
+    assert json.dumps(data.label_summary)
