@@ -52,7 +52,7 @@ class ResultsWriter(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         method: Any = pl_module
         if self.decide is not None and getattr(method, "evaluated", None) is not None:
-            probs, chosen = self.decide(method.probabilities(method.evaluated.logits).cpu())
+            probs, chosen = self.decide(method.precise_probabilities(method.evaluated.logits))
             judged = scores_of_decisions(probs, chosen, method.evaluated.targets.cpu().long())
             method.scores.summary.update({f"{name}_calibrated": value for name, value in judged.items()})
         self._write("test", trainer, pl_module)
@@ -91,7 +91,7 @@ class ResultsWriter(Callback):
             return
         method: Any = pl_module
         names = method.class_names
-        probs, chosen = method.probabilities(evaluated.logits).cpu(), None
+        probs, chosen = method.precise_probabilities(evaluated.logits), None
         if decide is not None:
             probs, chosen = decide(probs)
         header = ["index", "image", *names, *(TRUTH + name for name in names), *(["labels"] if decide else [])]

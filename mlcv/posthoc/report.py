@@ -171,7 +171,7 @@ def _cards(model: Judged, scores: Any, chosen: Tensor) -> list[dict[str, str]]:
     cards = [
         {"name": kind, "value": _number(one.value), "interval": _range(one)} for kind, one in reversed(areas.items())
     ]
-    decided = scores_of_decisions(model.scores.float(), chosen, model.truth.targets)
+    decided = scores_of_decisions(model.scores, chosen, model.truth.targets)
     plain = {"CF1": decided["CF1"], "OF1": decided["OF1"], "ECE": decided["ECE"], "LRAP": scores.summary["LRAP"]}
     return cards + [{"name": name, "value": _number(value), "interval": ""} for name, value in plain.items()]
 
