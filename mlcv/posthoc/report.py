@@ -137,7 +137,11 @@ def _page(
         "reliability": figures.reliability(models, labels),
         "confusion": figures.matrices({"": figures.confusion(chosen[0], targets)}, names),
         "together": figures.matrices(
-            {"truth": figures.together(targets == POSITIVE), "predicted": figures.together(chosen[0])}, names
+            {
+                "truth": figures.together(targets == POSITIVE, targets),
+                "predicted": figures.together(chosen[0], targets),
+            },
+            names,
         ),
         "entries": [
             {
