@@ -12,6 +12,8 @@ import mlcv.methods
 from mlcv.methods import CLIPPretraining, LabelProjector, Student
 from mlcv.methods.base import MultiLabelModule
 from mlcv.models import LoRA
+from mlcv.posthoc.calibrated import Calibration
+from mlcv.posthoc.export import Deployed
 from tests.contracts.test_methods import METHODS
 
 CLASSES = 6
@@ -109,6 +111,22 @@ def test_an_evaluation_tells_apart_what_probabilities_cannot(method, rng):
         ours = method.scores.per_class[name]
         theirs = [metric(targets[rows, c].numpy(), expected[rows, c]) for c, rows in enumerate(columns)]
         assert np.allclose(ours, theirs, rtol=0, atol=1e-9)
+
+
+def test_an_exported_model_says_what_a_calibration_makes_of_its_probabilities(method, rng):
+    logits = drawn(method, rng) * 2 if not isinstance(method, CLIPPretraining) else drawn(method, rng)
+    slope = (0.1 + 3 * torch.rand(CLASSES, generator=rng)).tolist()
+    slope[0], offset = 1.0, [0.0, *(2 * torch.rand(CLASSES - 1, generator=rng) - 1).tolist()]
+    names = tuple(map(str, range(CLASSES)))
+    calibration = Calibration(
+        names, tuple(slope), tuple(offset), ("own",) * CLASSES, (0.4,) * CLASSES, "f1", 0.1, 0.1, {}, None, "", 9
+    )
+    deployed = Deployed(method, (0.5,) * 3, (0.5,) * 3, calibration)
+    expected, chosen = calibration.decide(method.precise_probabilities(logits))
+    probs, labels = deployed.decide(logits.float())
+    torch.testing.assert_close(probs.double(), expected, rtol=0, atol=2e-5)
+    clear = (expected - 0.4).abs() > 1e-4
+    assert torch.equal(labels[clear], chosen[clear])
 
 
 def test_whoever_overrides_probabilities_overrides_their_logits():
