@@ -61,7 +61,7 @@ def coverage(probs, targets, level, splits, random):
         power = choose_power(probs[chooses], targets[chooses], level)
         sets = Powerset.calibrate(probs[calibrates], targets[calibrates], level, power)
         every, some = sets.certain(probs[second])
-        threshold = control_missed(probs[first], targets[first], level)
+        threshold = control_missed(probs[first], targets[first], level).threshold
         chosen, positive = probs[second] >= threshold, targets[second] == 1
         missed = (positive & ~chosen).sum(dim=1) / positive.sum(dim=1).clamp(min=1)
         counts = [len(one) for one in sets.sets(probs[second][:50], MANY)]

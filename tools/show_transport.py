@@ -109,7 +109,7 @@ def run(options):
         with torch.no_grad():
             logits, forward, backward = model.explain(batch["image"])
         probs = model.probabilities(logits)[0]
-        order = probs.argsort(descending=True)[:MOST_LABELS].tolist()
+        order = model.ranking_scores(logits)[0].argsort(descending=True)[:MOST_LABELS].tolist()
         chosen = [c for c in order if probs[c] >= threshold] or order[:1]
         truth = [model.class_names[c] for c in (sample["target"] == 1).nonzero().flatten().tolist()]
         title = f"truth: {', '.join(truth)}" if truth else name

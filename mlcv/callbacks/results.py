@@ -54,7 +54,7 @@ class ResultsWriter(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         method: Any = pl_module
         if self.decide is not None and getattr(method, "evaluated", None) is not None:
-            probs, chosen = self.decide(method.probabilities(method.evaluated.logits).cpu())
+            probs, chosen = self.decide(method.precise_probabilities(method.evaluated.logits))
             judged = scores_of_decisions(probs, chosen, method.evaluated.targets.cpu().long())
             method.scores.summary.update({f"{name}_calibrated": value for name, value in judged.items()})
         self._write("test", trainer, pl_module)
@@ -95,7 +95,7 @@ class ResultsWriter(Callback):
         if evaluated is None or stage not in datasets or not trainer.is_global_zero:
             return
         method: Any = pl_module
-        probs, choices = method.probabilities(evaluated.logits).cpu(), None
+        probs, choices = method.precise_probabilities(evaluated.logits), None
         if decide is not None:
             probs, chosen = decide(probs)
             choices = chosen.tolist()

@@ -152,8 +152,25 @@ class MultiLabelModule(LightningModule):
         return method
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """What the metrics and predictions get, in float32: (B, C) in [0, 1]."""
-        return logits.float().sigmoid()
+        """Of each class, (B, C) in [0, 1]: in float64 if the logits are, else in float32."""
+        return float_at_least(logits).sigmoid()
+
+    def exact_logits(self, logits: Tensor) -> Tensor:
+        """The logit of each probability, which no rounding of probabilities near 0 or 1 has touched; types as there.
+
+        A method that overrides `probabilities` overrides this, too.
+        """
+        return float_at_least(logits)
+
+    @torch.no_grad()
+    def precise_probabilities(self, logits: Tensor) -> Tensor:
+        """What metrics and files get: float64 on the CPU, as other devices may not have it."""
+        return self.probabilities(logits.detach().cpu().double())
+
+    @torch.no_grad()
+    def ranking_scores(self, logits: Tensor) -> Tensor:
+        """What images and classes are ranked by, float64 on the CPU: exact where all probabilities are 1."""
+        return self.exact_logits(logits.detach().cpu().double())
 
     def forward(self, image: Tensor) -> Tensor:
         backbone: Any = self.backbone
@@ -219,7 +236,7 @@ class MultiLabelModule(LightningModule):
             self.pointing.update(batch["index"], maps, batch["boxes"], batch["target"])
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        return {"index": batch["index"], "probs": self.probabilities(self(batch["image"]))}
+        return {"index": batch["index"], "probs": self.precise_probabilities(self(batch["image"]))}
 
     def on_validation_epoch_end(self) -> None:
         self._evaluate("val")
@@ -234,8 +251,10 @@ class MultiLabelModule(LightningModule):
         if not len(outputs.index):
             raise DataError(f"no image of the {stage} split can be read, so there is nothing to judge")
         self.evaluated = outputs
-        probs = self.probabilities(outputs.logits)
-        self.scores = multilabel_scores(probs, outputs.targets, self.class_names, eleven_point=self.eleven_point)
+        probs, ranks = self.precise_probabilities(outputs.logits), self.ranking_scores(outputs.logits)
+        self.scores = multilabel_scores(
+            probs, outputs.targets, self.class_names, eleven_point=self.eleven_point, scores=ranks
+        )
         if stage == "val":
             self.thresholds = choose_thresholds(probs, outputs.targets)
         else:
@@ -316,6 +335,11 @@ class MultiLabelModule(LightningModule):
                 f"the checkpoint knows {len(theirs)} classes ({_some(theirs)}), the data {self.num_classes} "
                 f"({_some(self.class_names)}). Use the data set it was trained on, or train anew"
             )
+
+
+def float_at_least(logits: Tensor) -> Tensor:
+    """float64 stays, all else becomes float32."""
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def as_grid(maps: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from mlcv.errors import ConfigError
 from mlcv.files import whole_file
 from mlcv.losses.bce import BCELoss
-from mlcv.methods.base import Batch, MultiLabelModule, Optim
+from mlcv.methods.base import Batch, MultiLabelModule, Optim, float_at_least
 from mlcv.models.label_embeddings import PROMPTS, fill_prompts
 from mlcv.models.open_clip_tower import PREFIX, contrastive_loss, create_open_clip, tokenizer_of
 from mlcv.models.starting_weights import starting_weights
@@ -75,8 +75,17 @@ class CLIPPretraining(MultiLabelModule):
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Cosines, from [-1, 1] to [0, 1]: a sigmoid of CLIP's logits would be 1 for all of them."""
-        cosines: Tensor = logits.float() / self.clip.logit_scale.exp()
-        return (cosines + 1).clamp(0, 2) / 2
+        return (self._cosines(logits) + 1) / 2
+
+    def exact_logits(self, logits: Tensor) -> Tensor:
+        """Of a probability (1 + cosine) / 2: log(1 + cosine) - log(1 - cosine)."""
+        cosines = self._cosines(logits)
+        return cosines.log1p() - (-cosines).log1p()
+
+    def _cosines(self, logits: Tensor) -> Tensor:
+        logits = float_at_least(logits)
+        cosines: Tensor = (logits / self.clip.logit_scale.exp().to(logits)).clamp(-1, 1)
+        return cosines
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         texts = [self._caption(row) for row in batch["target"]]

@@ -9,7 +9,7 @@ from torch import Tensor
 from mlcv.errors import ConfigError
 from mlcv.fingerprints import check_note
 from mlcv.losses.soft_labels import soft_label_loss
-from mlcv.methods.base import Batch, MultiLabelModule
+from mlcv.methods.base import Batch, MultiLabelModule, float_at_least
 from mlcv.methods.teacher import Teacher, read_teacher
 
 
@@ -58,7 +58,20 @@ class Student(MultiLabelModule):
             check_note(Path(self.teacher), "model.teacher", again, images=labeled.fingerprint())
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        return logits.float().softmax(dim=1) if self.single_label else super().probabilities(logits)
+        return float_at_least(logits).softmax(dim=1) if self.single_label else super().probabilities(logits)
+
+    def exact_logits(self, logits: Tensor) -> Tensor:
+        """Of a softmax: how far a class is above the log of the sum of all others' exponentials."""
+        logits = float_at_least(logits)
+        if not self.single_label:
+            return logits
+        # Below the top that sum is the whole one less the class's own share, which the top's keeps from cancelling; the
+        # top's own is summed without it.
+        top, place = logits.max(dim=1, keepdim=True)
+        share = (logits - top).exp()
+        others = top + (share.sum(dim=1, keepdim=True) - share).log()
+        others_of_top = logits.scatter(1, place, -torch.inf).logsumexp(dim=1, keepdim=True)
+        return logits - torch.where(logits == top, others_of_top, others)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits = self(batch["image"])

@@ -52,6 +52,7 @@ def bootstrap_areas(
 
     Drawing a group several times is giving its samples a weight, so that scores are sorted once and the areas of all
     resamples are sums over weights. Ties count half in the ROC curve and are one step of the precision-recall curve.
+    Samples without any known label are left out before anything is drawn.
 
     Args:
         scores: higher where a class is likelier; any scale.
@@ -63,7 +64,10 @@ def bootstrap_areas(
     Shape:
         scores and targets (M, C), groups M.
     """
-    number = np.arange(len(scores)) if groups is None else np.unique(np.array(groups), return_inverse=True)[1]
+    judged = known(targets).any(dim=1)
+    names = np.arange(len(scores)) if groups is None else np.array(groups)
+    number = np.unique(names[judged.numpy()], return_inverse=True)[1]
+    scores, targets = scores[judged], targets[judged]
     count = int(number.max(initial=-1)) + 1
     random = np.random.default_rng(seed)
     parts = []

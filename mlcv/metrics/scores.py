@@ -1,12 +1,11 @@
 """Every number that a multi-label result is judged by, averaged over the classes that can be judged."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torchmetrics.functional.classification import (
-    binary_auroc,
     binary_average_precision,
     binary_calibration_error,
     binary_precision_recall_curve,
@@ -14,7 +13,8 @@ from torchmetrics.functional.classification import (
 )
 
 from mlcv.labels.states import NEGATIVE, POSITIVE, UNKNOWN, evaluable, known
-from mlcv.metrics.ranking import ranking_metrics
+from mlcv.metrics.bootstrap import weighted_areas
+from mlcv.metrics.ranking import dense_ranks, ranking_metrics
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,16 @@ def multilabel_scores(
     class_names: Sequence[str] | None = None,
     threshold: float = 0.5,
     eleven_point: bool = False,
+    scores: Tensor | None = None,
 ) -> Scores:
     """Scores of predicted probabilities against the truth; unknown entries take no part in anything.
 
     The summary holds, over *evaluable* classes (a known positive and a known negative at least), `mAP` and `AUROC`
     (means of the exact areas), `CP`, `CR`, `CF1` (mean precision and recall of the classes, and their harmonic mean,
     as the field defines it); over all known entries together `OP`, `OR`, `OF1`; the same six with the suffix `_top3`
-    where the three highest classes of an image are predicted; `GAP@20` (YouTube-8M); per image `ranking_loss`,
-    `coverage_error` and `LRAP`; `ECE`, the expected calibration error over all known entries (15 equal bins); and
-    `num_evaluable_classes`. Means over nothing are NaN.
+    where the three highest classes of an image, of those known, are predicted; `GAP@20` (YouTube-8M); per image
+    `ranking_loss`, `coverage_error` and `LRAP`; `ECE`, the expected calibration error over all known entries (15 equal
+    bins); and `num_evaluable_classes`. Means over nothing are NaN, and so is all but counts where no label is known.
 
     Args:
         probs: probabilities, in [0, 1]; never logits.
@@ -61,21 +62,25 @@ def multilabel_scores(
         class_names: C names; numbers if None.
         threshold: probability above which a class is predicted.
         eleven_point: add `mAP_11point`, VOC 2007's interpolated average precision.
+        scores: what images and classes are ranked by, where a sigmoid has rounded probabilities that differ to the
+            same number: logits, or any scale that the classes share. The probabilities if None.
 
     Shape:
-        probs and targets (M, C).
+        probs, targets and scores (M, C).
 
     Raises:
         ValueError: for values outside the ranges above: soft targets cannot be evaluated against.
     """
     names = tuple(class_names) if class_names is not None else tuple(str(c) for c in range(targets.shape[1]))
-    _check(probs, targets, names)
-    probs, targets = probs.detach().float(), targets.detach().to(torch.int64)
+    scores = probs if scores is None else scores
+    _check(probs, targets, scores, names)
+    # Not every accelerator has float64, in which nothing that was told apart becomes equal.
+    probs, scores = probs.detach().cpu().double(), scores.detach().cpu().double()
+    targets = targets.detach().cpu().to(torch.int64)
     judged = evaluable(targets)
-    per_class = _areas(probs, targets, judged, eleven_point)
-    chosen = (probs > threshold).long()
-    top3 = torch.zeros_like(chosen).scatter_(1, probs.topk(min(3, probs.shape[1]), dim=1).indices, 1)
-    counts = _counts(chosen, targets)
+    per_class = _areas(scores, targets, judged, eleven_point)
+    counts = _counts((probs > threshold).long(), targets)
+    top3 = precision_recall(_counts(_top(scores, targets, 3), targets), targets)
     tp, fp, fn = counts
     per_class |= {
         "precision": _ratio(tp, tp + fp),
@@ -85,10 +90,10 @@ def multilabel_scores(
     summary = {
         "mAP": per_class["AP"][judged].mean(),
         "AUROC": per_class["AUROC"][judged].mean(),
-        **precision_recall(counts, judged),
-        **{f"{name}_top3": value for name, value in precision_recall(_counts(top3, targets), judged).items()},
-        "GAP@20": global_average_precision(probs, targets),
-        **ranking_metrics(probs, targets),
+        **precision_recall(counts, targets),
+        **{f"{name}_top3": value for name, value in top3.items()},
+        "GAP@20": global_average_precision(scores, targets),
+        **ranking_metrics(scores, targets),
         "ECE": _calibration_error(probs, targets),
         "num_evaluable_classes": judged.sum(),
     }
@@ -114,64 +119,82 @@ def scores_of_decisions(probs: Tensor, chosen: Tensor, targets: Tensor) -> dict[
     Shape:
         probs, chosen (bool) and targets (M, C), as for `multilabel_scores`.
     """
-    found = precision_recall(_counts(chosen.long(), targets), evaluable(targets))
+    found = precision_recall(_counts(chosen.long(), targets), targets)
     return {name: float(value) for name, value in {**found, "ECE": _calibration_error(probs, targets)}.items()}
 
 
-def global_average_precision(probs: Tensor, targets: Tensor, top: int = 20) -> Tensor:
+def global_average_precision(scores: Tensor, targets: Tensor, top: int = 20) -> Tensor:
     """GAP (Abu-El-Haija et al., YouTube-8M, 2016): average precision of every image's `top` classes pooled.
 
-    The recall's denominator is all known positives, whether or not they were among the top ones.
+    The recall's denominator is all known positives, whether or not they were among the top ones. Unknown classes are
+    not among them.
+
+    Args:
+        scores: higher where a class is likelier; any scale that images and classes share.
+        targets: in {0, 1}, or -1 where unknown.
+        top: of each image, >= 1.
 
     Shape:
-        probs (M, C), targets (M, C) in {0, 1, -1}; returns a scalar, NaN without positives.
+        scores and targets (M, C); returns a scalar, NaN without positives.
     """
-    is_known = known(targets)
-    best = torch.where(is_known, probs, -1.0).topk(min(top, probs.shape[1]), dim=1).indices
-    kept = is_known.gather(1, best)
-    pooled_probs, pooled = probs.gather(1, best)[kept], targets.gather(1, best)[kept]
-    found, positives = (pooled == POSITIVE).sum(), (targets == POSITIVE).sum()
+    kept = _top(scores, targets, top).bool()
+    pooled, positives = targets[kept], (targets == POSITIVE).sum()
+    found = (pooled == POSITIVE).sum()
     if positives == 0:
-        return probs.new_tensor(torch.nan)
+        return torch.tensor(torch.nan)
     if found == 0:
-        return probs.new_tensor(0.0)
-    return binary_average_precision(pooled_probs, pooled) * found / positives
+        return torch.tensor(0.0)
+    return binary_average_precision(_between_0_and_1(scores[kept]), pooled) * found / positives
 
 
-def eleven_point_average_precision(probs: Tensor, targets: Tensor) -> Tensor:
+def eleven_point_average_precision(scores: Tensor, targets: Tensor) -> Tensor:
     """VOC 2007's average precision: mean over recalls 0, 0.1, ..., 1 of the best precision at that recall or more.
 
     Shape:
-        probs (M,), targets (M,) in {0, 1}; returns a scalar.
+        scores (M,) of any scale, targets (M,) in {0, 1}; returns a scalar.
     """
-    precision, recall, _ = binary_precision_recall_curve(probs, targets)
+    precision, recall, _ = binary_precision_recall_curve(_between_0_and_1(scores), targets)
     precision, recall = precision[:-1], recall[:-1]  # the last point, precision 1 at recall 0, is no prediction
-    levels = torch.arange(11, device=probs.device, dtype=torch.float64) / 10
+    levels = torch.arange(11, device=scores.device, dtype=torch.float64) / 10
     # Recall is a ratio of counts in float32: 0.3 must count as reaching 0.3.
     reached = recall.double()[None] >= levels[:, None] - 1e-6
     return torch.where(reached, precision[None], 0.0).amax(dim=1).mean()
 
 
-def _check(probs: Tensor, targets: Tensor, names: Sequence[str]) -> None:
-    if probs.shape != targets.shape or probs.ndim != 2 or probs.shape[1] != len(names):
-        raise ValueError(
-            f"probs and targets are (M, {len(names)}), got {tuple(probs.shape)} and {tuple(targets.shape)}"
-        )
+def _between_0_and_1(scores: Tensor) -> Tensor:
+    """Numbers in the order of the scores, which torchmetrics does not take for logits and round by a sigmoid."""
+    return (dense_ranks(scores) + 1).double() / (scores.numel() + 1)
+
+
+def _top(scores: Tensor, targets: Tensor, count: int) -> Tensor:
+    """1 for the highest of each image's known classes, the first of equals; 0 for others, and for unknown ones."""
+    is_known = known(targets)
+    ranks = torch.where(is_known, dense_ranks(scores), -1)
+    best = ranks.sort(dim=1, descending=True, stable=True).indices[:, :count]
+    return torch.zeros_like(ranks).scatter_(1, best, 1) * is_known
+
+
+def _check(probs: Tensor, targets: Tensor, scores: Tensor, names: Sequence[str]) -> None:
+    if not probs.shape == targets.shape == scores.shape or probs.ndim != 2 or probs.shape[1] != len(names):
+        shapes = ", ".join(str(tuple(x.shape)) for x in (probs, targets, scores))
+        raise ValueError(f"probs and targets are (M, {len(names)}), and scores if given; got {shapes}")
     if not ((probs >= 0) & (probs <= 1)).all():
         raise ValueError("probs lie in [0, 1] and are no NaN; logits need a sigmoid first")
+    if scores.isnan().any():
+        raise ValueError("scores to rank by hold NaN, which has no rank")
     if not torch.isin(targets, torch.tensor([0, 1, -1], device=targets.device, dtype=targets.dtype)).all():
         raise ValueError("evaluation targets are 0, 1, or -1 where unknown; soft targets have no truth to rank by")
 
 
-def _areas(probs: Tensor, targets: Tensor, judged: Tensor, eleven_point: bool) -> dict[str, Tensor]:
-    columns: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"AP": binary_average_precision, "AUROC": binary_auroc}
+def _areas(scores: Tensor, targets: Tensor, judged: Tensor, eleven_point: bool) -> dict[str, Tensor]:
+    """Exact areas of each class; torchmetrics' are those of float32."""
+    auroc, precision = weighted_areas(scores, targets, torch.ones(1, len(scores), dtype=torch.float64))[0]
+    areas = {"AP": precision, "AUROC": auroc}
     if eleven_point:
-        columns["AP_11point"] = eleven_point_average_precision
-    areas = {name: torch.full((targets.shape[1],), torch.nan, device=probs.device) for name in columns}
-    for c in judged.nonzero().flatten().tolist():
-        rows = known(targets[:, c])
-        for name, area in columns.items():
-            areas[name][c] = area(probs[rows, c], targets[rows, c])
+        areas["AP_11point"] = torch.full_like(auroc, torch.nan)
+        for c in judged.nonzero().flatten().tolist():
+            rows = known(targets[:, c])
+            areas["AP_11point"][c] = eleven_point_average_precision(scores[rows, c], targets[rows, c])
     return areas
 
 
@@ -196,23 +219,26 @@ def _stat_scores(chosen: Tensor, targets: Tensor) -> Tensor:
     return multilabel_stat_scores(chosen, targets, targets.shape[1], average="none", ignore_index=UNKNOWN)
 
 
-def precision_recall(counts: tuple[Tensor, Tensor, Tensor], judged: Tensor) -> dict[str, Tensor]:
+def precision_recall(counts: tuple[Tensor, Tensor, Tensor], targets: Tensor) -> dict[str, Tensor]:
     """`CP`, `CR`, `CF1`, `OP`, `OR`, `OF1`, as `multilabel_scores` defines them.
 
     Args:
-        counts: true positives, false positives and false negatives.
-        judged: the classes over which CP and CR are means.
+        counts: true positives, false positives and false negatives among known entries.
+        targets: of which they are.
 
     Shape:
-        counts (..., C), judged bool (C,); each result (...).
+        counts (..., C), targets (M, C) in {0, 1, -1}; each result (...).
     """
     tp, fp, fn = counts
+    judged = evaluable(targets)
     cp, cr = (_ratio(tp, tp + wrong)[..., judged].mean(dim=-1) for wrong in (fp, fn))
     op, recall = (_ratio(tp.sum(dim=-1), (tp + wrong).sum(dim=-1)) for wrong in (fp, fn))
+    if not known(targets).any():
+        op, recall = torch.full_like(op, torch.nan), torch.full_like(recall, torch.nan)
     cf1, of1 = (_ratio(2 * p * r, p + r) for p, r in ((cp, cr), (op, recall)))
     return {"CP": cp, "CR": cr, "CF1": cf1, "OP": op, "OR": recall, "OF1": of1}
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
     """0 / 0 is 0: a class that is never predicted has precision 0."""
-    return torch.where(whole == 0, 0.0, part / whole)
+    return torch.where(whole == 0, 0.0, part.double() / whole)

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from mlcv.labels.states import POSITIVE, evaluable, known
+from mlcv.labels.states import POSITIVE, known
 from mlcv.metrics.scores import precision_recall
 
-THRESHOLDS = torch.arange(1, 100) / 100
+THRESHOLDS = torch.arange(1, 100, dtype=torch.float64) / 100
 """What is tried."""
 
 
@@ -14,12 +14,13 @@ def f1_curves(probs: Tensor, targets: Tensor) -> dict[str, Tensor]:
     """CF1 and OF1, as `multilabel_scores` defines them, at each of `THRESHOLDS`; unknown entries take no part.
 
     Shape:
-        probs (M, C) in [0, 1], targets (M, C) in {0, 1, -1}; returns two tensors (99,).
+        probs (M, C) in [0, 1], targets (M, C) in {0, 1, -1}; two tensors (99,), NaN where nothing is known.
     """
-    levels = torch.searchsorted(THRESHOLDS.to(probs.device), probs.float().contiguous())  # thresholds that it exceeds
+    probs, targets = probs.detach().cpu().double(), targets.detach().cpu()
+    levels = torch.searchsorted(THRESHOLDS, probs.contiguous())  # thresholds that it exceeds
     positive = targets == POSITIVE
     tp, chosen = _exceeding(levels, positive), _exceeding(levels, known(targets))  # (99, C)
-    scores = precision_recall((tp, chosen - tp, positive.sum(dim=0) - tp), evaluable(targets))
+    scores = precision_recall((tp, chosen - tp, positive.sum(dim=0) - tp), targets)
     return {name: scores[name] for name in ("CF1", "OF1")}
 
 
@@ -31,8 +32,8 @@ def choose_thresholds(probs: Tensor, targets: Tensor) -> dict[str, float]:
     """
     chosen = {}
     for name, curve in f1_curves(probs, targets).items():
-        best = THRESHOLDS[(curve == curve.nan_to_num(0).max()).cpu()]
-        if len(best):  # a split in which no class can be judged chooses nothing
+        best = THRESHOLDS[curve == curve.nan_to_num(0).max()]
+        if len(best):  # a split that nothing can be judged by chooses nothing
             chosen[name] = round(float(best[(best - 0.5).abs().argmin()]), 2)
     return chosen
 

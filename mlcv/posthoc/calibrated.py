@@ -3,19 +3,21 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from mlcv.errors import ConfigError
-from mlcv.files import write_text
+from mlcv.files import read_json, write_text
+from mlcv.plain_config import arguments, construct
 from mlcv.posthoc.calibration import Scaling
 from mlcv.posthoc.conformal import Powerset
 
-FORMAT = "mlcv calibration 1"
+FORMAT = "mlcv calibration 2"
 FILE_NAME = "calibration.json"
 """Where a run keeps it, beside its configuration."""
+_SOME = 5
+"""Classes that a sentence names."""
 
 
 @dataclass(frozen=True)
@@ -24,25 +26,31 @@ class Calibration:
 
     Args:
         class_names: C names.
-        slope: of the scaling of logits, C numbers; see `Scaling`.
+        slope: of the scaling of logits, C numbers above 0; see `Scaling`.
         offset: likewise.
+        scaled_by: what they were fitted to, C words; see `Scaling`.
         thresholds: C numbers; a class is predicted from there.
         goal: for which they were chosen, in words.
-        missed_threshold: from which classes are in the set that misses few labels.
+        missed_threshold: from which classes are in the set that misses few labels; None if nothing can be promised.
         missed_risk: how many, a part of an image's labels on average.
-        powerset: bound, power and epsilon of conformal sets of labels; None if no image had all its labels known.
-        images: of the validation data.
-        model: fingerprint of the weights whose predictions these were; None if they did not say.
+        not_promised: classes whose labels are in no such promise, and why.
+        powerset: bound, power and epsilon of conformal sets of labels; None if they cannot be promised.
+        no_powerset: why not; empty where they can.
+        images: of the validation data, with any known label.
+        model: fingerprint of the weights; None if nobody knows.
     """
 
     class_names: tuple[str, ...]
     slope: tuple[float, ...]
     offset: tuple[float, ...]
+    scaled_by: tuple[str, ...]
     thresholds: tuple[float, ...]
     goal: str
-    missed_threshold: float
+    missed_threshold: float | None
     missed_risk: float
+    not_promised: dict[str, str]
     powerset: dict[str, float] | None
+    no_powerset: str
     images: int
     model: str | None = None
 
@@ -61,8 +69,26 @@ class Calibration:
         return calibrated, self.chosen(calibrated)
 
     def covering(self, calibrated: Tensor) -> Tensor:
-        """Sets that miss at most `missed_risk` of an image's labels on average: bool (M, C)."""
+        """Sets that miss at most `missed_risk` of an image's labels on average, but `not_promised`: bool (M, C).
+
+        Raises:
+            ConfigError: if nothing can be promised.
+        """
+        if self.missed_threshold is None:
+            raise ConfigError(f"sets that miss few labels {self.cannot_promise()}")
         return calibrated >= self.missed_threshold
+
+    def cannot_promise(self) -> str:
+        """That few labels missed cannot be promised for some classes, and why; empty if they can for all."""
+        classes: dict[str, list[str]] = {}
+        for name, reason in self.not_promised.items():
+            classes.setdefault(reason, []).append(name)
+        parts = []
+        for reason, names in classes.items():
+            more = f" and {len(names) - _SOME} more" if len(names) > _SOME else ""
+            is_all = len(names) == len(self.class_names)
+            parts.append(f"because {reason}" + ("" if is_all else f" ({', '.join(names[:_SOME])}{more})"))
+        return f"cannot be promised, {', and '.join(parts)}" if parts else ""
 
     def label_sets(self) -> Powerset | None:
         """The conformal predictor of whole label sets."""
@@ -83,16 +109,20 @@ class Calibration:
         Raises:
             ConfigError: if the file is absent, damaged, of another kind or of other classes.
         """
-        try:
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            if content.pop("format", None) != FORMAT:
-                raise ConfigError(
-                    f"{path} is no calibration: it lacks the mark {FORMAT!r}; make it with mlcv calibrate"
-                )
-            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
-            calibration = cls(**values)
-        except (OSError, ValueError, AttributeError, TypeError) as error:
-            raise ConfigError(f"{path} is no readable calibration ({error}); make it with mlcv calibrate") from error
+        content = read_json(path, "calibration; make it with mlcv calibrate")
+        mark = content.pop("format", None) if isinstance(content, dict) else None
+        if mark != FORMAT:
+            is_older = isinstance(mark, str) and mark.startswith(FORMAT.rpartition(" ")[0])
+            what = f"of another version ({mark!r})" if is_older else "no calibration"
+            raise ConfigError(f"{path} is {what}: it lacks the mark {FORMAT!r}; make it again with mlcv calibrate")
+        powerset = content.pop("powerset", None)  # whose bound may be infinite
+        calibration: Calibration = construct(cls, arguments(cls, content, str(path)), powerset=powerset)
+        count = len(calibration.class_names)
+        lengths = {len(getattr(calibration, name)) for name in ("slope", "offset", "scaled_by", "thresholds")}
+        has_sets = isinstance(powerset, dict) and {"bound", "power", "epsilon"} == set(powerset)
+        is_sound = lengths == {count} and all(slope > 0 for slope in calibration.slope)
+        if not is_sound or not (powerset is None or (has_sets and all(type(n) is float for n in powerset.values()))):
+            raise ConfigError(f"{path} contradicts itself; make it again with mlcv calibrate")
         if class_names is not None and calibration.class_names != tuple(class_names):
             raise ConfigError(f"{path} is of other classes than the model; make it again with mlcv calibrate")
         return calibration

@@ -11,18 +11,46 @@ import torch
 from torch import Tensor
 
 from mlcv.errors import ConfigError
-from mlcv.labels.states import POSITIVE, known
+from mlcv.labels.states import NEGATIVE, POSITIVE, known
 
 POWERS = (1.0, 2.0, 4.0, 8.0)
 """Of the distance between labels and probabilities, to choose from."""
 
 
-def control_missed(probs: Tensor, targets: Tensor, risk: float) -> float:
+@dataclass(frozen=True)
+class FewMissed:
+    """Sets of all classes at or above a threshold, and whose labels they miss few of.
+
+    Args:
+        threshold: 0 where so few images can promise nothing else, and sets then hold every class; None where nothing
+            can be promised.
+        why_not: C sentences on why a class's labels are in no promise; empty for the others.
+    """
+
+    threshold: float | None
+    why_not: tuple[str, ...]
+
+
+def control_missed(probs: Tensor, targets: Tensor, risk: float) -> FewMissed:
     """The highest threshold at which the expected part of an image's labels that is missed is at most `risk`.
 
     Conformal risk control (Angelopoulos et al., ICLR 2024, arXiv 2208.02814, eq. 4) of the false negative proportion: a
     set of all classes with probability >= threshold misses, on average over calibration sets and new images, at most
-    this part. An image without a known positive misses nothing.
+    this part of what is there, known or not. An image without any label misses nothing.
+
+    Where labels are unknown this asks that which of an image's labels are known depends neither on what they are nor on
+    its scores; classes may be known at different rates, and in any company. Images without any known label are left
+    out. With q_c the rate of class c among the others and S the known positives of an image, what it misses counts as
+
+        L(t) = 1 / |S| sum_{c in S} [score_c < t] / q_c.
+
+    Of an image's k labels each is in S with probability q_c, and then |S| <= k, so that L is on average no less than
+    the missed part of all k: the bound holds and is tight for one label an image. L is at most 1 / min q, which takes
+    the place of 1 in the equation; the rates are those of the images themselves. With all labels known nothing changes.
+
+    Nothing can be promised about a class that is never known, or so rarely that 1 / q_c would take half of the risk; or
+    whose known labels are all positive though others are unknown, since then what a label is decides whether it is
+    known. It takes no part.
 
     Args:
         probs: of the calibration images.
@@ -32,25 +60,61 @@ def control_missed(probs: Tensor, targets: Tensor, risk: float) -> float:
     Shape:
         probs and targets (M, C).
 
-    Returns:
-        A threshold; 0 where so few images can promise nothing else, and sets then hold every class.
-
     Raises:
         ConfigError: for a risk that is no probability.
     """
     _check_part("risk", risk)
+    why_not = _not_promised(targets, risk)
+    promised = torch.tensor([not reason for reason in why_not], dtype=torch.bool)
+    if not promised.any():
+        return FewMissed(None, why_not)
+    judged = known(targets[:, promised]).any(dim=1)
+    probs, targets = probs[judged][:, promised].double(), targets[judged][:, promised]
+    rates = known(targets).double().mean(dim=0)
     positive = targets == POSITIVE
-    share = (positive / positive.sum(dim=1, keepdim=True).clamp(min=1)).double()[positive]
-    budget = risk * (len(probs) + 1) - 1  # of missed shares, summed over the images
+    share = (positive / (positive.sum(dim=1, keepdim=True).clamp(min=1) * rates))[positive]
+    budget = risk * (len(probs) + 1) - 1 / float(rates.min())  # of missed shares, summed over the images
     if budget < 0:
-        return 0.0
-    scores, order = probs.double()[positive].sort()
+        return FewMissed(0.0, why_not)
+    scores, order = probs[positive].sort()
     missed = share[order].cumsum(dim=0)  # if the threshold is just above a score
     # A threshold equal to a score keeps it and all its equals, so what counts is how much lies strictly below.
     below = torch.searchsorted(scores, scores)
     lost = torch.where(below > 0, missed[(below - 1).clamp(min=0)], 0.0)
     allowed = scores[lost <= budget + 1e-9]
-    return float(allowed.max()) if len(allowed) else 1.0
+    return FewMissed(float(allowed.max()) if len(allowed) else 1.0, why_not)
+
+
+def only_positives(targets: Tensor) -> Tensor:
+    """Classes of which some labels are unknown and none is known to be absent: bool (C,).
+
+    What such a label is decides whether it is known, so that what is known promises nothing. All classes are such where
+    no label at all is known to be absent and some are unknown. Images without any known label do not count.
+    """
+    is_known = known(targets)
+    is_whole = is_known[is_known.any(dim=1)].all(dim=0)
+    negative = (targets == NEGATIVE).any(dim=0)
+    if not negative.any() and not is_whole.all():
+        return torch.ones_like(negative)
+    return ~negative & ~is_whole & is_known.any(dim=0)
+
+
+def _not_promised(targets: Tensor, risk: float) -> tuple[str, ...]:
+    """Why each class's labels are in no promise of `control_missed`, or nothing."""
+    is_known = known(targets)
+    images, counts = int(is_known.any(dim=1).sum()), is_known.sum(dim=0).tolist()
+    needed = 2 * images / (risk * (images + 1))
+    reasons = []
+    for count, is_odd in zip(counts, only_positives(targets).tolist(), strict=True):
+        if count == 0:
+            reasons.append("no label is known")
+        elif is_odd:
+            reasons.append("only positive labels are known, so what a label is decides whether it is known")
+        elif count < images and count < needed:
+            reasons.append(f"only {count} labels are known, and {math.ceil(needed)} are needed")
+        else:
+            reasons.append("")
+    return tuple(reasons)
 
 
 @dataclass(frozen=True)
@@ -77,6 +141,9 @@ class Powerset:
     def calibrate(cls, probs: Tensor, targets: Tensor, epsilon: float, power: float = 1.0) -> "Powerset":
         """From images whose labels are all known; others are left out.
 
+        What is promised holds for new images if which images have all their labels known does not depend on what the
+        labels are, nor on the scores.
+
         Args:
             probs: (M, C).
             targets: (M, C) in {0, 1, -1}.
@@ -84,7 +151,8 @@ class Powerset:
             power: > 0.
 
         Raises:
-            ConfigError: for numbers out of range, or if no image has all its labels known.
+            ConfigError: for numbers out of range, if no image has all its labels known, or if a class is known only
+                where it is positive: then only images that have it are known whole.
         """
         _check_part("epsilon", epsilon)
         if power <= 0:
@@ -92,14 +160,17 @@ class Powerset:
         whole = known(targets).all(dim=1)
         if not whole.any():
             raise ConfigError("conformal sets of labels need images whose labels are all known; there is none")
+        if only_positives(targets).any():
+            raise ConfigError("conformal sets of labels need known negatives; of a class only positive ones are known")
         strange = _strangeness(probs[whole], targets[whole], power).sort(descending=True).values
         # The p-value, one more than those as strange by q + 1, exceeds epsilon if at least so many are.
         needed = math.floor(epsilon * (len(strange) + 1))
         return cls(float(strange[needed - 1]) if needed else math.inf, power, epsilon)
 
     def holds(self, probs: Tensor, targets: Tensor) -> Tensor:
-        """Whether each image's label set is in its prediction: (M,) bool."""
-        return _strangeness(probs, targets, self.power) <= self.bound + 1e-12
+        """Whether each image's label set, or any that agrees with what is known of it, is predicted: (M,) bool."""
+        likeliest = torch.where(known(targets), targets, (probs > 0.5).to(targets.dtype))
+        return _strangeness(probs, likeliest, self.power) <= self.bound + 1e-12
 
     def certain(self, probs: Tensor) -> tuple[Tensor, Tensor]:
         """The classes that every predicted label set has, and those that any has: two bool (M, C).

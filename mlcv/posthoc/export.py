@@ -86,13 +86,9 @@ class Deployed(nn.Module):
         if not self.is_calibrated:
             probs = self.method.probabilities(logits)
             return probs, probs > self.thresholds
-        if type(self.method).probabilities is MultiLabelModule.probabilities:
-            # A probability near 1 has few digits left to tell its logit by, so the logit itself is taken.
-            most = math.log(1 / EPS - 1)
-            logits = logits.clamp(-most, most)
-        else:
-            logits = self.method.probabilities(logits).logit(eps=EPS)
-        probs = Scaling(self.slope, self.offset).on(logits)
+        # A probability near 1 has few digits left to tell its logit by, so the logit itself is taken.
+        most = math.log(1 / EPS - 1)
+        probs = Scaling(self.slope, self.offset).on(self.method.exact_logits(logits).clamp(-most, most))
         return probs, probs >= self.thresholds
 
 

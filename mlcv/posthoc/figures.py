@@ -148,10 +148,17 @@ def confusion(chosen: Tensor, targets: Tensor) -> Tensor:
     return (there.T @ (absent * chosen)) / (there.T @ absent)
 
 
-def together(present: Tensor) -> Tensor:
-    """How often class j is there among images that have class i: (C, C) from bool (M, C), its diagonal left out."""
-    found = present.double().T @ present.double()
-    return (found / found.diagonal()[:, None]).fill_diagonal_(torch.nan)
+def together(present: Tensor, targets: Tensor) -> Tensor:
+    """How often class j is there among images that have class i: (C, C), NaN where there is none and where i is j.
+
+    Only images count that both classes are known of.
+
+    Shape:
+        present bool, of the truth or as predicted, and targets in {0, 1, -1}, both (M, C).
+    """
+    is_known = known(targets)
+    there = (present & is_known).double()
+    return ((there.T @ there) / (there.T @ is_known.double())).fill_diagonal_(torch.nan)
 
 
 def _line(axis: Any, kind: str, targets: Tensor, scores: Tensor, **style: Any) -> None:

@@ -130,7 +130,11 @@ def _page(
         "reliability": figures.reliability(models, labels),
         "confusion": figures.matrices({"": figures.confusion(chosen[0], targets)}, names),
         "together": figures.matrices(
-            {"truth": figures.together(targets == POSITIVE), "predicted": figures.together(chosen[0])}, names
+            {
+                "truth": figures.together(targets == POSITIVE, targets),
+                "predicted": figures.together(chosen[0], targets),
+            },
+            names,
         ),
         "entries": [
             {
@@ -164,7 +168,7 @@ def _cards(model: Judged, scores: Any, chosen: Tensor) -> list[dict[str, str]]:
     cards = [
         {"name": kind, "value": _number(one.value), "interval": _range(one)} for kind, one in reversed(areas.items())
     ]
-    decided = scores_of_decisions(model.scores.float(), chosen, model.truth.targets)
+    decided = scores_of_decisions(model.scores, chosen, model.truth.targets)
     plain = {"CF1": decided["CF1"], "OF1": decided["OF1"], "ECE": decided["ECE"], "LRAP": scores.summary["LRAP"]}
     return cards + [{"name": name, "value": _number(value), "interval": ""} for name, value in plain.items()]
 

@@ -39,11 +39,31 @@ def test_areas_equal_scikit_learn(rng, levels, unknown):
         assert scores.summary[summary] == pytest.approx(np.mean(expected), abs=1e-6)
 
 
+@pytest.mark.parametrize("levels", [0.1, 10**6])  # many ties, hardly any
+def test_what_is_ranked_goes_by_scores_that_no_sigmoid_has_rounded(rng, levels):
+    """Above 17 the sigmoid is 1 in float32, above 37 in float64; below, it is 0 or nearly so."""
+    logits = (30 * torch.randn(300, 6, generator=rng) * levels).round() / levels + 20
+    targets = torch.where(torch.rand(300, 6, generator=rng) < 0.3, -1, (torch.rand(300, 6, generator=rng) < 0.3).long())
+    targets[:2] = torch.tensor([[1], [0]])
+    found = multilabel_scores(logits.sigmoid(), targets, eleven_point=True, scores=logits)
+    for name, metric in (("AP", sk.average_precision_score), ("AUROC", sk.roc_auc_score)):
+        assert found.per_class[name] == pytest.approx(per_class(metric, logits, targets), abs=1e-9)
+    # The order is all that counts, so a flat function of it, whose sigmoid rounds nothing, ranks alike.
+    flat = multilabel_scores(torch.full_like(logits, 0.9), targets, eleven_point=True, scores=logits.double() / 100)
+    ranked = ("mAP_11point", "GAP@20", "ranking_loss", "coverage_error", "LRAP", "OF1_top3", "CF1_top3")
+    assert [found.summary[name] for name in ranked] == [flat.summary[name] for name in ranked]
+    assert [found.summary[name] for name in ranked] != [
+        multilabel_scores(logits.sigmoid(), targets, eleven_point=True).summary[name] for name in ranked
+    ]
+
+
 @pytest.mark.parametrize("top", [None, 3])
 def test_precision_recall_and_f1_equal_scikit_learn(rng, top):
     probs, targets = case(rng)
-    highest = torch.zeros_like(targets).scatter_(1, probs.topk(top or 1, dim=1).indices, 1)
-    chosen = highest if top else (probs > 0.5).long()
+    chosen = (probs > 0.5).long()
+    for row, (p, t) in enumerate(zip(probs.tolist(), targets.tolist(), strict=True)) if top else ():
+        highest = sorted((-value, c) for c, value in enumerate(p) if t[c] != -1)[:top]
+        chosen[row] = torch.tensor([c in [place for _, place in highest] for c in range(len(p))])
     suffix = f"_top{top}" if top else ""
     summary = multilabel_scores(probs, targets).summary
     cp = np.mean(per_class(lambda t, p: sk.precision_score(t, p, zero_division=0), chosen, targets))
@@ -88,9 +108,9 @@ def test_classes_that_cannot_be_judged_are_in_no_mean_and_named(rng):
 
 
 def test_nothing_to_judge_gives_nan_and_no_crash():
-    scores = multilabel_scores(torch.rand(4, 3), -torch.ones(4, 3, dtype=torch.long))
-    assert math.isnan(scores.summary["mAP"])
-    assert scores.summary["num_evaluable_classes"] == 0
+    scores = multilabel_scores(torch.rand(4, 3), -torch.ones(4, 3, dtype=torch.long), eleven_point=True)
+    assert scores.summary.pop("num_evaluable_classes") == 0
+    assert all(math.isnan(value) for value in scores.summary.values())
 
 
 def test_one_class_and_one_image_work(rng):
@@ -129,6 +149,14 @@ def test_eleven_point_average_precision_is_vocs(rng):
 def test_what_cannot_be_scored_is_refused(probs, targets, problem):
     with pytest.raises(ValueError, match=problem):
         multilabel_scores(probs, targets)
+
+
+def test_scores_to_rank_by_are_of_the_same_entries_and_no_nan():
+    probs, targets = torch.rand(2, 3), torch.ones(2, 3).long()
+    with pytest.raises(ValueError, match="scores if given"):
+        multilabel_scores(probs, targets, scores=probs[:1])
+    with pytest.raises(ValueError, match="scores to rank by hold NaN"):
+        multilabel_scores(probs, targets, scores=torch.full((2, 3), torch.nan))
 
 
 def test_calibration_error_is_the_gap_between_probability_and_frequency_over_known_entries(rng):

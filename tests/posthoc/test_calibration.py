@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import f1_score, precision_score, recall_score
 
 from mlcv.errors import ConfigError
-from mlcv.posthoc.calibration import calibration_error, fit_scaling
+from mlcv.posthoc.calibration import FOLDS, LEAST, Scaling, _fit, _parts, calibration_error, fit_scaling
 from mlcv.posthoc.thresholds import choose_class_thresholds, top_k
 
 
@@ -38,6 +38,150 @@ def test_slope_and_offset_are_undone_and_the_order_kept(data):
     torch.testing.assert_close(scaling.offset, torch.ones(3).double(), rtol=0.15, atol=0)
     in_order = scaling(wrong).gather(0, wrong.argsort(dim=0))
     assert (in_order.diff(dim=0) >= 0).all()
+
+
+KINDS = ("right", "over-confident", "rare", "rare and over-confident", "mixed", "upside down")
+
+
+def drawing(generator, kind, count):
+    """Draws probabilities and labels of ten classes; "rare" ones have two or three positives in `count` images.
+
+    Probabilities are right, or over-confident; "mixed": in every second class; "upside down": right but for the last
+    class, where the likely images are the unlikely ones.
+    """
+    spread, middle = generator.uniform(1, 2.5, 10), generator.uniform(-2.5, -0.5, 10)
+    if kind.startswith("rare"):
+        middle = np.full(10, np.log(2.5 / count) - 1)
+    is_wrong = {"right": False, "rare": False, "upside down": False, "mixed": np.arange(10) % 2 == 1}.get(kind, True)
+
+    def draw(images):
+        logits = spread * generator.normal(size=(images, 10)) + middle
+        targets = (generator.random(logits.shape) < 1 / (1 + np.exp(-logits))).astype(int)
+        logits = np.where(is_wrong, 2.5 * (logits + 0.4), logits)
+        if kind == "upside down":
+            logits[:, -1] = -logits[:, -1]
+        return torch.from_numpy(1 / (1 + np.exp(-logits))), torch.from_numpy(targets)
+
+    return draw
+
+
+def log_loss(probs, targets):
+    return torch.where(targets == 1, -probs.log(), -torch.log1p(-probs)).mean().item()
+
+
+def changes(generator, kind, count, draws, method="platt"):
+    """How calibration error and log-loss of new images change: means over draws, standard errors; who was scaled."""
+    found, scaled_by = [], []
+    for _ in range(draws):
+        draw = drawing(generator, kind, count)
+        scaling = fit_scaling(*draw(count), method)
+        probs, targets = draw(2000)
+        after = scaling(probs)
+        error, error_after = (calibration_error(p, targets).mean().item() for p in (probs, after))
+        found.append((error_after - error, log_loss(after, targets) - log_loss(probs, targets)))
+        scaled_by += scaling.scaled_by
+    return np.mean(found, axis=0), np.std(found, axis=0) / np.sqrt(draws), scaled_by
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_scaling_does_not_harm_and_helps_where_it_can(numpy_rng, kind):
+    mean, deviation, scaled_by = changes(numpy_rng, kind, 300, 12)
+    assert (mean < 0.001 + 3 * deviation).all()
+    if kind in ("right", "rare"):
+        assert scaled_by.count("none") > 0.7 * len(scaled_by)
+    elif kind == "over-confident":
+        assert (mean < (-0.05, -0.08)).all()
+        assert scaled_by.count("none") < 0.05 * len(scaled_by)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["platt", "temperature"])
+@pytest.mark.parametrize("count", [100, 300, 1000])
+@pytest.mark.parametrize("kind", KINDS)
+def test_over_many_draws_neither_calibration_error_nor_loss_of_new_images_rises(numpy_rng, kind, count, method):
+    mean, _, _ = changes(numpy_rng, kind, count, 100, method)
+    assert (mean < 0.0005).all()
+
+
+@pytest.mark.parametrize("method", ["platt", "temperature"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_scaling_turns_the_order_of_images_round(numpy_rng, kind, method):
+    draw = drawing(numpy_rng, kind, 300)
+    scaling = fit_scaling(*draw(300), method)
+    assert (scaling.slope > 0).all()
+    probs = draw(500)[0]
+    order = probs.argsort(dim=0)
+    assert (scaling(probs).gather(0, order).diff(dim=0) >= 0).all()
+
+
+def test_each_class_says_what_it_was_scaled_by(numpy_rng):
+    draw = drawing(numpy_rng, "over-confident", 1000)
+    probs, targets = draw(1000)
+    probs[:, 0] = ((probs[:, 0].logit() + 4) * 0.3).sigmoid()  # wrong in another way
+    targets[:, 1:3] = -1
+    few = 2 * LEAST - 1
+    targets[:LEAST, 1], targets[LEAST:few, 1] = 1, 0  # one known negative too few
+    targets[:LEAST, 2], targets[LEAST : 2 * LEAST, 2] = 1, 0
+    targets[:, 3] = 0
+    found = {method: fit_scaling(probs, targets, method) for method in ("platt", "temperature", "none")}
+    platt = found["platt"]
+    assert platt.scaled_by[0] == "own"
+    assert platt.scaled_by[1] == "shared"
+    assert platt.scaled_by[3] == "none"
+    assert platt.scaled_by.count("shared") >= 5
+    for scaling in found.values():
+        for by, slope, offset in zip(scaling.scaled_by, scaling.slope, scaling.offset, strict=True):
+            assert (by == "none") == (slope == 1 and offset == 0)
+    shared = {float(slope) for by, slope in zip(platt.scaled_by, platt.slope, strict=True) if by == "shared"}
+    assert len(shared) == 1
+    assert (found["temperature"].offset == 0).all()
+    assert found["none"].scaled_by == ("none",) * 10
+
+
+@pytest.mark.parametrize("free", [True, False])
+def test_what_is_fitted_has_the_smallest_loss_of_smoothed_targets(numpy_rng, free):
+    logits = numpy_rng.normal(size=(200, 3)) * 3
+    labels = numpy_rng.integers(-1, 2, (200, 3))
+    labels[:40] = logits[:40] > 1
+
+    def cost(slope, offset):
+        positives, negatives = (labels == 1).sum(), (labels == 0).sum()
+        total = 0.0
+        for z, y in zip(logits[labels >= 0].tolist(), labels[labels >= 0].tolist(), strict=True):
+            p = 1 / (1 + np.exp(-(slope * z + offset)))
+            soft = (positives + 1) / (positives + 2) if y else 1 / (negatives + 2)
+            total -= soft * np.log(p) + (1 - soft) * np.log(1 - p)
+        return total
+
+    slope, offset = _fit(logits, labels, "platt" if free else "temperature")
+    best = cost(slope, offset)
+    for step in (0.01, -0.01):
+        assert cost(slope + step, offset) > best
+        assert not free or cost(slope, offset + step) > best
+    assert free or offset == 0
+
+
+def test_parts_are_equal_and_share_out_each_class(numpy_rng):
+    labels = (numpy_rng.random((203, 4)) < (0.3, 0.3, 0.1, 0.05)).astype(int)
+    part = _parts(labels, 1)
+    sizes = np.bincount(part, minlength=FOLDS)
+    assert sizes.max() - sizes.min() <= 1
+    rarest = labels.sum(axis=0).argmin()
+    positives = np.bincount(part[labels[:, rarest] == 1], minlength=FOLDS)
+    assert positives.max() - positives.min() <= 1
+    assert (part == _parts(labels, 1)).all()
+    assert (part != _parts(labels, 2)).any()
+
+
+def test_probabilities_of_large_logits_stay_apart_when_scaled():
+    probs = torch.tensor([20.0, 23.0, 26.0, 26.1, -26.0], dtype=torch.float64).sigmoid()[:, None]
+    for slope in (1.0, 0.3):
+        scaled = Scaling(torch.tensor([slope], dtype=torch.float64), torch.tensor([0.0], dtype=torch.float64))(probs)
+        assert (scaled[:4].diff(dim=0) > 0).all()
+    as_they_are = Scaling(torch.ones(1).double(), torch.zeros(1).double())
+    assert torch.equal(
+        as_they_are(torch.tensor([[0.0], [1e-20], [1.0]])), torch.tensor([[0.0], [1e-20], [1.0]]).double()
+    )
 
 
 def test_classes_that_cannot_be_judged_and_no_method_change_nothing(data):

@@ -47,6 +47,17 @@ def test_pruned_sets_are_those_of_all_label_sets_by_their_p_values(numpy_rng, po
             assert some[n].tolist() == [any(labels[c] for labels in expected) for c in range(classes)]
 
 
+def test_a_label_set_of_which_a_part_is_known_is_held_if_any_that_agrees_is(numpy_rng):
+    probs, targets = simulated(numpy_rng, 60, 4)
+    conformal = Powerset.calibrate(probs[:30], targets[:30], 0.5, 2.0)
+    partial = targets[30:].clone()
+    partial[torch.from_numpy(numpy_rng.random(partial.shape)) < 0.4] = -1
+    held = conformal.holds(probs[30:], partial)
+    for row, (found, labels) in enumerate(zip(conformal.sets(probs[30:]), partial, strict=True)):
+        agrees = ((found.long() == labels) | (labels == -1)).all(dim=1)
+        assert held[row] == agrees.any()
+
+
 def test_the_power_that_decides_most_is_chosen_and_costs_no_coverage(numpy_rng):
     doubt = torch.from_numpy(numpy_rng.random((4000, 1)) * 0.15)  # more in some images than in others, in all classes
     targets = torch.from_numpy(numpy_rng.random((4000, 60)) < 0.1).long()
@@ -89,14 +100,13 @@ def test_few_images_promise_only_everything():
     conformal = Powerset.calibrate(probs, targets, 0.1)
     assert math.isinf(conformal.bound)
     assert len(conformal.sets(probs[:1])[0]) == 8
-    assert control_missed(probs, targets, 0.1) == 0
+    assert control_missed(probs, targets, 0.1).threshold == 0
 
 
 @pytest.mark.parametrize("risk", [0.05, 0.1, 0.3])
 def test_the_threshold_is_the_highest_that_conformal_risk_control_allows(numpy_rng, risk):
     probs, targets = simulated(numpy_rng, 60, 6)
     probs = (probs * 20).round() / 20  # ties
-    targets[::7] = -1
 
     def bound(threshold):
         missed = []
@@ -105,7 +115,7 @@ def test_the_threshold_is_the_highest_that_conformal_risk_control_allows(numpy_r
             missed.append(sum(o < threshold for o in positives) / len(positives) if positives else 0.0)
         return (sum(missed) + 1) / (len(missed) + 1)
 
-    found = control_missed(probs, targets, risk)
+    found = control_missed(probs, targets, risk).threshold
     candidates = sorted({value for row in probs.tolist() for value in row})
     allowed = [value for value in candidates if bound(value) <= risk + 1e-9]
     positive = sorted(
@@ -115,6 +125,131 @@ def test_the_threshold_is_the_highest_that_conformal_risk_control_allows(numpy_r
     assert found == pytest.approx(expected)
     if found:
         assert bound(found) <= risk + 1e-9
+
+
+def hide_half(generator, targets):
+    """Every second image has no known label."""
+    targets[1::2] = -1
+
+
+def hide_most(generator, targets):
+    """A fifth of the entries is known."""
+    targets[torch.from_numpy(generator.random(targets.shape)) > 0.2] = -1
+
+
+def hide_by_class(generator, targets):
+    """Classes are known at rates from 0.2 to 0.9."""
+    rates = torch.linspace(0.2, 0.9, targets.shape[1])
+    targets[torch.from_numpy(generator.random(targets.shape)) > rates] = -1
+
+
+def hide_together(generator, targets):
+    """One half of the classes, or the other, or neither."""
+    which = torch.from_numpy(generator.integers(0, 3, len(targets)))
+    half = targets.shape[1] // 2
+    targets[which == 0, :half] = -1
+    targets[which == 1, half:] = -1
+
+
+HIDE = [hide_half, hide_most, hide_by_class, hide_together]
+
+
+@pytest.mark.parametrize("hide", HIDE)
+@pytest.mark.parametrize("risk", [0.1, 0.3])
+def test_with_unknown_labels_the_threshold_is_the_highest_at_which_the_bound_holds(numpy_rng, hide, risk):
+    probs, targets = simulated(numpy_rng, 300, 6)
+    probs = (probs * 20).round() / 20  # ties
+    hide(numpy_rng, targets)
+    rows = [(p, t) for p, t in zip(probs.tolist(), targets.tolist(), strict=True) if any(label != -1 for label in t)]
+    rates = [sum(t[c] != -1 for _, t in rows) / len(rows) for c in range(6)]
+
+    def bound(threshold):
+        total = 0.0
+        for p, t in rows:
+            found = [c for c in range(6) if t[c] == 1]
+            total += sum((p[c] < threshold) / rates[c] for c in found) / max(len(found), 1)
+        return (total + 1 / min(rates)) / (len(rows) + 1)
+
+    candidates = sorted({p[c] for p, t in rows for c in range(6) if t[c] == 1})
+    expected = max((value for value in candidates if bound(value) <= risk + 1e-9), default=0.0)
+    found = control_missed(probs, targets, risk)
+    assert found.why_not == ("",) * 6
+    assert found.threshold == pytest.approx(expected)
+
+
+def missed_of_new_images(generator, hide, count, draws, sample):
+    """Mean part of all labels, known or not, that sets at the threshold miss."""
+    missed = []
+    for _ in range(draws):
+        probs, targets = sample(generator, count)
+        hide(generator, targets)
+        threshold = control_missed(probs, targets, 0.1).threshold
+        probs, targets = sample(generator, 2000)
+        positive = targets == 1
+        lost = (positive & (probs < threshold)).sum(dim=1) / positive.sum(dim=1).clamp(min=1)
+        missed.append(lost.double().mean().item())
+    return np.mean(missed), np.std(missed) / math.sqrt(draws)
+
+
+def many_labels(generator, count):
+    """Ten classes that go together, with over-confident scores."""
+    logits = generator.normal(size=(count, 1)) + 1.5 * generator.normal(size=(count, 10)) + np.linspace(-2.2, -0.2, 10)
+    targets = generator.random(logits.shape) < 1 / (1 + np.exp(-logits))
+    return torch.from_numpy(1 / (1 + np.exp(-1.5 * logits))), torch.from_numpy(targets).long()
+
+
+def one_label(generator, count):
+    """The case in which the bound is tight."""
+    logits = torch.from_numpy(2 * generator.normal(size=(count, 10)))
+    chosen = torch.distributions.Gumbel(0.0, 1.0).icdf(torch.from_numpy(generator.random((count, 10))))
+    return logits.sigmoid(), torch.nn.functional.one_hot((logits + chosen).argmax(dim=1), 10)
+
+
+@pytest.mark.parametrize("sample", [many_labels, one_label])
+@pytest.mark.parametrize("hide", HIDE)
+def test_no_more_is_missed_than_promised_whatever_is_unknown(numpy_rng, hide, sample):
+    mean, deviation = missed_of_new_images(numpy_rng, hide, 500, 60, sample)
+    assert 0.03 < mean < 0.1 + 4 * deviation
+    if hide is hide_half:
+        assert mean > 0.08  # nothing is lost but the images
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [500, 1000, 5000])
+@pytest.mark.parametrize("sample", [many_labels, one_label])
+@pytest.mark.parametrize("hide", HIDE)
+def test_over_many_draws_no_more_is_missed_than_promised(numpy_rng, hide, sample, count):
+    mean, deviation = missed_of_new_images(numpy_rng, hide, count, 400_000 // count, sample)
+    assert mean < 0.1 + 3 * deviation
+
+
+def test_nothing_is_promised_where_what_a_label_is_decides_whether_it_is_known(numpy_rng):
+    probs, targets = many_labels(numpy_rng, 400)
+    everything = control_missed(probs, targets, 0.1)
+    assert everything.why_not == ("",) * 10
+    found = control_missed(probs, torch.where(targets == 1, 1, -1), 0.1)
+    assert found.threshold is None
+    assert all("only positive labels are known" in reason for reason in found.why_not)
+    # One such class is left out, and so are classes that are known hardly or not at all; the promise is of the others.
+    partial = targets.clone()
+    partial[partial[:, 0] == 0, 0] = -1
+    partial[:, 1] = -1
+    partial[15:, 2] = -1
+    found = control_missed(probs, partial, 0.1)
+    assert found.threshold == control_missed(probs[:, 3:], targets[:, 3:], 0.1).threshold
+    assert [bool(reason) for reason in found.why_not] == [True] * 3 + [False] * 7
+    assert found.why_not[1:3] == ("no label is known", "only 15 labels are known, and 20 are needed")
+    assert control_missed(probs, torch.full_like(targets, -1), 0.1).threshold is None
+    # All labels known, and all of them positive, is another matter.
+    assert control_missed(probs, torch.ones_like(targets), 0.1).threshold > 0
+
+
+def test_no_label_sets_are_promised_by_images_that_are_known_whole_only_if_they_have_everything():
+    targets = torch.ones(30, 3).long()
+    targets[20:, 1:] = -1
+    with pytest.raises(ConfigError, match="need known negatives"):
+        Powerset.calibrate(torch.rand(30, 3), targets, 0.1)
+    assert Powerset.calibrate(torch.rand(20, 3), targets[:20], 0.1).bound < 3
 
 
 def splits(count, generator, times):
@@ -137,7 +272,7 @@ def test_real_predictions_are_covered_over_a_hundred_splits(shared_data):
         for first, second in splits(len(probs), generator, 100):
             conformal = Powerset.calibrate(probs[first], truth.targets[first], 0.1)
             covered.append(conformal.holds(probs[second], truth.targets[second]).double().mean().item())
-            threshold = control_missed(probs[first], truth.targets[first], 0.1)
+            threshold = control_missed(probs[first], truth.targets[first], 0.1).threshold
             positive = truth.targets[second] == 1
             lost = (positive & (probs[second] < threshold)).sum(dim=1) / positive.sum(dim=1).clamp(min=1)
             missed.append(lost.double().mean().item())

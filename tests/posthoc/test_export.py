@@ -15,6 +15,7 @@ from mlcv import DigitScenesDataModule
 from mlcv.cli import main
 from mlcv.methods.classifier import Classifier
 from mlcv.posthoc import export
+from mlcv.posthoc.calibrated import Calibration
 
 onnxruntime = pytest.importorskip("onnxruntime")
 ROOT = Path(__file__).parents[2]
@@ -97,6 +98,27 @@ def test_every_kind_of_method_is_exported_as_it_is(tmp_path, options, capsys):
     assert about["classes"] == list(method.class_names)
 
 
+def test_a_softmax_is_exported_with_its_calibration(tmp_path, capsys):
+    np.save(tmp_path / "soft.npy", np.random.default_rng(0).random((32, 10)))
+    teacher = f"--model.teacher={tmp_path / 'soft.npy'}"
+    path = trained(
+        tmp_path / "run", "--model=Distillation", "--model.backbone=test_resnet", teacher, "--model.single_label=true"
+    )
+    names = tuple(map(str, range(10)))
+    slope, offset = (tuple(np.linspace(*ends, 10).tolist()) for ends in ((0.1, 3), (-1, 1)))
+    calibration = Calibration(names, slope, offset, ("own",) * 10, (0.2,) * 10, "f1", 0.1, 0.1, {}, None, "", 9)
+    calibration.save(tmp_path / "c.json")
+    arguments = ["--out", str(tmp_path), "--calibration", str(tmp_path / "c.json")]
+    assert main(["export", "--ckpt_path", str(path), *arguments]) == 0
+    method = export.load_method(path, "test")
+    pixels = np.random.default_rng().integers(256, size=(5, 64, 64, 3), dtype=np.uint8)
+    (probs, _), about = run(tmp_path / "model.onnx", pixels)
+    image = (torch.from_numpy(pixels).float() / 255 - torch.tensor(about["mean"])) / torch.tensor(about["std"])
+    with torch.no_grad():
+        expected, _ = calibration.decide(method.precise_probabilities(method(image.permute(0, 3, 1, 2))))
+    torch.testing.assert_close(torch.from_numpy(probs).double(), expected, rtol=0, atol=1e-4)
+
+
 def test_a_file_that_differs_is_not_left_behind(checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(export.Deployed, "forward", lambda self, pixels: self.decide(_shifted(self, pixels)))
     assert main(["export", "--ckpt_path", str(checkpoint), "--out", str(tmp_path), "--formats", "pt2"]) == 2
@@ -112,7 +134,8 @@ def _shifted(deployed, pixels):
 def test_what_cannot_be_exported_is_said_in_one_sentence(checkpoint, tmp_path, monkeypatch, capsys):
     assert main(["export", "--ckpt_path", str(tmp_path / "none.ckpt")]) == 2
     assert "no file" in capsys.readouterr().err
-    monkeypatch.setattr(Classifier, "probabilities", lambda self, logits: logits.sigmoid() * float(logits.max() > 0))
+    for name in ("probabilities", "exact_logits"):  # with and without a calibration
+        monkeypatch.setattr(Classifier, name, lambda self, logits: logits.sigmoid() * float(logits.max() > 0))
     assert main(["export", "--ckpt_path", str(checkpoint), "--out", str(tmp_path)]) == 2
     assert "this network cannot be exported" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -150,7 +150,7 @@ def test_what_a_report_cannot_be_made_of_is_said(tmp_path, labelled, capsys):
 def test_confusion_and_togetherness_against_loops(rng):
     chosen = torch.rand(30, 4, generator=rng) < 0.5
     targets = torch.randint(-1, 2, (30, 4), generator=rng)
-    confusion, together = figures.confusion(chosen, targets), figures.together(targets == 1)
+    confusion, together = figures.confusion(chosen, targets), figures.together(targets == 1, targets)
     for i in range(4):
         for j in range(4):
             rows = [n for n in range(30) if targets[n, i] == 1 and targets[n, j] == 0]
@@ -158,6 +158,6 @@ def test_confusion_and_togetherness_against_loops(rng):
                 assert confusion[i, j] == pytest.approx(sum(bool(chosen[n, j]) for n in rows) / len(rows))
             else:
                 assert confusion[i, j].isnan()
-            there = [n for n in range(30) if targets[n, i] == 1]
+            there = [n for n in range(30) if targets[n, i] == 1 and targets[n, j] >= 0]
             if i != j and there:
                 assert together[i, j] == pytest.approx(sum(int(targets[n, j] == 1) for n in there) / len(there))
