@@ -168,9 +168,16 @@ def test_predictions_of_another_model_calibration_or_option_are_never_taken(stop
         torch.save(checkpoint, tmp_path / "other.ckpt")
         command[2] = str(tmp_path / "other.ckpt")
     elif what == "calibration":
-        numbers = ((1.0,) * 10, (0.5,) * 10, (0.5,) * 10)
-        calibration = Calibration(tuple(map(str, range(10))), *numbers, "f1", 0.1, 0.1, None, 10)
-        calibration.save(tmp_path / "c.json")
+        names, half = tuple(map(str, range(10))), (0.5,) * 10
+        made_of = {"scaled_by": ("own",) * 10, "thresholds": half, "goal": "f1", "images": 10}
+        promises = {
+            "missed_threshold": 0.1,
+            "missed_risk": 0.1,
+            "not_promised": {},
+            "powerset": None,
+            "no_powerset": "",
+        }
+        Calibration(names, (1.0,) * 10, half, **made_of, **promises).save(tmp_path / "c.json")
         command += ["--calibration", str(tmp_path / "c.json")]
     elif what == "option":
         command += ["--data.image_size", "48"]

@@ -116,7 +116,8 @@ class Calibration:
             what = f"of another version ({mark!r})" if is_older else "no calibration"
             raise ConfigError(f"{path} is {what}: it lacks the mark {FORMAT!r}; make it again with mlcv calibrate")
         powerset = content.pop("powerset", None)  # whose bound may be infinite
-        calibration: Calibration = construct(cls, arguments(cls, content, str(path)), powerset=powerset)
+        where = f"{path} is no readable calibration (make it again with mlcv calibrate)"
+        calibration: Calibration = construct(cls, arguments(cls, content, where), powerset=powerset)
         count = len(calibration.class_names)
         lengths = {len(getattr(calibration, name)) for name in ("slope", "offset", "scaled_by", "thresholds")}
         has_sets = isinstance(powerset, dict) and {"bound", "power", "epsilon"} == set(powerset)
