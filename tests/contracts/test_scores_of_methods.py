@@ -113,6 +113,18 @@ def test_an_evaluation_tells_apart_what_probabilities_cannot(method, rng):
         assert np.allclose(ours, theirs, rtol=0, atol=1e-9)
 
 
+def test_predictions_tell_apart_what_float32_cannot(method):
+    logits = torch.zeros(3, CLASSES)
+    logits[:, 2] = torch.tensor([20.0, 20.5, 25.0])
+    if isinstance(method, CLIPPretraining):
+        logits[:, 2] = method.clip.logit_scale.exp().item() * (1 - torch.tensor([3e-6, 2e-6, 1e-6]))
+    method.forward = lambda image: logits
+    probs = method.predict_step({"image": None, "index": torch.arange(3)}, 0)["probs"]
+    assert probs.dtype == torch.float64
+    assert (probs[:, 2].diff() > 0).all()
+    assert (probs[:, 2] < 1).all()
+
+
 def test_an_exported_model_says_what_a_calibration_makes_of_its_probabilities(method, rng):
     logits = drawn(method, rng) * 2 if not isinstance(method, CLIPPretraining) else drawn(method, rng)
     slope = (0.1 + 3 * torch.rand(CLASSES, generator=rng)).tolist()

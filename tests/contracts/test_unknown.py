@@ -28,7 +28,7 @@ from mlcv.metrics.scores import (
     precision_recall,
     scores_of_decisions,
 )
-from mlcv.posthoc import figures, judge
+from mlcv.posthoc import calibration, figures, judge
 from mlcv.posthoc.calibrate import calibrate
 from mlcv.posthoc.calibration import calibration_error, fit_scaling
 from mlcv.posthoc.conformal import Powerset, choose_power, control_missed, only_positives
@@ -161,6 +161,20 @@ def scores(case):
     return found.summary, table, found.excluded
 
 
+def scalings(case, method):
+    """Of probabilities more and less wrong, some classes scaled by a hair; and the parts that judged them."""
+    parts, divide = [], calibration._parts
+
+    def remembered(labels, seed):
+        parts.append(divide(labels, seed))
+        return parts[-1]
+
+    softer = [(case.logits * factor).sigmoid() for factor in (0.4, 0.5, 0.6, 1.0)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, "_parts", remembered)
+        return [fit_scaling(probs, case.targets, method) for probs in softer], parts
+
+
 def options(method):
     return argparse.Namespace(seed=3, method=method, goal="f1", level=0.9, risk=0.2, epsilon=0.2)
 
@@ -184,12 +198,12 @@ ROUTINES = {
     ),
     "bootstrap_areas of images": lambda case: bootstrap_areas(case.probs, case.targets, resamples=20),
     "calibration_error": lambda case: calibration_error(case.probs, case.targets),
-    "fit_scaling by temperature": lambda case: fit_scaling(case.probs, case.targets, "temperature"),
-    "fit_scaling by platt": lambda case: fit_scaling(case.probs, case.targets, "platt"),
+    "fit_scaling by temperature": lambda case: scalings(case, "temperature"),
+    "fit_scaling by platt": lambda case: scalings(case, "platt"),
     "choose_class_thresholds": lambda case: [
         choose_class_thresholds(case.probs, case.targets, goal, 0.8) for goal in ("f1", "precision", "recall")
     ],
-    "control_missed": lambda case: control_missed(case.probs, case.targets, 0.2),
+    "control_missed": lambda case: [control_missed(case.probs, case.targets, r / 100) for r in range(5, 60)],
     "only_positives": positives_of_one,
     "Powerset.calibrate": lambda case: Powerset.calibrate(case.probs, case.targets, 0.2),
     "choose_power": lambda case: [choose_power(case.probs, case.targets, e / 20) for e in range(1, 15)],
