@@ -368,7 +368,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, type):
         return {"class_path": _path(value)}
     if isinstance(value, nn.Module):
-        names = inspect.signature(type(value).__init__).parameters
+        takes_any = type(value).__init__ is nn.Module.__init__  # whose `*args` is of no use
+        names = () if takes_any else inspect.signature(type(value).__init__).parameters
         return {
             "class_path": _path(type(value)),
             "init_args": {name: _plain(_argument(value, name)) for name in names if name != "self"},

@@ -48,6 +48,7 @@ def test_predictions_come_back_and_no_cell_is_a_formula(files):
     assert read_truth(path, HOSTILE).targets.tolist() == targets.tolist()
 
 
+@pytest.mark.filterwarnings("ignore:Glyph .* missing from font")  # which fonts there are is the machine's affair
 def test_every_command_shows_names_as_they_are(files, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "4000")
     paths, _ = files
