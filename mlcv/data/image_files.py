@@ -13,15 +13,15 @@ from mlcv.data.paths import canonical, image_path
 from mlcv.data.samples import LabeledImages, OnError, Split
 from mlcv.errors import ConfigError, DataError
 from mlcv.labels.states import UNKNOWN
-from mlcv.tables import Table, check_class_names, exists, is_folder, printable
+from mlcv.tables import NAME_COLUMNS, Table, check_class_names, exists, find_name_column, is_folder, printable
 
 
 class ImageFilesDataModule(MultiLabelDataModule):
     """Images to predict; `mlcv predict --ckpt_path X --data.path FOLDER` builds it with what the checkpoint expects.
 
     Args:
-        path: a folder (searched through its subfolders), an image, a .csv or .csv.gz file whose column `image`, `Path`
-            or else first names images relative to it; or a list of these.
+        path: a folder (searched through its subfolders), an image, a .csv or .csv.gz file whose only column, or one
+            called `image`, `path` or the like, names images relative to it; or a list of these.
         classes: names of the classes that the model knows.
         grey: decode one channel, where the model was trained on grey images.
         on_error: `skip` unreadable images, which are listed at the end, or `raise`.
@@ -75,8 +75,7 @@ def find_images(path: Path) -> Iterator[str]:
             )
     elif path.name.endswith((".csv", ".csv.gz")):
         table = Table(path)
-        column = next((name for name in ("image", "Path") if name in table.names), next(iter(table.names), ""))
-        cells = enumerate(table.column(column))
+        cells = enumerate(table.column(_image_column(table)))
         yield from (image_path(path.parent, cell, table.where(row)) for row, cell in cells)
     elif exists(path):
         yield canonical(str(path))
@@ -84,6 +83,19 @@ def find_images(path: Path) -> Iterator[str]:
         raise DataError(
             f"data.path: there is no {printable(path)}; give a folder, an image, or a CSV file that names images"
         )
+
+
+def _image_column(table: Table) -> str:
+    """A header that says so, or the only one, unless it is the first image of a file that has none."""
+    found = find_name_column(table.names)
+    if found is None and len(table.names) == 1 and Path(table.names[0]).suffix.lower() not in SUFFIXES:
+        found = table.names[0]
+    if found is None:
+        raise DataError(
+            f"data.path: {printable(table.path)}: which column names the images? None of {', '.join(table.names)} is "
+            f"called {', '.join(NAME_COLUMNS)}; give it such a header in the first line"
+        )
+    return found
 
 
 def _listed(path: str | list[str]) -> list[str]:

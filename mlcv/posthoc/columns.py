@@ -8,7 +8,7 @@ from torch import Tensor
 from mlcv.errors import ConfigError, DataError
 from mlcv.files import unshielded
 from mlcv.labels.states import known
-from mlcv.tables import NAME_COLUMNS, OUR_COLUMNS, TRUTH, Table, read_header
+from mlcv.tables import NAME_COLUMNS, OUR_COLUMNS, TRUTH, Table, find_name_column, read_header
 from mlcv.terminal import console
 
 TASKS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
@@ -28,7 +28,7 @@ def name_column(names: Sequence[str], path: Path, asked: str | None = None) -> s
     """
     if asked in names:
         return str(asked)
-    found = next((name for known in NAME_COLUMNS for name in names if name.lower() == known), None)
+    found = find_name_column(names)
     if found is None:
         raise DataError(
             f"{path}: which column names the rows? None of {', '.join(names)} is called {', '.join(NAME_COLUMNS)}; "

@@ -23,6 +23,11 @@ _PREFIXES = (TRUTH, "logit:")
 _INVISIBLE = {"Cc", "Cs", "Zl", "Zp"}  # control characters, halves of characters, ends of lines
 
 
+def find_name_column(names: Sequence[str]) -> str | None:
+    """The header of the column with the rows' names, if one says so."""
+    return next((name for known in NAME_COLUMNS for name in names if name.lower() == known), None)
+
+
 def check_class_names(names: Sequence[str], source: str) -> None:
     """Refuses names that would be lost or mistaken in a file, or by a reader.
 

@@ -121,3 +121,17 @@ def test_images_are_what_the_files_hold(tmp_path):
     data.setup("predict")
     assert data.datasets["test"].load(0).shape == (16, 16, 3)
     assert np.isfinite(next(iter(data.predict_dataloader()))["image"]).all()
+
+
+@pytest.mark.parametrize(("header", "taken"), [
+    ("image", True), ("Path", True), ("Image Index", True), ("picture", True), ("a.png", False), ("cat,dog", False),
+])  # fmt: skip
+def test_which_column_names_the_images_is_said_or_refused(tmp_path, header, taken):
+    """No other column is read as images, and no first image as a header."""
+    width = header.count(",")
+    (tmp_path / "t.csv").write_text(f"{header}\nb.png{',1' * width}\n")
+    if taken:
+        assert list(find_images(tmp_path / "t.csv")) == [str(tmp_path / "b.png")]
+    else:
+        with pytest.raises(DataError, match=r"t.csv: which column names the images\? None of .* is called image, path"):
+            list(find_images(tmp_path / "t.csv"))
