@@ -134,6 +134,8 @@ def _run(arguments: list[str]) -> None:
     warnings.filterwarnings("ignore", message=".*directory .* exists and is not empty.*")
     # A checkpoint that is tested needs none of what it was trained with.
     warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
+    # Of the folder where a tested checkpoint was trained; `Resuming` looks after it where training goes on.
+    warnings.filterwarnings("ignore", message=".*dirpath has changed from.*")
     # Lightning 2.6's own use of torch.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     from mlcv.training_cli import TrainingCLI  # noqa: PLC0415  # takes seconds, which --help shall not

@@ -5,16 +5,26 @@ import itertools
 import json
 import os
 import pickle
+import tokenize
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from mlcv.errors import ConfigError
 
-MOST_JSON = 2**28
+MOST_JSON = MOST_PICKLE = 2**28
+MOST_VALUES, MOST_LEVELS = 2_000_000, 64
+UNREADABLE = (
+    OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, RecursionError, OverflowError,
+    pickle.UnpicklingError,
+)  # fmt: skip
+"""What torch.load makes of a file that is damaged, or of another kind."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -124,15 +134,71 @@ def read_checkpoint(path: Path, option: str = "--ckpt_path") -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"{option}: no file {path}; a run keeps its checkpoints in runs/<name>/<number>/checkpoints")
     try:
+        _check_archive(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, RecursionError,
-            pickle.UnpicklingError) as error:  # fmt: skip
-        reason = str(error).strip().partition("\n")[0]
+    except UNREADABLE as error:
+        reason = str(error).strip().partition("\n")[0].partition(". In PyTorch")[0]  # whose advice is to run the code
         raise ConfigError(
             f"{option}: {path} is no checkpoint that can be read safely: it is damaged, or holds objects that would "
             f"run code when loaded, and is not opened ({reason})"
         ) from error
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    entries = list(state.items()) if isinstance(state, dict) else [(None, None)]
+    if not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in entries):
         raise ConfigError(f"{option}: {path} is no checkpoint of `mlcv fit`: it has no state_dict of tensors")
+    _check_content(checkpoint, f"{option}: {path}")
     return checkpoint  # type: ignore[no-any-return]
+
+
+def _check_archive(path: Path) -> None:
+    """A checkpoint's parts are stored as they are; compressed, a small file would swell to a large one."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+    except (OSError, zipfile.BadZipFile):  # torch says what it is
+        return
+    if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+        raise ValueError("its parts are compressed, as torch never writes them")
+    if sum(part.file_size for part in parts if part.filename.endswith("data.pkl")) > MOST_PICKLE:
+        raise ValueError(f"it lists more than {MOST_PICKLE >> 20} MiB of names and numbers beside tensors")
+
+
+def _check_content(checkpoint: dict[str, Any], where: str) -> None:
+    """By references to one thing from many places a small file holds a large one, and so do views of one number."""
+    left, stack = MOST_VALUES, [(checkpoint, 0)]
+    while stack:
+        value, depth = stack.pop()
+        left -= 1
+        if left < 0 or depth > MOST_LEVELS:
+            raise ConfigError(f"{where} holds more than {MOST_VALUES} values or {MOST_LEVELS} levels, and is not taken")
+        if isinstance(value, torch.Tensor):
+            is_plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+            if not is_plain or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+                raise ConfigError(f"{where} holds a tensor that is sparse, or larger than what the file has of it")
+        elif isinstance(value, dict):
+            stack += [(one, depth + 1) for one in value.values()]
+        elif isinstance(value, (list, tuple, set)):
+            stack += [(one, depth + 1) for one in value]
+
+
+def read_array(path: Path, option: str) -> NDArray[np.float32]:
+    """Finite numbers of a .npy file, as float32; nothing of it is unpickled.
+
+    Args:
+        path: of the file.
+        option: what the user calls it, for the error.
+
+    Raises:
+        ConfigError: if it holds anything else, or is cut off.
+    """
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+        with np.errstate(over="ignore"):
+            numbers = np.array(array, np.float32) if array.dtype.kind in "fiub" else np.full(1, np.nan, np.float32)
+    except (OSError, ValueError, TypeError, EOFError, OverflowError, SyntaxError, MemoryError,
+            tokenize.TokenError) as error:  # fmt: skip
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{option}: {path} is no array of numbers ({reason}); it is made by numpy.save") from error
+    if not np.isfinite(numbers).all():
+        raise ConfigError(f"{option}: {path} is an array of {array.dtype}, with more than finite numbers")
+    return numbers

@@ -10,6 +10,7 @@ import collections.abc
 import dataclasses
 import functools
 import importlib
+import importlib.util
 import inspect
 import math
 import os
@@ -82,11 +83,14 @@ def trusting(packages: Sequence[str]) -> Iterator[None]:
     """Trusts more packages for a while, in processes that are started meanwhile, too.
 
     Raises:
-        ConfigError: for a name that is none of a package.
+        ConfigError: for a name that is none of a package that is here.
     """
     strange = next((name for name in packages if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", name)), None)
     if strange is not None:
         raise ConfigError(f"--trust {strange}: give the name of a Python package, such as my_package")
+    absent = next((name for name in packages if importlib.util.find_spec(name.partition(".")[0]) is None), None)
+    if absent is not None:
+        raise ConfigError(f"--trust {absent}: there is no such package here; is it installed, or on PYTHONPATH?")
     before = os.environ.get(TRUST_VARIABLE)
     if packages:
         os.environ[TRUST_VARIABLE] = ":".join(dict.fromkeys([*trusted(), *packages]))
@@ -243,9 +247,10 @@ class _Walk:
         if typing.get_origin(hint) is Literal:
             fits = any(type(value) is type(one) and value == one for one in typing.get_args(hint))
         elif hint is float:
-            fits = type(value) in (int, float) and math.isfinite(value)
+            fits = type(value) in (int, float) and abs(value) < math.inf and _is_short(value)
         else:
             fits = hint in (bool, int, str, Path) and type(value) is (str if hint is Path else hint)
+            fits = fits and _is_short(value)
         return self._check(value, fits, hint, where)
 
     def _either(self, value: Any, hint: Any, where: str, depth: int) -> Any:
@@ -270,7 +275,8 @@ class _Walk:
         if isinstance(value, (list, tuple)):
             return [self.value(inner, Any, f"{where}[{n}]", depth + 1) for n, inner in enumerate(value)]
         is_word = isinstance(value, str) and _WORDS.fullmatch(value)
-        if not is_word and type(value) not in (bool, int) and not (type(value) is float and math.isfinite(value)):
+        is_number = type(value) in (bool, int, float) and abs(value) < math.inf and _is_short(value)
+        if not is_word and not is_number:
             raise _RefusedError(where, f"{_shown(value)} is neither a number nor a word, and is not taken")
         return value
 
@@ -371,6 +377,11 @@ def _takes_none(hint: Any) -> bool:
 def _is_name(key: Any) -> bool:
     is_word = isinstance(key, str) and re.fullmatch(r"[A-Za-z]\w{0,63}", key, re.ASCII) is not None
     return is_word and key not in _SPEC and not _SOURCES.fullmatch(key)
+
+
+def _is_short(value: Any) -> bool:
+    """No whole number beyond 64 bits, of which many a library knows nothing."""
+    return not isinstance(value, int) or abs(value) < 2**63
 
 
 def _is_below(module: str, packages: Sequence[str]) -> bool:

@@ -1,5 +1,6 @@
 """What a checkpoint may say of the Trainer: numbers and words, and a few callbacks when its training goes on."""
 
+import re
 from typing import Any
 
 from lightning.pytorch import Callback
@@ -9,25 +10,25 @@ from mlcv.callbacks.ema import EMA
 from mlcv.errors import ConfigError
 from mlcv.plain_config import arguments, plain, resolve, trusted
 
-_EVERY_VERB = (
-    "limit_val_batches", "limit_test_batches", "limit_predict_batches", "enable_progress_bar", "enable_model_summary",
-    "deterministic", "benchmark", "inference_mode",
-)  # fmt: skip
+_EVERY_VERB = ("enable_progress_bar", "enable_model_summary", "deterministic", "benchmark", "inference_mode")
 _FIT = (
     *_EVERY_VERB, "accelerator", "strategy", "devices", "num_nodes", "precision", "fast_dev_run", "max_epochs",
-    "min_epochs", "max_steps", "min_steps", "max_time", "limit_train_batches", "overfit_batches", "val_check_interval",
-    "check_val_every_n_epoch", "num_sanity_val_steps", "log_every_n_steps", "enable_checkpointing",
-    "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "use_distributed_sampler",
-    "detect_anomaly", "barebones", "sync_batchnorm", "reload_dataloaders_every_n_epochs",
+    "min_epochs", "max_steps", "min_steps", "max_time", "limit_train_batches", "limit_val_batches",
+    "overfit_batches", "val_check_interval", "check_val_every_n_epoch", "num_sanity_val_steps",
+    "log_every_n_steps", "enable_checkpointing", "accumulate_grad_batches", "gradient_clip_val",
+    "gradient_clip_algorithm", "use_distributed_sampler", "detect_anomaly", "barebones", "sync_batchnorm",
+    "reload_dataloaders_every_n_epochs",
 )  # fmt: skip
 _CALLBACKS: dict[str, type[Callback]] = {
     cls.__name__: cls for cls in (EMA, EarlyStopping, LearningRateMonitor, ModelCheckpoint)
 }
+# Words, and in braces metrics as plain numbers: Python would make a slash of {step:c}, and a path of many.
+_NAME = re.compile(r"(?:[\w =+-]|\.(?!\.)|(?<=\w)/(?=\w)|\{\w[\w/-]*(?::0?\d{0,2}(?:\.\d{1,2})?[dfeg]?)?\})*")
 _OWN = "if the run is yours, give its configuration, too: --config <run>/config.yaml"
 
 
 def settings_for_evaluation(given: Any, where: str) -> dict[str, Any]:
-    """How much is evaluated and shown; nothing of how the checkpoint was trained binds who evaluates it.
+    """What is shown; nothing of how the checkpoint was trained binds who evaluates it.
 
     Args:
         given: the section of a checkpoint's configuration.
@@ -78,6 +79,6 @@ def _callback(given: Any, where: str) -> dict[str, Any]:
     cls = cls or resolve(name, Callback, where)
     checked = arguments(cls, options or {}, where)
     for key, value in checked.items():
-        if isinstance(value, str) and (key == "dirpath" or ".." in value or value.startswith(("/", "~", "\\"))):
+        if isinstance(value, str) and (key == "dirpath" or _NAME.fullmatch(value) is None):
             raise ConfigError(f"{where}.{key}: a checkpoint does not say where files are written, got {value[:60]!r}")
     return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": checked}

@@ -41,7 +41,7 @@ from mlcv.runs import CONFIG_KEY, check_new, check_writable, new_run_folder, run
 
 logger = logging.getLogger(__name__)
 
-_OF_THE_COMMAND = ("run_dir", "untrained", "predictions", "calibration", "ckpt_path", "weights_only")
+_OF_THE_COMMAND = ("run_dir", "untrained", "predictions", "calibration", "ckpt_path")
 """Options that belong to one command, not to what it trains."""
 
 _NO_MATTER = ("batch_size", "num_workers", "check", "on_error")
@@ -106,10 +106,16 @@ class TrainingCLI(LightningCLI):
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
                 parser_class=Parser,
-                args=with_checkpoint_config(arguments),
+                args=with_checkpoint_config(_configs_first(arguments)),
             )
         finally:
             sys.argv[1:] = before
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Without what Lightning offers and this project decides."""
+        ours = {"weights_only", "verbose", "return_predictions"}
+        return {verb: skipped | ours for verb, skipped in LightningCLI.subcommands().items()}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -118,6 +124,7 @@ class TrainingCLI(LightningCLI):
             default=None,
             help="The run's folder; by default runs/<config>/<next number>, or the checkpoint's.",
         )
+        parser.epilog = "--trust PACKAGE: classes of this package, too, may stand in a checkpoint."
         parser.add_argument(
             "--test_after_fit", type=bool, default=False, help="Test the best checkpoint when training is done."
         )
@@ -154,6 +161,8 @@ class TrainingCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        if config.get("ckpt_path"):
+            read_checkpoint(Path(config.ckpt_path))  # before Lightning does
         if self.subcommand != "fit" and not config.get("ckpt_path") and not config.untrained:
             raise ConfigError(
                 f"mlcv {self.subcommand} needs --ckpt_path <run>/checkpoints/best.ckpt: weights are random without. "
@@ -169,7 +178,7 @@ class TrainingCLI(LightningCLI):
         if given.get("logger") in (None, True):
             kwargs["logger"] = self._loggers() if fitting else False
         checkpoint = None if fitting else self._get(self.config, "ckpt_path")
-        model = weights_fingerprint(read_checkpoint(Path(checkpoint))["state_dict"]) if checkpoint else None
+        model = None if fitting else weights_fingerprint(self._state(checkpoint))
         calibration = self._calibration(model) if self.subcommand in ("test", "predict") else None
         decide = calibration.decide if calibration is not None else None
         callbacks = [*(given.get("callbacks") or []), ResultsWriter(self.run_dir, decide)]
@@ -184,6 +193,13 @@ class TrainingCLI(LightningCLI):
             if given.get("enable_checkpointing") is not False:
                 callbacks += _checkpoints(self.run_dir)
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+
+    def _state(self, checkpoint: str | None) -> dict[str, Any]:
+        """Weights that are evaluated: of a checkpoint, or as the network starts."""
+        state: dict[str, Any] = (
+            read_checkpoint(Path(checkpoint))["state_dict"] if checkpoint else self.model.state_dict()
+        )
+        return state
 
     def _calibration(self, model: str | None) -> Calibration | None:
         """The one that was asked for, or the run's; None without one."""
@@ -203,6 +219,9 @@ class TrainingCLI(LightningCLI):
     def fit(self, **kwargs: Any) -> None:
         """Trains; if it is stopped, says how to resume."""
         last = self.run_dir / "checkpoints" / "last.ckpt"
+        logger.info("run: %s", self.run_dir)
+        if self.config[self.subcommand].test_after_fit:
+            self.datamodule.setup("test")  # what is wrong there is said before the first epoch
         self._call(
             self.trainer.fit, lambda: f"To resume: mlcv fit --ckpt_path {last}" if last.is_file() else "", kwargs
         )
@@ -250,6 +269,8 @@ class TrainingCLI(LightningCLI):
         except (SystemExit, KeyboardInterrupt):
             raise Stopped(asked[-1], advice()) from None
         except Exception as error:
+            if len(asked) > 1:  # the workers were asked, too, and ended first
+                raise Stopped(asked[-1], advice()) from None
             is_restoring = bool(self.trainer._checkpoint_connector._loaded_checkpoint)
             if not is_restoring or find_user_error(error) is not None:
                 raise
@@ -298,6 +319,18 @@ def set_up_logging() -> None:
     # Lightning advertises its other products at each start.
     theirs = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     theirs.addFilter(lambda record: "Tip: For seamless" not in record.getMessage())
+
+
+def _configs_first(arguments: list[str]) -> list[str]:
+    """The subcommand, then its configs, then all other options: what is given by itself counts, wherever it stands."""
+    configs: list[str] = []
+    others: list[str] = []
+    is_next = False
+    for argument in arguments[1:]:
+        is_config = is_next or argument.startswith(("--config=", "-c=")) or argument in ("--config", "-c")
+        (configs if is_config else others).append(argument)
+        is_next = not is_next and argument in ("--config", "-c")
+    return [*arguments[:1], *configs, *others]
 
 
 def _experiment(config: Namespace) -> str:

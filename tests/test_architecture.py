@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "fingerprints": {"errors", "files"},
     "terminal": set(),
     "plain_config": {"errors"},
-    "labels": {"errors"},
+    "labels": {"errors", "files"},
     "tables": {"errors", "labels"},
     "ops": {"errors", "numerics"},
     "losses": {"labels", "ops", "numerics", "distributed", "errors"},

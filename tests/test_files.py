@@ -6,12 +6,14 @@ import json
 import os
 import threading
 
+import numpy as np
 import pytest
 import torch
 
 from mlcv.errors import ConfigError
 from mlcv.files import (
     keep_earlier,
+    read_array,
     read_checkpoint,
     read_json,
     shielded,
@@ -111,6 +113,28 @@ def test_what_is_no_checkpoint_is_told(tmp_path, content):
     torch.save(content, tmp_path / "a.ckpt")
     with pytest.raises(ConfigError, match="it has no state_dict of tensors"):
         read_checkpoint(tmp_path / "a.ckpt")
+
+
+def test_arrays_are_finite_numbers_or_told(tmp_path, numpy_rng):
+    path = tmp_path / "a.npy"
+    for dtype in (np.float64, np.float16, np.int8, np.uint16, bool):
+        given = numpy_rng.random((3, 4)).astype(dtype)
+        np.save(path, given)
+        assert read_array(path, "model.teacher").dtype == np.float32
+        assert (read_array(path, "model.teacher") == given.astype(np.float32)).all()
+    whole = path.read_bytes()
+    bad = [np.array(["x"]), np.zeros(2, complex), np.array([np.nan]), np.array([1e300]), np.zeros(2, "M8[s]"),
+           np.zeros(2, [("a", int)]), np.array([{}], object)]  # fmt: skip
+    for array in bad:
+        np.save(path, array)
+        with pytest.raises(ConfigError, match=r"^model.teacher: .*a.npy is "):
+            read_array(path, "model.teacher")
+    np.savez(tmp_path / "a.npz", a=np.zeros(2))
+    huge = whole.replace(b"(3, 4)", b"(3, 4000000000)".ljust(15))[:128] + b"x"
+    for content in (whole[:-3], b"", b"text", (tmp_path / "a.npz").read_bytes(), huge, whole.replace(b"{", b"(")):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match=r"a.npy is no array of numbers"):
+            read_array(path, "model.teacher")
 
 
 def test_a_damaged_checkpoint_is_told(tmp_path, numpy_rng):

@@ -113,7 +113,8 @@ class PredictionWriter(Callback):
         found = sorted(self._read_parts(), key=lambda row: row["file"] == _version_of(row["image"]))
         rows = {row["image"]: row for row in found}
         dataset = datamodule.datasets["test"]
-        every = getattr(datamodule, "paths", None) or map(dataset.describe, range(len(dataset)))
+        left_out = hasattr(datamodule, "done")  # so that the split has only what was left
+        every = datamodule.paths if left_out else map(dataset.describe, range(len(dataset)))
         place = {image: n for n, image in enumerate(every)}
         ordered = sorted(rows.values(), key=lambda row: place.get(row["image"], row["index"]))
         names: Any = pl_module.class_names
@@ -122,9 +123,13 @@ class PredictionWriter(Callback):
         self._remove_parts()
         console().print(f"{len(ordered)} predictions: {self.path}", soft_wrap=True)
         unreadable = [image for image in place if image not in rows]
-        if unreadable:
+        limit = trainer.limit_predict_batches  # a part, or a number of them
+        if unreadable and not (isinstance(limit, float) and limit == 1):
+            logger.warning("trainer.limit_predict_batches has left out %d images", len(unreadable))
+        elif unreadable:
             listed = "".join(f"\n  {printable(image)}" for image in unreadable)
-            raise DataError(f"{len(unreadable)} images could not be read, all others are in {self.path}:{listed}")
+            count = f"{len(unreadable)} image{'s' if len(unreadable) > 1 else ''}"
+            raise DataError(f"{count} could not be read, all others are in {self.path}:{listed}")
 
     def _name(self, rank: int) -> Path:
         return self.path.with_name(f"{self.path.name}.{self.made_by}.part{rank}")

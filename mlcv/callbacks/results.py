@@ -81,6 +81,8 @@ class ResultsWriter(Callback):
             "labels": getattr(trainer.datamodule, "label_summary", None) if hasattr(trainer, "datamodule") else None,
             "skipped_images": skipped,
         }
+        limit = getattr(trainer, f"limit_{stage}_batches")
+        facts |= {} if isinstance(limit, float) and limit == 1 else {"limited_to_batches": limit}  # a float is a part
         is_first, rows = stage not in self._written, scores.rows()
         self._written.add(stage)
         write_text(self.directory / f"{stage}.json", json.dumps(facts, indent=2) + "\n", keep=is_first)

@@ -10,6 +10,8 @@ from torch import Tensor
 from mlcv.errors import ConfigError
 
 _KEY = "trained_on"
+_SCHEDULER = {"last_epoch": 0, "_step_count": 0, "total_steps": 0, "base_lrs": [0.0], "_last_lr": [0.0]}
+"""What schedulers of torch hold."""
 
 
 class Resuming(Callback):
@@ -36,10 +38,16 @@ class Resuming(Callback):
             )
         states = checkpoint.get("callbacks")
         checkpoint["callbacks"] = states = dict(states) if isinstance(states, dict) else {}
-        for callback in trainer.checkpoint_callbacks:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's own attribute
             state = states.get(callback.state_key)
             if isinstance(callback, ModelCheckpoint) and state is not None:
                 states[callback.state_key] = _of_own_folder(state, Path(str(callback.dirpath)))
+            elif state is not None and not _alike(state, callback.state_dict()):
+                raise ConfigError(
+                    f"the checkpoint's state of {type(callback).__name__} is of another kind: it is damaged"
+                )
+        if not _alike(checkpoint.get("lr_schedulers"), [_SCHEDULER]):
+            raise ConfigError("the checkpoint's state of the learning rate is of another kind: it is damaged")
 
 
 def training_facts(trainer: Trainer) -> dict[str, Any]:
@@ -53,6 +61,21 @@ def training_facts(trainer: Trainer) -> dict[str, Any]:
         "training images": labels["images"],
         "labels": labels["fingerprint"],
     }
+
+
+def _alike(theirs: Any, ours: Any) -> bool:
+    """Whether a state is of the kinds of a fresh one, as far as both go; of lists, each of the fresh one's first."""
+    if ours is None or theirs is None:
+        return True
+    if isinstance(ours, dict):
+        return isinstance(theirs, dict) and all(
+            _alike(theirs[key], value) for key, value in ours.items() if key in theirs
+        )
+    if isinstance(ours, (list, tuple)):
+        return isinstance(theirs, (list, tuple)) and all(_alike(one, ours[0]) for one in theirs if ours)
+    if isinstance(ours, (bool, int, float)):
+        return isinstance(theirs, (bool, int, float))
+    return isinstance(theirs, type(ours))
 
 
 def _of_own_folder(state: Any, folder: Path) -> dict[str, Any]:

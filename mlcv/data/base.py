@@ -3,7 +3,6 @@
 import logging
 import os
 import shutil
-from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
 
@@ -80,6 +79,9 @@ class MultiLabelDataModule(LightningDataModule):
         for name, value in (("image_size", image_size), ("batch_size", batch_size), ("max_megapixels", max_megapixels)):
             if not value >= 1:
                 raise ConfigError(f"data.{name} is at least 1, got {value}")
+        for name, whole in (("num_workers", num_workers or 0), ("seed", seed)):
+            if whole < 0:
+                raise ConfigError(f"data.{name} is at least 0, got {whole}")
         self.image_size, self.batch_size = image_size, batch_size
         self.num_workers = min(len(os.sched_getaffinity(0)), 8) if num_workers is None else num_workers
         self.val_fraction, self.protocol, self.policy, self.augment = val_fraction, protocol, policy, augment
@@ -124,8 +126,13 @@ class MultiLabelDataModule(LightningDataModule):
         others: tuple[Split, ...] = ("train", "val", "test")
         for split in others:
             if split not in known:
-                with suppress(UserError):  # it may not be on this machine
+                try:
                     known[split] = self._read(split)
+                except UserError as error:  # it may not be on this machine
+                    logger.warning(
+                        "%s: the %s split cannot be read, and whether it shares images with others is not checked (%s)",
+                        type(self).__name__, split, error,
+                    )  # fmt: skip
         for one, other in combinations((split for split in others if split in known), 2):
             if one in read or other in read:
                 check_apart({one: known[one], other: known[other]}, self.group)

@@ -196,6 +196,9 @@ def parse_instances(path: Path) -> tuple[list[str], States]:
 
 def _decode(path: Path) -> _Instances:
     data = read_regular(path).removeprefix(codecs.BOM_UTF8)
+    for name in (b"images", b"categories", b"annotations"):
+        if data.count(b'"%s"' % name) > 1 and len(re.findall(rb'"%s"\s*:' % name, data)) > 1:
+            raise DataError(f"{path}: there are two lists of {name.decode()}, of which one would be lost; join them")
     try:
         try:
             return msgspec.json.decode(data, type=_Instances)

@@ -10,8 +10,9 @@ from mlcv.data.headers import SUFFIXES
 from mlcv.data.label_lists import LabelLists
 from mlcv.data.paths import image_path
 from mlcv.data.samples import LabeledImages, Split
+from mlcv.data.splits import group_keys
 from mlcv.errors import ConfigError, DataError
-from mlcv.tables import Codes, Table, check_class_names, column_states, is_empty, is_file, printable
+from mlcv.tables import Codes, Table, check_class_names, column_states, is_file, printable
 
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
@@ -83,6 +84,11 @@ class CSVDataModule(MultiLabelDataModule):
         self.group = self.group_column = group_column
         if separator is not None and len(separator) != 1:
             raise ConfigError(f"data.separator is one character, got {separator!r}")
+        if self.val_fraction and split_column is None and len(self.paths) == 1:
+            raise ConfigError(
+                "data.val_fraction takes its part of a training split that is given, and here all splits are drawn: "
+                "give data.fractions instead, such as [0.6, 0.2, 0.2]"
+            )
         self.separator, self.classes = separator, classes or None
         self._tables: dict[Path, Table] = {}
         header = self._header(self._table(Path(path)))
@@ -180,9 +186,9 @@ class CSVDataModule(MultiLabelDataModule):
         if self.split_column is not None:
             return self._rows_by_column(table, split)
         keys = [str(row) for row in range(len(table))]
-        if self.group_column:  # of whom nobody knows the group, each is its own
+        if self.group_column:
             cells = table.column(self.group_column)
-            keys = [f"\0{row}" if is_empty(cell) else cell for row, cell in enumerate(cells)]
+            keys = [key if isinstance(key, str) else f"\0{key}" for key in group_keys(cells)]
         groups, group_of = np.unique(np.array(keys), return_inverse=True)
         place = np.empty(len(groups))
         place[np.random.default_rng(self.seed).permutation(len(groups))] = (np.arange(len(groups)) + 0.5) / max(

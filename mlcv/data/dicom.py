@@ -14,6 +14,8 @@ from mlcv.errors import DataError
 from mlcv.tables import printable
 
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
+_LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
+"""Value representations with four bytes for the length."""
 _BYTES_A_PIXEL = 4
 
 
@@ -73,11 +75,24 @@ def _check(file: Any, path: Path, max_megapixels: float) -> None:
             check_size(inner.width, inner.height, path, max_megapixels)
 
 
+def _syntax(data: bytes) -> tuple[bytes, int]:
+    """UID of the transfer syntax, and where the data set starts: behind the elements of group 2."""
+    place, syntax = 132, b""
+    while data[place : place + 2] == b"\x02\x00":
+        is_long = data[place + 4 : place + 6] in _LONG
+        value = place + (12 if is_long else 8)
+        length = int.from_bytes(data[place + 8 : value] if is_long else data[place + 6 : value], "little")
+        if data[place + 2 : place + 4] == b"\x10\x00":
+            syntax = data[value : value + length].rstrip(b"\0 ")
+        place = value + length
+    return syntax, place
+
+
 def _check_inflated(data: bytes, path: Path, max_megapixels: float) -> None:
     """Refuses a deflated file that would swell to more than an image's size; pydicom inflates all of it at once."""
-    if _DEFLATED not in data[:1024]:
+    syntax, start = _syntax(data)
+    if syntax != _DEFLATED:
         return
-    start = 144 + int.from_bytes(data[140:144], "little")  # behind the group that names the syntax
     largest = 2**24 + int(max_megapixels * 1e6 * _BYTES_A_PIXEL)
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     inflater.decompress(data[start:], largest)

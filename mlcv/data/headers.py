@@ -41,7 +41,9 @@ _OTHERS: tuple[tuple[re.Pattern[bytes], Callable[[io.BytesIO], ImageFile]], ...]
 # A JPEG's next segment, or its end. In compressed data every 0xff is followed by zero or the number of a restart.
 _SEGMENT = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
 _FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15, and that of JPEG-LS
-_END = 0xD9
+_END, _SCAN = 0xD9, 0xDA
+MOST_SCANS = 100
+"""Of a progressive JPEG, which has ten or so; each takes a pass over all pixels, however few bytes it has."""
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 339, 322, 323  # tags of TIFF
 
 
@@ -116,10 +118,13 @@ def read_image_header(data: bytes) -> Header | None:
 def _jpeg(data: bytes) -> Header:
     """From segment to segment: thumbnails are inside of segments, and what follows the end is nobody's."""
     place, sizes = 2, [(0, 0)]
-    is_whole = False
+    is_whole, scans = False, 0
     while not is_whole and (mark := _SEGMENT.search(data, place)):
         place = mark.end()
         is_whole = data[place - 1] == _END
+        scans += data[place - 1] == _SCAN
+        if scans > MOST_SCANS:
+            raise ValueError(f"more than {MOST_SCANS} scans")
         if data[place - 1] in _FRAMES and len(data) >= place + 7:
             height, width = struct.unpack_from(">HH", data, place + 3)
             sizes.append((width, height))

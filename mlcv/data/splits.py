@@ -1,7 +1,11 @@
 """However images are divided: none is there twice, and none of training, nor of its group, is in another split."""
 
 import hashlib
+import os
+import re
+import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +15,7 @@ from mlcv.errors import DataError
 from mlcv.labels.states import known
 from mlcv.tables import is_empty, printable
 
+_WHOLE = re.compile(r"^(\d+)\.0+$")
 _NAMES: dict[Split, str] = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -35,8 +40,17 @@ def groups_of(labeled: LabeledImages, group: str | None) -> Sequence[str | int]:
     """The group of each image, such as its patient; one without any, or of whom nobody knows it, is its own."""
     if group is None:
         return range(len(labeled))
-    cells = labeled.about[group].tolist()
-    return [row if is_empty(cell) else cell for row, cell in enumerate(cells)]
+    return group_keys(labeled.about[group].tolist())
+
+
+def group_keys(cells: Sequence[str]) -> list[str | int]:
+    """Names of groups as one spelling each (blanks, case, `1.0` for `1`); the row's number where a cell is empty."""
+
+    def key(cell: str) -> str:
+        text = unicodedata.normalize("NFC", cell.strip()).casefold()
+        return _WHOLE.sub(r"\1", text)
+
+    return [row if is_empty(cell) else key(cell) for row, cell in enumerate(cells)]
 
 
 def check_once(labeled: LabeledImages, class_names: Sequence[str], source: str) -> None:
@@ -50,7 +64,7 @@ def check_once(labeled: LabeledImages, class_names: Sequence[str], source: str) 
     Raises:
         DataError: naming the image, where it is, and a class of which the labels contradict each other.
     """
-    first: dict[str | bytes, int] = {}
+    first: dict[Any, int] = {}
     pairs = [(first[key], row) for row, key in enumerate(_keys(labeled)) if first.setdefault(key, row) != row]
     if not pairs:
         return
@@ -105,12 +119,20 @@ def check_apart(splits: dict[Split, LabeledImages], group: str | None) -> None:
         )
 
 
-def _keys(labeled: LabeledImages) -> list[str | bytes]:
-    """What makes an image itself: its path, or its pixels."""
+def _keys(labeled: LabeledImages) -> list[Any]:
+    """What makes an image itself: its file, whatever paths and links lead there, or its pixels."""
     images = labeled.images
     if isinstance(images, np.ndarray):
         return [hashlib.sha256(image.tobytes()).digest() for image in images]
-    return [str(image) for image in images]
+    return [_file(str(image)) for image in images]
+
+
+def _file(path: str) -> Any:
+    try:
+        about = os.stat(path)  # noqa: PTH116  # many paths, and a Path takes ten times as long
+    except (OSError, ValueError):
+        return path
+    return about.st_dev, about.st_ino
 
 
 def _contradiction(labeled: LabeledImages, pair: tuple[int, int]) -> int | None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlcv.errors import ConfigError
+from mlcv.files import read_array
 from mlcv.labels.states import UNCERTAIN, UNKNOWN, States
 
 UncertainAs = Literal["ignore", "zeros", "ones", "smoothed_zeros", "smoothed_ones", "self_trained", "third_class"]
@@ -91,10 +92,7 @@ class Policy:
 def _read_soft_labels(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
     if not path.is_file():
         raise ConfigError(f"policy.soft_labels: no file {path}; tools/store_soft_labels.py CHECKPOINT --out {path}")
-    try:
-        soft: NDArray[np.float32] = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ConfigError(f"policy.soft_labels: {path} is no array of numbers ({error})") from error
+    soft = read_array(path, "policy.soft_labels")
     if soft.shape != shape or not ((soft >= 0) & (soft <= 1)).all():
         raise ConfigError(
             f"policy.soft_labels: {path} has shape {soft.shape}; probabilities {shape} in [0, 1], a row for each "

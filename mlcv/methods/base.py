@@ -322,7 +322,10 @@ class MultiLabelModule(LightningModule):
         checkpoint["thresholds"] = self.thresholds
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.thresholds = checkpoint.get("thresholds", {})
+        thresholds = checkpoint.get("thresholds", {})
+        if not isinstance(thresholds, dict) or not all(type(value) is float for value in thresholds.values()):
+            raise ConfigError("the checkpoint's thresholds are no numbers by name; it is damaged")
+        self.thresholds = thresholds
         planned = checkpoint.get("lr_schedulers") or [{}]
         is_resumed = self._trainer is not None and self.trainer.state.fn == "fit"
         if is_resumed and planned[0] and ("total_steps" in planned[0]) != (self.optim.schedule == "onecycle"):
@@ -333,7 +336,7 @@ class MultiLabelModule(LightningModule):
         if theirs is not None and tuple(theirs) != self.class_names:
             raise ConfigError(
                 f"the checkpoint knows {len(theirs)} classes ({_some(theirs)}), the data {self.num_classes} "
-                f"({_some(self.class_names)}). Use the data set it was trained on, or train anew"
+                f"({_some(self.class_names)}). Use its data set, with the classes in their order, or train anew"
             )
 
 
@@ -368,8 +371,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, type):
         return {"class_path": _path(value)}
     if isinstance(value, nn.Module):
-        takes_any = type(value).__init__ is nn.Module.__init__  # whose `*args` is of no use
-        names = () if takes_any else inspect.signature(type(value).__init__).parameters
+        names = () if type(value).__init__ is nn.Module.__init__ else inspect.signature(type(value).__init__).parameters
         return {
             "class_path": _path(type(value)),
             "init_args": {name: _plain(_argument(value, name)) for name in names if name != "self"},

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from mlcv.errors import ConfigError
+from mlcv.files import read_array
 from mlcv.methods.base import Batch
 from mlcv.methods.checkpoints import load_method
 from mlcv.models.backbones import pretrained_config
@@ -153,12 +153,9 @@ def read_online_teacher(path: Path, class_names: tuple[str, ...], given: Statist
 def _read_probs(path: Path, num_classes: int) -> Tensor:
     if not path.is_file():
         raise ConfigError(f"model.teacher: no file {path}")
-    try:
-        probs = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ConfigError(f"model.teacher: {path} is no array of numbers ({error})") from error
+    probs = read_array(path, "model.teacher")
     if probs.ndim != 2 or probs.shape[1] != num_classes or not ((probs >= 0) & (probs <= 1)).all():
         raise ConfigError(
             f"model.teacher: {path} has shape {probs.shape}; probabilities (N, {num_classes}) in [0, 1] are needed"
         )
-    return torch.from_numpy(probs.astype(np.float32))
+    return torch.from_numpy(probs)

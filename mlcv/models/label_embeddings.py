@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 
 from mlcv.cache import cached, file_key
 from mlcv.errors import ConfigError
+from mlcv.files import read_array
 from mlcv.models.open_clip_tower import create_open_clip, tokenizer_of
 
 PROMPTS = ("a photo of a {}.",)
@@ -62,10 +63,7 @@ def fill_prompts(prompts: Sequence[str], class_names: Sequence[str]) -> list[str
 
 
 def _from_array(path: Path, class_names: Sequence[str]) -> np.ndarray:
-    try:
-        vectors: np.ndarray = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ConfigError(f"label_embeddings: {path} is no array of numbers ({error})") from error
+    vectors: np.ndarray = read_array(path, "label_embeddings")
     if vectors.ndim != 2 or len(vectors) != len(class_names):
         raise ConfigError(
             f"label_embeddings: {path} has shape {vectors.shape}, expected ({len(class_names)}, E), a row a class"
@@ -76,7 +74,7 @@ def _from_array(path: Path, class_names: Sequence[str]) -> np.ndarray:
 def _from_words(path: Path, class_names: Sequence[str]) -> np.ndarray:
     wanted = {word for name in class_names for reading in _readings(name) for word in reading}
     found: dict[str, np.ndarray] = {}
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8", errors="replace") as lines:  # words of no class may be in any
         for number, line in enumerate(lines, 1):
             word, _, numbers = line.rstrip().partition(" ")
             if word in wanted:

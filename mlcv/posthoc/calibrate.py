@@ -1,6 +1,7 @@
 """`mlcv calibrate`: from validation predictions to probabilities, thresholds and sets that keep their promises."""
 
 import argparse
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from mlcv.posthoc.conformal import Powerset, choose_power, control_missed, only_
 from mlcv.posthoc.judge import match
 from mlcv.posthoc.matching import read_all
 from mlcv.posthoc.thresholds import choose_class_thresholds
-from mlcv.posthoc.truth import add_truth_options
+from mlcv.posthoc.truth import add_truth_options, whole_number
 from mlcv.terminal import console
 
 
@@ -112,7 +113,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--level", type=float, default=0.9, help="of precision or recall (default: 0.9)")
     parser.add_argument("--risk", type=float, default=0.1, help="part of the labels that sets may miss (default: 0.1)")
     parser.add_argument("--epsilon", type=float, default=0.1, help="how often the true label set may be left out (0.1)")
-    parser.add_argument("--seed", type=int, default=0, help="of the halves, and of the parts that judge scalings")
+    parser.add_argument(
+        "--seed", type=whole_number(0), default=0, help="of the halves, and of the parts that judge scalings"
+    )
     parser.add_argument("--out", type=Path, help=f"the file (default: {FILE_NAME} beside the predictions)")
     return parser
 
@@ -149,11 +152,9 @@ def _print_promises(calibration: Calibration, calibrated: Tensor, out: Console) 
     if calibration.not_promised:
         out.print(f"{promise} {calibration.cannot_promise()}", soft_wrap=True)
     sets = calibration.label_sets()
-    if sets is None:
-        out.print(
-            f"conformal label sets cannot be promised, because {calibration.no_powerset}",
-            soft_wrap=True,
-        )  # fmt: skip
+    if sets is None or math.isinf(sets.bound):
+        why = calibration.no_powerset or "so few images have all their labels known: any set may be the true one"
+        out.print(f"conformal label sets cannot be promised, because {why}", soft_wrap=True)
     else:
         every, some = sets.certain(calibrated)
         open_classes = (some & ~every).double().sum(dim=1)

@@ -121,9 +121,14 @@ class Calibration:
         count = len(calibration.class_names)
         lengths = {len(getattr(calibration, name)) for name in ("slope", "offset", "scaled_by", "thresholds")}
         has_sets = isinstance(powerset, dict) and {"bound", "power", "epsilon"} == set(powerset)
-        is_sound = lengths == {count} and all(slope > 0 for slope in calibration.slope)
+        is_sound = lengths == {count} and all(0 < slope < 1e6 for slope in calibration.slope)
         if not is_sound or not (powerset is None or (has_sets and all(type(n) is float for n in powerset.values()))):
             raise ConfigError(f"{path} contradicts itself; make it again with mlcv calibrate")
         if class_names is not None and calibration.class_names != tuple(class_names):
-            raise ConfigError(f"{path} is of other classes than the model; make it again with mlcv calibrate")
+            theirs, ours = (", ".join(names[:4]) for names in (calibration.class_names, class_names))
+            raise ConfigError(
+                f"{path} is of other classes ({theirs}, ...) than those asked for ({ours}, ...), or in another order. "
+                "Use the data set that the model was trained on, make the calibration again, or go without: "
+                "--calibration none"
+            )
         return calibration

@@ -15,7 +15,7 @@ from mlcv.metrics.bootstrap import Interval
 from mlcv.posthoc.judge import Judged, difference, judge, match, operating_points, part, subgroups, summary
 from mlcv.posthoc.matching import read_all
 from mlcv.posthoc.predictions import Predictions, combine, read_predictions
-from mlcv.posthoc.truth import add_truth_options
+from mlcv.posthoc.truth import add_truth_options, whole_number
 from mlcv.terminal import console
 
 
@@ -70,8 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--readers", type=Path, nargs="+", default=[], help="CSV of decisions (0, 1) of radiologists")
     parser.add_argument("--thresholds", type=float, nargs="+", default=[], help="operating points of the last model")
-    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default: 1000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    parser.add_argument("--resamples", type=whole_number(1), default=1000, help="of the bootstrap (default: 1000)")
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="of the bootstrap")
     parser.add_argument(
         "--out", type=Path, default=Path("evaluation"), help="folder of the results (default: evaluation)"
     )

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from sklearn.metrics import precision_recall_curve, roc_curve
 from torch import Tensor
 
@@ -94,7 +95,7 @@ def draw_curves(
         axis.grid(alpha=0.3)
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 7), frameon=False, fontsize=8)
-    with whole_file(path, "wb") as file:
+    with whole_file(path, "wb", keep=True) as file:
         figure.savefig(file, format="png", dpi=110)
 
 
@@ -116,6 +117,8 @@ def reliability(models: Sequence[Judged], names: Sequence[str], bins: int = 15) 
             *zip(*points, strict=True), "o-", color=colour(number), markersize=4, linewidth=1.2, label=legible(name)
         )
         below.hist(said.numpy(), bins=np.linspace(0, 1, 31), histtype="step", color=colour(number), log=True)
+    below.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # others write formulas
+    below.yaxis.set_minor_formatter(NullFormatter())
     axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability", ylabel="part that is there")
     axis.legend(frameon=False, loc="upper left")
     below.set(xlim=(0, 1), xlabel="predicted probability", ylabel="entries")
@@ -127,8 +130,9 @@ def matrices(tables: dict[str, Tensor], class_names: Sequence[str]) -> str:
     """Heat maps of numbers in [0, 1], each (C, C); columns and rows are classes."""
     count = len(class_names)
     figure, axes = _figure(4.6 * len(tables), 4.6, len(tables))
+    most = max(float(table.nan_to_num().max()) for table in tables.values()) or 1.0  # one scale, to compare them
     for axis, (title, table) in zip(axes, tables.items(), strict=True):
-        image = axis.imshow(table.numpy(), cmap="Blues", vmin=0, vmax=max(float(table.nan_to_num().max()), 1e-6))
+        image = axis.imshow(table.numpy(), cmap="Blues", vmin=0, vmax=most)
         axis.set_title(title, fontsize=9)
         figure.colorbar(image, ax=axis, shrink=0.7).ax.tick_params(labelsize=7)
         if count <= 30:

@@ -63,7 +63,9 @@ def match(model: Predictions, truth: Truth, study: Study = None) -> tuple[Tensor
     if absent:
         raise DataError(
             f"{model.name}: {len(absent)} of the {len(truth.ids)} rows of the truth have no prediction, such as "
-            f"{absent[0]}; names must be the same" + ("" if study else " (or give --study, if both name studies)")
+            f"{absent[0]}. Names must be the same"
+            + ("" if study else " (or give --study, if both name studies)")
+            + "; take rows that were not to be predicted out of the truth"
         )
     return scores[[place[name] for name in wanted]], truth
 

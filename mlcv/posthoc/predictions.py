@@ -121,8 +121,10 @@ def read_predictions(path: Path, class_names: Sequence[str], names: str | None =
     ids = read_ids(table, names)
     columns = [_numbers(table, class_column(table, name)) for name in class_names]
     scores = torch.tensor(columns, dtype=torch.float64).T if columns else torch.zeros(len(ids), 0)
-    models = set(table.column("model")) if is_ours(table) else set()
-    model = next(iter(models)) or None if len(models) == 1 else None
+    models = sorted(set(table.column("model"))) if is_ours(table) else []
+    if len(models) > 1:
+        raise DataError(f"{path} holds rows of several models ({', '.join(models[:3])}); make it again with one")
+    model = models[0] or None if models else None
     return Predictions(path.stem, ids, scores.reshape(len(ids), len(columns)), tuple(class_names), model)
 
 
@@ -154,7 +156,7 @@ def _numbers(table: Table, name: str) -> list[float]:
     values = []
     for row, cell in enumerate(table.column(name)):
         try:
-            value = float(cell)
+            value = math.nan if "_" in cell else float(cell)  # which Python takes for a comma of thousands
         except ValueError:
             value = math.nan
         if not math.isfinite(value):

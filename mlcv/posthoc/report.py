@@ -30,7 +30,7 @@ from mlcv.posthoc.columns import read_ids
 from mlcv.posthoc.judge import Judged, difference, judge, match, part, summary
 from mlcv.posthoc.matching import read_all
 from mlcv.posthoc.predictions import Predictions
-from mlcv.posthoc.truth import add_truth_options, codes_of, label_states
+from mlcv.posthoc.truth import add_truth_options, codes_of, label_states, whole_number
 from mlcv.runs import load_data, read_config
 from mlcv.tables import Table
 from mlcv.terminal import console
@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> None:
         raise ConfigError("a report needs probabilities in [0, 1]; mlcv evaluate judges scores of any scale")
     chosen = [_chosen(path, model, names) for path, model in zip(paths, models, strict=True)]
     page = _page(options, models, chosen, states, names)
-    write_text(options.out, page)
+    write_text(options.out, page, keep=True)
     size = options.out.stat().st_size / 2**20
     console().print(f"report: {options.out} ({size:.1f} MiB)", soft_wrap=True)
 
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     add_truth_options(parser)
     parser.add_argument("--ckpt_path", type=Path, help="of the first run: for its images, and heat maps if it has any")
     parser.add_argument("--examples", type=int, default=3, help="images of each kind and class (default: 3)")
-    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default: 1000)")
+    parser.add_argument("--resamples", type=whole_number(1), default=1000, help="of the bootstrap (default: 1000)")
     parser.add_argument("--title", default="Multi-label classification report")
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="the file (default: report.html)")
     return parser

@@ -1,7 +1,7 @@
 """Files of truth: CSV tables of labels, a row an image or study, with what else is known of each."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +68,17 @@ def read_truth(
     own = name_column(table.names, path, names)
     rest = [h for h in table.names if h not in (own, *class_names, *OUR_COLUMNS) and not h.startswith(TRUTH)]
     return Truth(ids, targets, {header: tuple(table.column(header)) for header in rest})
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """For an option of argparse: a number from `least` on."""
+
+    def read(text: str) -> int:
+        if not text.lstrip("-").isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"a whole number from {least} on is needed, got {text!r}")
+        return int(text)
+
+    return read
 
 
 def add_truth_options(parser: argparse.ArgumentParser) -> None:

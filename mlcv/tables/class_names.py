@@ -37,7 +37,8 @@ def check_class_names(names: Sequence[str], source: str) -> None:
 
     Raises:
         DataError: if there is none; for a name that is empty, has blanks around it, holds `|` (which joins labels) or a
-            control character, or is a header of result files; and for two that differ in case or blanks only.
+            control character, or is a header of result files; and for two that differ in case, blanks or
+            invisible characters only.
     """
     if not len(names):
         raise DataError(f"{source}: there is no class")
@@ -48,7 +49,7 @@ def check_class_names(names: Sequence[str], source: str) -> None:
             raise DataError(f"{source}: the class name {name!r} {problem}; rename the class or column, or leave it out")
         twin = first.setdefault(_folded(name), place)
         if twin != place:
-            how = "come twice" if names[twin] == name else "differ in case or blanks only"
+            how = "come twice" if names[twin] == name else "differ in case or blanks only, or in what is not seen"
             raise DataError(f"{source}: the class names {names[twin]!r} and {name!r} {how}; give a class one spelling")
 
 
@@ -68,4 +69,5 @@ def _problem(name: str) -> str | None:
 
 
 def _folded(name: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", name).casefold().split())
+    seen = "".join(char for char in unicodedata.normalize("NFC", name) if unicodedata.category(char) != "Cf")
+    return " ".join(seen.casefold().split())

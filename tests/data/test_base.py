@@ -120,7 +120,7 @@ def test_whole_batches_of_unreadable_images_end_nothing_where_they_are_skipped(t
     for name in ("validate", "test"):
         assert main([name, "--ckpt_path", last, "--data.batch_size=1"]) == 0
     assert main(["predict", "--ckpt_path", last, "--data.batch_size=1"]) == 2  # says which it could not read
-    assert "1 images could not be read" in capsys.readouterr().err
+    assert "1 image could not be read" in capsys.readouterr().err
     rows = list(csv.DictReader((run / "val_predictions.csv").open()))
     assert [row["image"].rpartition("/")[2] for row in rows] == ["7.jpg"]
     skipped = json.loads((run / "val.json").read_text())["skipped_images"]

@@ -127,5 +127,11 @@ def test_a_deflated_file_is_read_unless_it_swells_beyond_an_image(tmp_path):
     file.add_new(0x00091010, "OB", bytes(30_000_000))
     file.save_as(path)
     assert path.stat().st_size < 100_000
-    with pytest.raises(DataError, match=r"a.dcm: a DICOM file of more than 20,777,216 bytes once inflated"):
-        read_image(path, max_megapixels=1)
+    swollen = path.read_bytes()
+    assert swollen[132:136] == b"\x02\0\0\0"
+    without_length = swollen[:132] + swollen[144:]
+    note = b"\x02\0\x02\x01OB\0\0" + (2000).to_bytes(4, "little") + bytes(2000)
+    for content in (swollen, without_length, without_length[:132] + note + without_length[132:]):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"a.dcm: a DICOM file of more than 20,777,216 bytes once inflated"):
+            read_image(path, max_megapixels=1)

@@ -84,6 +84,18 @@ def test_what_is_no_image_is_an_error(tmp_path, content, problem):
         read_image(tmp_path / "a.jpg")
 
 
+def test_no_jpeg_is_decoded_scan_after_scan_without_end(tmp_path):
+    """Each scan of a progressive file is a pass over all pixels, and takes a few bytes."""
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (64, 64), (200, 10, 10)).save(path, progressive=True)
+    data = path.read_bytes()
+    assert read_image(path).shape == (64, 64, 3)
+    last = data.rindex(b"\xff\xda")
+    path.write_bytes(data[:-2] + data[last:-2] * 200 + data[-2:])
+    with pytest.raises(DataError, match="a.jpg: not an image that can be decoded .*more than 100 scans"):
+        read_image(path)
+
+
 def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"nowhere.jpg: cannot be read \(No such file"):
         read_image(tmp_path / "nowhere.jpg")

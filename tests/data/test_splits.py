@@ -181,6 +181,38 @@ def test_arrays_are_the_same_image_if_their_pixels_are(numpy_rng):
             Arrays(image_size=8, batch_size=2).setup(stage)
 
 
+@pytest.mark.parametrize("way", ["symlink", "hard link", "linked folder", "absolute", "dots"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_an_image_is_itself_whatever_path_leads_to_it(tmp_path, way, split):
+    rows = [[f"{n}.jpg", f"p{n}", "train" if n < 6 else "test", 0] for n in range(9)]
+    path = table(tmp_path / "a.csv", rows)
+    other = {"absolute": str(tmp_path / "0.jpg"), "dots": "x/../0.jpg", "linked folder": "x/0.jpg"}.get(way, "z.jpg")
+    if way == "symlink":
+        (tmp_path / other).symlink_to("0.jpg")
+    elif way == "hard link":
+        (tmp_path / other).hardlink_to(tmp_path / "0.jpg")
+    elif way == "linked folder":
+        (tmp_path / "x").symlink_to(tmp_path)
+    else:
+        (tmp_path / "x").mkdir()
+    with (tmp_path / "a.csv").open("a", newline="") as file:
+        csv.writer(file).writerow([other, "p9", split, 1])
+    monkey = {"split_column": "split", "label_columns": ["cat"], "image_size": 8, "batch_size": 2, "num_workers": 0}
+    with pytest.raises(DataError, match=r"0.jpg is (there twice|in the training and the (test|validation) split)"):
+        CSVDataModule(path, group_column="patient", **monkey).setup("fit")
+
+
+@pytest.mark.parametrize("other", ["p0 ", " p0", "P0", "p0", "1.0", " 1"])
+def test_a_group_is_itself_however_it_is_spelled(tmp_path, other):
+    rows = [[f"{n}.jpg", "1" if "1" in other else "p0", "train", 0] for n in range(4)] + [["9.jpg", other, "test", 1]]
+    options = {"split_column": "split", "label_columns": ["cat"], "image_size": 8, "batch_size": 2, "num_workers": 0}
+    with pytest.raises(DataError, match="is in the training and the validation split"):
+        CSVDataModule(table(tmp_path / "a.csv", rows), group_column="patient", **options).setup("fit")
+    drawn = CSVDataModule(table(tmp_path / "b.csv", rows), group_column="patient", label_columns=["cat"], image_size=8)
+    held = [split for split in ("train", "val", "test") if len(drawn._rows(drawn._table(drawn.paths["train"]), split))]
+    assert len(held) == 1
+
+
 def test_a_split_that_is_not_here_is_not_looked_at(tmp_path):
     root = write_coco(tmp_path / "coco")
     (root / "annotations" / "instances_train2014.json").unlink()

@@ -29,16 +29,20 @@ def trained(tmp_path_factory):
     return run
 
 
-def stop(command, signum, is_under_way, folder):
+def stop(command, signum, is_under_way, folder, *, whole_group=False):
     """Exit status, seconds until the end, and standard error of a command that is sent a signal on its way."""
     line = [sys.executable, "-m", "mlcv", *map(str, command)]
-    with subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=folder) as process:
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
+    with subprocess.Popen(line, **pipes, cwd=folder, start_new_session=whole_group) as process:
         deadline = time.monotonic() + 120
         while not is_under_way() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         assert process.poll() is None, process.communicate()[1][-2000:]
         began = time.monotonic()
-        process.send_signal(signum)
+        if whole_group:
+            os.killpg(process.pid, signum)
+        else:
+            process.send_signal(signum)
         error = process.communicate(timeout=120)[1]
     return process.returncode, time.monotonic() - began, error
 
@@ -63,6 +67,22 @@ def test_a_prediction_stops_and_goes_on(trained, tmp_path, signum):
     assert not out.exists()
     assert main(list(map(str, command))) == 0
     assert len(list(csv.DictReader(out.open()))) == 3000
+
+
+def test_a_signal_to_all_processes_of_a_run_ends_it_likewise(trained, tmp_path):
+    """As process managers send it: the loader processes may be gone first."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for n in range(2000):
+        cv2.imwrite(str(images / f"{n}.png"), np.full((32, 32, 3), n % 256, np.uint8))
+    command = ["predict", "--ckpt_path", trained / "checkpoints" / "last.ckpt", "--data.path", images]
+    command += ["--predictions", tmp_path / "out.csv", "--data.batch_size", 1, "--data.num_workers", 2]
+    parts = lambda: list(tmp_path.glob("out.csv.*.part0"))  # noqa: E731
+    under_way = lambda: parts() and parts()[0].stat().st_size > 2000  # noqa: E731
+    status, _, error = stop(command, signal.SIGTERM, under_way, tmp_path, whole_group=True)
+    assert status == 143, error
+    assert "mlcv: stopped. What is predicted is kept: give the same command again to go on" in error
+    assert "Traceback" not in error
 
 
 def test_training_stops_on_sigterm(tmp_path):

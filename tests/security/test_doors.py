@@ -4,6 +4,8 @@ import copy
 import json
 import sys
 import textwrap
+import time
+import zipfile
 from itertools import pairwise
 
 import numpy as np
@@ -21,6 +23,7 @@ from mlcv.models import CLIPProjector, LoRA
 from mlcv.models.open_clip_tower import create_open_clip
 from mlcv.plain_config import MOST_BYTES, arguments, parse, trusted, trusting
 from mlcv.runs import CONFIG_KEY, load_data, read_config
+from mlcv.trainer_settings import settings_for_training
 from tests.security import planted
 
 COMMANDS = ("fit", "validate", "test", "predict", "report", "export")
@@ -231,6 +234,79 @@ def test_a_state_that_does_not_fit_is_told_in_one_sentence(trained, here, capsys
     assert (status, len(said)) in ((0, 0), (2, 1))
 
 
+def expanded(config, ckpt):
+    ckpt["state_dict"] = {**ckpt["state_dict"], "zz": torch.zeros(1).as_strided((1_500_000_000,), (0,))}
+
+
+def entangled(config, ckpt):
+    many = []
+    for _ in range(34):
+        many = [many, many]
+    ckpt["optimizer_states"][0]["state"][0]["zz"] = many
+
+
+def held(name, value):
+    return lambda config, ckpt: ckpt.update(state_dict={**ckpt["state_dict"], name: value})
+
+
+SWOLLEN = {
+    "views of one number": expanded,
+    "lists that hold each other twice": entangled,
+    "a tensor without content": held("zz", torch.zeros(3, device="meta")),
+    "a sparse tensor": held("zz", torch.eye(3).to_sparse()),
+    "a weight without a name": held(7, torch.zeros(3)),
+    "numbers beyond any float": lambda config, _: config["model"]["init_args"]["optim"].update(lr=10**400),
+    "a seed beyond any": lambda config, _: config.update(seed_everything=10**30),
+    "thresholds of words": lambda _, ckpt: ckpt.update(thresholds={"CF1": "x"}),
+    "workers below none": lambda config, _: config["data"]["init_args"].update(num_workers=-1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", SWOLLEN)
+def test_what_swells_or_fits_nothing_is_refused_in_one_sentence(trained, here, capsys, what):
+    path = changed(trained, here / "run" / "checkpoints" / "a.ckpt", SWOLLEN[what])
+    for name in ("test", "fit"):
+        began = time.monotonic()
+        assert main(command(name, path, trained)) == 2, name
+        assert time.monotonic() - began < 20
+        assert len([line for line in capsys.readouterr().err.splitlines() if "mlcv: error: " in line]) == 1
+
+
+def test_a_checkpoint_that_is_compressed_is_not_inflated(trained, tmp_path):
+    path = tmp_path / "a.ckpt"
+    with zipfile.ZipFile(trained / "checkpoints" / "last.ckpt") as old, zipfile.ZipFile(path, "w") as new:
+        for part in old.infolist():
+            new.writestr(part, old.read(part), zipfile.ZIP_DEFLATED)
+    with pytest.raises(ConfigError, match="parts are compressed"):
+        read_config(path)
+
+
+@pytest.mark.parametrize("name", [
+    "{step:c}tmp", "../x", "/tmp/x", "~/x", "a/../../x", "{step!r}", "{step.__class__}", "{step:>99999999}", "\\x",
+    "a\nb",
+])  # fmt: skip
+def test_no_name_of_a_file_leads_out_of_the_runs_folder(trained, here, name):
+    """Nor do numbers, which a format can make any character of."""
+    saver = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"filename": name}}
+    path = changed(trained, here / "a.ckpt", lambda config, _: config["trainer"].update(callbacks=[saver]))
+    with pytest.raises(ConfigError, match="a checkpoint does not say where files are written"):
+        read_config(path, trainer=settings_for_training)
+    saver["init_args"]["filename"] = "best-{epoch:02d}-{val/mAP:.3f}"
+    changed(trained, path, lambda config, _: config["trainer"].update(callbacks=[saver]))
+    assert read_config(path, trainer=settings_for_training)[1]["trainer"]["callbacks"][0] == saver | {
+        "class_path": "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint"
+    }
+
+
+def test_all_images_are_evaluated_whatever_the_training_left_out(trained, here):
+    limits = {f"limit_{verb}_batches": 1 for verb in ("val", "test", "predict")}
+    path = changed(trained, here / "run" / "checkpoints" / "a.ckpt", lambda config, _: config["trainer"].update(limits))
+    assert main(command("test", path, trained)) == 0
+    assert len((here / "run" / "test_predictions.csv").read_text().splitlines()) == 17
+    assert main([*command("test", path, trained), "--trainer.limit_test_batches=1"]) == 0
+    assert json.loads((here / "run" / "test.json").read_text())["limited_to_batches"] == 1
+
+
 OWN = '''
     from mlcv import Classifier
     from mlcv.data import DigitScenesDataModule
@@ -273,10 +349,12 @@ def test_own_classes_work_for_who_trusts_their_package(here, capsys):
 
 
 def test_trust_is_for_packages_and_ends_with_the_command(monkeypatch, capsys):
-    monkeypatch.setenv("MLCV_TRUST", "one")
-    with trusting(["two.three", "one"]):
-        assert trusted() == ("one", "two.three")
-    assert trusted() == ("one",)
+    monkeypatch.setenv("MLCV_TRUST", "csv")
+    with trusting(["json.decoder", "csv"]):
+        assert trusted() == ("csv", "json.decoder")
+    assert trusted() == ("csv",)
+    assert main(["test", "--trust", "my_pakage", "--ckpt_path", "x"]) == 2
+    assert "--trust my_pakage: there is no such package here" in capsys.readouterr().err
     assert main(["test", "--trust", "not a name", "--ckpt_path", "x"]) == 2
     assert main(["test", "--ckpt_path", "x", "--trust"]) == 2
     assert "--trust needs the name of a package" in capsys.readouterr().err
