@@ -7,10 +7,10 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch import LightningModule, Trainer
@@ -83,6 +83,9 @@ class ConfigKeeper(SaveConfigCallback):
 class TrainingCLI(LightningCLI):
     """`mlcv fit | validate | test | predict`; see `mlcv.cli` for what comes before it."""
 
+    fresh_folder: ClassVar[Path | None] = None
+    """Of a run that has just begun."""
+
     @classmethod
     def run(cls, arguments: list[str]) -> None:
         """Parses and runs a command.
@@ -94,6 +97,7 @@ class TrainingCLI(LightningCLI):
         keep_freed_memory()
         # A second lock: no class may stand where a type hint is open, and what runs commands is never imported.
         set_parsing_settings(instantiate_subclass_spec_in_any=False, import_path_denylist=[])
+        cls.fresh_folder = None
         before, sys.argv[1:] = sys.argv[1:], arguments  # with which the processes of a distributed run are started
         try:
             cls(
@@ -110,6 +114,9 @@ class TrainingCLI(LightningCLI):
             )
         finally:
             sys.argv[1:] = before
+            if cls.fresh_folder is not None:
+                with suppress(OSError):
+                    cls.fresh_folder.rmdir()  # which works as long as nothing has been written there
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -287,7 +294,7 @@ class TrainingCLI(LightningCLI):
         resumed = run_folder(Path(checkpoint)) if checkpoint else None
         path = Path(config.run_dir) if config.run_dir is not None else resumed
         if path is None:
-            path = new_run_folder(Path("runs") / _experiment(config))
+            path = TrainingCLI.fresh_folder = new_run_folder(Path("runs") / _experiment(config))
         check_writable(path)
         if self.subcommand == "fit" and (resumed is None or path.resolve() != resumed.resolve()):
             check_new(path)

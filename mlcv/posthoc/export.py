@@ -127,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mlcv export",
         description="Writes a checkpoint as ONNX and torch.export: uint8 pixels in, probabilities and labels out.",
+        epilog="--trust PACKAGE: classes of this package, too, may stand in a checkpoint.",
     )
     parser.add_argument("--ckpt_path", type=Path, required=True, help="of `mlcv fit`")
     parser.add_argument("--formats", nargs="+", choices=list(_MAKERS), default=list(_MAKERS), help="default: both")

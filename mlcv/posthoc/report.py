@@ -66,7 +66,9 @@ def main(arguments: list[str]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="mlcv report", description="One HTML file on one or more runs; the first one is shown in detail."
+        prog="mlcv report",
+        description="One HTML file on one or more runs; the first one is shown in detail.",
+        epilog="--trust PACKAGE: classes of this package, too, may stand in a checkpoint.",
     )
     parser.add_argument(
         "predictions", type=Path, nargs="+", help=f"folders of runs ({_FILE} in them), or any CSV files"
