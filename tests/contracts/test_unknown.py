@@ -120,7 +120,7 @@ def drawn_curves(case):
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mlcv.posthoc.figures.Figure", lambda **_: figure)
-        patch.setattr("mlcv.posthoc.figures.whole_file", lambda *_: contextlib.nullcontext())
+        patch.setattr("mlcv.posthoc.figures.whole_file", lambda *_, **__: contextlib.nullcontext())
         for kind in ("roc", "pr"):
             draw_curves(Path("x.png"), kind, [judged(case)], NAMES, {})
     return plotted
