@@ -200,5 +200,5 @@ def read_array(path: Path, option: str) -> NDArray[np.float32]:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"{option}: {path} is no array of numbers ({reason}); it is made by numpy.save") from error
     if not np.isfinite(numbers).all():
-        raise ConfigError(f"{option}: {path} is an array of {array.dtype}, with more than finite numbers")
+        raise ConfigError(f"{option}: {path} holds entries of {array.dtype} that are not finite numbers")
     return numbers
