@@ -35,7 +35,8 @@ def transport(
         patches (B, N, D), labels (C, D) or (B, C, D), theta (B, N), beta (B, C), temperature (); returns the cost (B,),
         log-normaliser and cost of each patch (B, N) twice, and of each label (B, C) twice.
     """
-    cost, statistics = _backend(implementation).forward(patches, labels, theta, beta, temperature, rho, normalize)
+    weights = theta.contiguous(), beta.contiguous()
+    cost, statistics = _backend(implementation).forward(patches, labels, *weights, temperature, rho, normalize)
     return cost, *statistics
 
 
@@ -69,7 +70,8 @@ def transport_backward(
 
     Without `with_labels` those of labels and beta are zeros, and nothing is spent on them.
     """
-    statistics = (patch_lse, patch_cost, label_lse, label_cost)
+    statistics = tuple(part.contiguous() for part in (patch_lse, patch_cost, label_lse, label_cost))
+    grad_cost, theta, beta = grad_cost.contiguous(), theta.contiguous(), beta.contiguous()
     gradients: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _backend(implementation).backward(
         grad_cost, patches, labels, theta, beta, temperature, statistics, rho, normalize, with_labels
     )

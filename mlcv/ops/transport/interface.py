@@ -20,6 +20,8 @@ HAS_TRITON = find_spec("triton") is not None
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 # Up to so many pairs of patch and label in a batch, the CPU is as fast with all of them at once.
 FEW_PAIRS = 2**18
+# A CUDA grid has no more along the axis of the images.
+MOST_IMAGES = 2**16 - 1
 
 
 def conditional_transport(
@@ -52,7 +54,8 @@ def conditional_transport(
         temperature: t > 0; may be a tensor that learns (its value is not checked, the host would have to wait).
         rho: share of the forward direction, in [0, 1].
         normalize: divide embeddings by their lengths; without it they must have length 1. A vector of zeros is similar
-            to nothing and gets no gradient.
+            to nothing and gets no gradient. `triton` takes those shorter than 1e-18 for zeros, and where one is longer
+            than 1e19 costs NaN.
         reduction: over images.
         max_labels: the most labels with weight that any image has. Then work and memory follow it instead of C; an
             image that has more is an error on the CPU and costs NaN on a GPU, which cannot ask the host. The CPU counts
@@ -138,6 +141,10 @@ def _choose(implementation: Implementation, patches: Tensor, labels: Tensor) -> 
         obstacle = f"the tensors are on {device}; its kernels run on CUDA, or in its interpreter (TRITON_INTERPRET=1)"
     elif is_double:
         obstacle = "its kernels know no float64"
+    elif len(patches) > MOST_IMAGES:
+        obstacle = (
+            f"{len(patches):,} images are more than the {MOST_IMAGES:,} that a grid has room for; split the batch"
+        )
     if implementation == "auto":
         if device == "cuda" and obstacle is None:
             return "triton"

@@ -35,6 +35,12 @@ def _dot(a, b):
 
 
 @triton.jit
+def _inverse_length(squares):
+    """0 for a vector of zeros, or so short that its square is lost; NaN for one so long that it is infinite."""
+    return tl.where(squares > 1e-37, tl.rsqrt(tl.where(squares > 1e-37, squares, 1.0)), 0.0) + 0.0 * squares
+
+
+@triton.jit
 def _similarity(x_rows, x_ok, y_rows, y_ok, D, NORMALIZE: tl.constexpr, DTYPE: tl.constexpr, BLOCK_D: tl.constexpr):
     """Similarities of a block of points to another, and the inverse lengths of both (1 without NORMALIZE)."""
     dot = tl.zeros((x_rows.shape[0], y_rows.shape[0]), tl.float32)
@@ -49,8 +55,8 @@ def _similarity(x_rows, x_ok, y_rows, y_ok, D, NORMALIZE: tl.constexpr, DTYPE: t
             x_squares += tl.sum(x.to(tl.float32) * x.to(tl.float32), axis=1)
             y_squares += tl.sum(y.to(tl.float32) * y.to(tl.float32), axis=1)
     if NORMALIZE:
-        x_scale = tl.where(x_squares > 0, tl.rsqrt(tl.where(x_squares > 0, x_squares, 1.0)), 0.0)
-        y_scale = tl.where(y_squares > 0, tl.rsqrt(tl.where(y_squares > 0, y_squares, 1.0)), 0.0)
+        x_scale = _inverse_length(x_squares)
+        y_scale = _inverse_length(y_squares)
     else:
         x_scale = x_squares + 1.0
         y_scale = y_squares + 1.0
@@ -118,7 +124,7 @@ def forward_kernel(
             tl.store(part_top + place, column_top, mask=weight_m > 0)
             tl.store(part_total + place, tl.sum(share, axis=0), mask=weight_m > 0)
             tl.store(part_mass + place, tl.sum(share * similarity, axis=0), mask=weight_m > 0)
-    is_labeled = total > 0
+    is_labeled = total != 0  # NaN stays NaN
     safe = tl.where(is_labeled, total, 1.0)
     tl.store(patch_lse + b * N + n, tl.where(is_labeled, top + tl.log(safe), 0.0), mask=n < N)
     tl.store(patch_cost + b * N + n, tl.where(is_labeled, 1.0 - mass / safe, 0.0), mask=n < N)
@@ -153,7 +159,7 @@ def combine_kernel(
                 total = total * decay + share * tl.load(part_total + place, mask=weight_m > 0, other=0.0)
                 mass = mass * decay + share * tl.load(part_mass + place, mask=weight_m > 0, other=0.0)
                 top = new_top
-        is_covered = total > 0
+        is_covered = total != 0
         safe = tl.where(is_covered, total, 1.0)
         costs = tl.where(is_covered, 1.0 - mass / safe, 0.0)
         tl.store(label_lse + b * C + m, tl.where(is_covered, top + tl.log(safe), 0.0), mask=m < C)

@@ -33,14 +33,19 @@ def navigators(similarity: Tensor, theta: Tensor, beta: Tensor, temperature: flo
 
 
 def inverse_length(points: Tensor) -> Tensor:
-    """1 / length of each vector, and 0 for a vector of zeros, so that it is similar to nothing and gets no gradient.
+    """1 / length of each vector; 0 for a vector of zeros, so that it is similar to nothing and gets no gradient.
 
     Shape:
         points (..., D); returns (..., 1).
     """
-    squares = points.square().sum(dim=-1, keepdim=True)
+    least = torch.finfo(points.dtype).tiny
+    # Divided by the largest entry, for the square of a length may be too large or too small for the dtype.
+    largest = points.detach().abs().amax(dim=-1, keepdim=True)
+    is_zero = largest < least
+    largest = largest.masked_fill(is_zero, 1.0)
     # Clamped, for `where` would pass the gradient NaN of the branch that it does not take.
-    return torch.where(squares > 0, squares.clamp(min=torch.finfo(squares.dtype).tiny).rsqrt(), 0.0)
+    squares = (points / largest).square().sum(dim=-1, keepdim=True).clamp(min=least)
+    return (squares.rsqrt() / largest).masked_fill(is_zero, 0.0)
 
 
 def _plan(score: Tensor, weight: Tensor, dim: int) -> Tensor:

@@ -63,7 +63,7 @@ def inputs(case, dtype, rng):
 
 def results(case, tensors, **options):
     """Costs, then gradients of patches, labels, both weights and the temperature, for an uneven upstream gradient."""
-    *tensors, temperature = (tensor.clone().requires_grad_() for tensor in tensors)
+    *tensors, temperature = (tensor.detach().requires_grad_() for tensor in tensors)  # with the strides that they have
     costs = conditional_transport(
         *tensors, temperature=temperature, rho=case.rho, normalize=case.normalize, reduction="none", **options
     )

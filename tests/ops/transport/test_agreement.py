@@ -51,18 +51,69 @@ def test_a_bound_on_the_labels_changes_no_result(implementation, rng, nan_filled
         assert max(found.values()) < 1e-5, found
 
 
+def transposed(tensor):
+    return tensor.transpose(-1, -2).contiguous().transpose(-1, -2)
+
+
+def sliced(tensor):
+    """Cut out of a larger buffer of NaN, with a step in each dimension."""
+    buffer = tensor.new_full([2 * size + 3 for size in tensor.shape], torch.nan)
+    place = tuple(slice(1, 1 + 2 * size, 2) for size in tensor.shape)
+    buffer[place] = tensor
+    return buffer[place]
+
+
+def expanded(tensor):
+    """The first of each, without a copy: stride 0 in the first dimension."""
+    return tensor[:1].expand(tensor.shape)
+
+
+def broadcast(tensor):
+    """One number for the whole last dimension: stride 0 there."""
+    return tensor[..., :1].expand(tensor.shape)
+
+
+@pytest.mark.parametrize("view", [transposed, sliced, expanded, broadcast])
+@pytest.mark.parametrize("place", range(4), ids=["patches", "labels", "patch weights", "label weights"])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_strided_inputs_and_mixed_types(implementation, rng):
+@pytest.mark.parametrize("shared", [True, False])
+def test_any_strides_of_any_argument(shared, implementation, place, view, rng, nan_filled):
+    case = Case(5, 67, 19, 35, shared=shared, positives=7)
+    tensors = inputs(case, torch.float32, rng)
+    tensors[place] = view(tensors[place])
+    exact = results(case, [tensor.double().contiguous() for tensor in tensors], implementation="reference")
+    found = errors(case, results(case, tensors, implementation=implementation), exact)
+    # Against broadcast embeddings all similarities are alike, and every gradient but theirs cancels.
+    assert max(found.values()) < 1e-4, found
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_mixed_types(implementation, rng):
     case = Case(2, 18, 12, 32)
-    patches, labels, theta, beta, temperature = inputs(case, torch.float32, rng)
-    views = [patches.transpose(1, 2).contiguous().transpose(1, 2), labels.T.contiguous().T, theta, beta, temperature]
-    exact = results(case, [view.double() for view in views], implementation="reference")
-    assert max(errors(case, results(case, views, implementation=implementation), exact).values()) < 1e-5
-    mixed = [patches.bfloat16(), labels, theta, beta, temperature]
+    patches, *others = inputs(case, torch.float32, rng)
+    mixed = [patches.bfloat16(), *others]
     exact = results(case, [tensor.double() for tensor in mixed], implementation="reference")
     got = results(case, mixed, implementation=implementation)
     assert [g.dtype for g in got[1:3]] == [torch.bfloat16, torch.float32]
     assert max(errors(case, got, exact).values()) < 5e-3
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("length", [1e30, 1e20, 1e-20, 1e-30])
+def test_lengths_whose_square_float32_does_not_hold(implementation, length, rng):
+    """Are handled, or as the docstring says where the host cannot be asked."""
+    case = Case(2, 10, 4, 8, all_patches=True)
+    tensors = inputs(case, torch.float32, rng)
+    exact = results(case, [tensor.double() for tensor in tensors], implementation="reference")[0]
+    for place in (0, 1):
+        scaled = [tensor * (length if n == place else 1) for n, tensor in enumerate(tensors)]
+        if implementation == "triton":
+            cost = conditional_transport(*scaled[:4], temperature=case.temperature, implementation=implementation)
+            assert cost.isnan() if length > 1 else cost == 1  # what is shorter counts as zeros, which are near nothing
+        else:
+            got = results(case, scaled, implementation=implementation)
+            torch.testing.assert_close(got[0].double(), exact, rtol=1e-5, atol=1e-6)
+            assert all(gradient.isfinite().all() for gradient in got)
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -137,6 +188,9 @@ def test_auto_takes_what_is_there_and_an_absent_choice_is_an_error(monkeypatch, 
         choose("triton", on_gpu, labels)
     with pytest.raises(ConfigError, match="no float64"):
         choose("triton", patches.double().to(DEVICE), labels)
+    huge = torch.empty(2**16, 1, 1, device=DEVICE)
+    with pytest.raises(ConfigError, match="65,536 images are more than the 65,535"):
+        choose("triton", huge, huge[0])
     with pytest.raises(ConfigError, match="no implementation 'magic': auto, reference"):
         choose("magic", patches, labels)
     monkeypatch.setattr(interface, "IS_INTERPRETED", False)
