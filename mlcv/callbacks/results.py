@@ -102,8 +102,17 @@ class ResultsWriter(Callback):
             probs, chosen = decide(probs)
             choices = chosen.tolist()
         columns = zip(evaluated.index.tolist(), probs.tolist(), evaluated.targets.tolist(), strict=True)
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        groups = datasets[stage].labeled.about.get(getattr(datamodule, "group", None))
         rows = [
-            Predicted(index, datasets[stage].describe(index), row, choices and choices[n], truth)
+            Predicted(
+                index,
+                datasets[stage].describe(index),
+                row,
+                choices and choices[n],
+                truth,
+                None if groups is None else str(groups[index]),
+            )
             for n, (index, row, truth) in enumerate(columns)
         ]
         state = read_checkpoint(Path(trainer.ckpt_path))["state_dict"] if trainer.ckpt_path else method.state_dict()

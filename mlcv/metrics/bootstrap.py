@@ -58,7 +58,7 @@ def bootstrap_areas(
         scores: higher where a class is likelier; any scale.
         targets: in {0, 1}, or -1 where unknown.
         groups: of each sample, drawn as wholes; each sample is its own if None.
-        resamples: R, 0 for none.
+        resamples: R, 0 for none. Of less than two groups there is no interval.
         seed: of the draws.
 
     Shape:
@@ -72,7 +72,7 @@ def bootstrap_areas(
     random = np.random.default_rng(seed)
     parts = []
     rows = max(_ENTRIES // max(len(scores), 1), 1)
-    for start in range(0, resamples if count else 0, rows):
+    for start in range(0, resamples if count > 1 else 0, rows):
         drawn = random.multinomial(count, np.full(count, 1 / max(count, 1)), size=min(rows, resamples - start))
         parts.append(weighted_areas(scores, targets, torch.from_numpy(drawn[:, number]).double()))
     whole = weighted_areas(scores, targets, torch.ones(1, len(scores), dtype=torch.float64))

@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
         for threshold in options.thresholds
     } | readers
     _print(judged, rows, points, names, options)
-    _write(options.out, rows, points, names, _gains(judged))
+    _write(options.out, rows, points, names, _gains(judged), _intervals(judged[0], options.resamples))
     if find_spec("matplotlib") is None:
         console().print("no pictures: pip install matplotlib")
     elif not options.no_pictures:
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mlcv evaluate",
-        description="AUROC and AUPRC of files of predictions, with confidence intervals by bootstrap over patients.",
+        description="AUROC and AUPRC of files of predictions, with confidence intervals by bootstrap over groups.",
     )
     parser.add_argument("predictions", type=Path, nargs="+", help="CSV: a row an image or study, a column a class")
     add_truth_options(parser)
@@ -97,7 +97,7 @@ def _print(judged: list[Judged], rows: list[dict[str, Any]], points: Any, names:
     out = console()
     unit = "studies" if options.study else "rows"
     for kind in ("AUROC", "AUPRC"):
-        title = f"{kind}, {len(judged[0].truth.ids)} {unit}, 95 % intervals of {options.resamples} resamples"
+        title = f"{kind}, {len(judged[0].truth.ids)} {unit}, {_intervals(judged[0], options.resamples)}"
         grid = Grid(Column("model", overflow="fold"), *names, "mean", title=title)
         for one in judged:
             own = [row for row in rows if row["model"] == one.name and not row["by"]]
@@ -119,6 +119,10 @@ def _print(judged: list[Judged], rows: list[dict[str, Any]], points: Any, names:
         out.print(grid)
 
 
+def _intervals(judged: Judged, resamples: int) -> str:
+    return f"95 % intervals of {resamples} resamples of {judged.resampled}"
+
+
 def _gains(judged: list[Judged]) -> dict[str, Interval]:
     """How much better the last model is than each other one."""
     last = judged[-1]
@@ -131,7 +135,12 @@ def _cell(interval: Interval) -> str:
 
 
 def _write(
-    folder: Path, rows: list[dict[str, Any]], points: Any, names: tuple[str, ...], gains: dict[str, Interval]
+    folder: Path,
+    rows: list[dict[str, Any]],
+    points: Any,
+    names: tuple[str, ...],
+    gains: dict[str, Interval],
+    intervals: str,
 ) -> None:
     flat = []
     for row in rows:
@@ -146,7 +155,12 @@ def _write(
         for name, found in points.items()
     }
     content = _without_nan(
-        {"results": flat, "operating_points": readers, "gains": {k: asdict(v) for k, v in gains.items()}}
+        {
+            "intervals": intervals,
+            "results": flat,
+            "operating_points": readers,
+            "gains": {k: asdict(v) for k, v in gains.items()},
+        }
     )
     write_text(folder / "results.json", json.dumps(content, indent=2) + "\n", keep=True)
 

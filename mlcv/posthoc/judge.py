@@ -1,7 +1,7 @@
 """Models judged against a truth, row by row or study by study, with confidence intervals over patients."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -36,6 +36,11 @@ class Judged:
     scores: Tensor
     truth: Truth
     areas: Areas
+
+    @property
+    def resampled(self) -> str:
+        """What was drawn for the intervals: `40 groups by 'patient'`."""
+        return f"{len(set(self.truth.groups or self.truth.ids))} {self.truth.unit}"
 
 
 def match(model: Predictions, truth: Truth, study: Study = None) -> tuple[Tensor, Truth]:
@@ -86,13 +91,11 @@ def truth_of_studies(truth: Truth) -> Truth:
         start = first.setdefault(study_of(name), row)
         if not torch.equal(truth.targets[row], truth.targets[start]):
             raise DataError(f"the truth of {name} is not that of {truth.ids[start]}, the same study; mend one of them")
-    rows = list(first.values())
-    about = {name: tuple(column[row] for row in rows) for name, column in truth.about.items()}
-    return Truth(tuple(first), truth.targets[rows], about)
+    return replace(truth.select(list(first.values())), ids=tuple(first))
 
 
 def judge(model: Predictions, truth: Truth, study: Study = None, resamples: int = 1000, seed: int = 0) -> Judged:
-    """Areas under the curves of each class, with resamples of whole patients where names tell them.
+    """Areas under the curves of each class, with resamples of whole groups, see `Truth`.
 
     Args:
         model: what is judged.
@@ -102,8 +105,12 @@ def judge(model: Predictions, truth: Truth, study: Study = None, resamples: int 
         seed: of the bootstrap; the same for all models, so that they are compared on the same resamples.
     """
     scores, matched = match(model, truth, study)
-    groups = [patient_of(name) or name for name in matched.ids]
-    return Judged(model.name, scores, matched, bootstrap_areas(scores, matched.targets, groups, resamples, seed))
+    return _judged(model.name, scores, matched, resamples, seed)
+
+
+def _judged(name: str, scores: Tensor, truth: Truth, resamples: int, seed: int) -> Judged:
+    groups = truth.groups or [patient_of(one) or one for one in truth.ids]
+    return Judged(name, scores, truth, bootstrap_areas(scores, truth.targets, groups, resamples, seed))
 
 
 def summary(judged: Judged, class_names: Sequence[str]) -> list[dict[str, Any]]:
@@ -147,11 +154,7 @@ def subgroups(truth: Truth, column: str) -> dict[str, list[int]]:
 
 def part(judged: Judged, rows: list[int], resamples: int, seed: int) -> Judged:
     """A model judged on some of its rows."""
-    about = {name: tuple(column[row] for row in rows) for name, column in judged.truth.about.items()}
-    truth = Truth(tuple(judged.truth.ids[row] for row in rows), judged.truth.targets[rows], about)
-    groups = [patient_of(name) or name for name in truth.ids]
-    scores = judged.scores[rows]
-    return Judged(judged.name, scores, truth, bootstrap_areas(scores, truth.targets, groups, resamples, seed))
+    return _judged(judged.name, judged.scores[rows], judged.truth.select(rows), resamples, seed)
 
 
 def operating_points(decisions: Tensor, targets: Tensor) -> dict[str, Tensor]:

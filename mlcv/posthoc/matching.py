@@ -1,14 +1,17 @@
 """Predictions and truth that belong together, as every command that judges reads them."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from mlcv.errors import DataError
-from mlcv.posthoc.columns import check_no_copies, common_classes
+from mlcv.data.splits import group_keys
+from mlcv.errors import ConfigError, DataError
+from mlcv.posthoc.columns import check_no_copies, common_classes, read_ids
 from mlcv.posthoc.judge import match
-from mlcv.posthoc.predictions import Predictions, read_predictions
+from mlcv.posthoc.predictions import GROUP, Predictions, read_predictions
+from mlcv.posthoc.studies import image_key, patient_of
 from mlcv.posthoc.truth import Truth, codes_of, label_states, read_truth
 from mlcv.tables import TRUTH, Codes, Table
 
@@ -24,7 +27,7 @@ def read_all(options: argparse.Namespace) -> tuple[tuple[str, ...], Truth, list[
     """
     paths: list[Path] = options.predictions
     names = common_classes([options.truth or paths[0], *paths], options.classes, options.id)
-    truth = read_truth(options.truth or paths[0], names, codes_of(options), options.id)
+    truth = _grouped(read_truth(options.truth or paths[0], names, codes_of(options), options.id), options)
     models = [read_predictions(path, names, options.id) for path in paths]
     for path, model in zip(paths, models, strict=True):
         if options.truth is None:
@@ -33,6 +36,23 @@ def read_all(options: argparse.Namespace) -> tuple[tuple[str, ...], Truth, list[
             scores, matched = match(model, truth, getattr(options, "study", None))
             check_no_copies(scores, matched.targets, names, path)
     return names, truth, models
+
+
+def _grouped(truth: Truth, options: argparse.Namespace) -> Truth:
+    """With whose each row is: by the column that was asked for, or `group`, or by patients that all names tell."""
+    column = options.group or GROUP
+    for path in dict.fromkeys([options.truth or options.predictions[0], *options.predictions]):
+        table = Table(path)
+        if column in table.names:
+            keys = zip(read_ids(table, options.id), group_keys(table.column(column)), strict=True)
+            key_of = {image_key(name): key if isinstance(key, str) else f"\0{key}" for name, key in keys}
+            groups = [key_of.get(image_key(name)) for name in truth.ids]
+            if None not in groups:
+                return replace(truth, groups=tuple(map(str, groups)), unit=f"groups by {column!r}")
+    if options.group:
+        raise ConfigError(f"--group {column}: neither truth nor predictions have this column for all rows of the truth")
+    patients = tuple(filter(None, map(patient_of, truth.ids)))
+    return replace(truth, groups=patients, unit="patients") if len(patients) == len(truth.ids) else truth
 
 
 def _check_same_images(path: Path, model: Predictions, truth: Truth, codes: Codes) -> None:

@@ -1,8 +1,9 @@
 """Files of predictions: CSV, a row an image (or study) and a column a class, from this project or any other.
 
-This project's have a name in `image`, a column of probabilities for each class, where the truth is known its labels in
-`truth:<class>`, where something was chosen the classes in `labels`, joined by |; in `model` the fingerprint of the
-weights that said so, and in `rows` how many rows there are, so that a file that was cut off is not taken for whole.
+This project's have a name in `image`, in `group` whose it is where the data say so (a patient), a column of
+probabilities for each class, where the truth is known its labels in `truth:<class>`, where something was chosen the
+classes in `labels`, joined by |; in `model` the fingerprint of the weights that said so, and in `rows` how many rows
+there are, so that a file that was cut off is not taken for whole.
 """
 
 import json
@@ -19,6 +20,9 @@ from mlcv.errors import ConfigError, DataError
 from mlcv.files import whole_file, write_table
 from mlcv.posthoc.columns import class_column, is_ours, read_ids
 from mlcv.tables import TRUTH, Table, printable
+
+GROUP = "group"
+"""Header of the column that says whose an image is."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Predicted:
         probs: C numbers.
         chosen: C decisions; None if there are none.
         truth: C labels in [0, 1], or below 0 where unknown; None if there are none.
+        group: whose it is, such as a patient's; None if nobody asks.
     """
 
     index: int
@@ -57,6 +62,7 @@ class Predicted:
     probs: Sequence[float]
     chosen: Sequence[bool] | None = None
     truth: Sequence[float] | None = None
+    group: str | None = None
 
 
 def write_predictions(path: Path, class_names: Sequence[str], rows: Sequence[Predicted], model: str | None) -> None:
@@ -76,8 +82,10 @@ def write_predictions(path: Path, class_names: Sequence[str], rows: Sequence[Pre
         with whole_file(path, keep=True) as file:
             file.writelines(json.dumps(_as_json(row, names, model, len(rows))) + "\n" for row in rows)
         return
-    has_truth, has_choice = (bool(rows) and getattr(rows[0], part) is not None for part in ("truth", "chosen"))
-    header = ["index", "image", *names]
+    has_truth, has_choice, has_group = (
+        bool(rows) and getattr(rows[0], part) is not None for part in ("truth", "chosen", "group")
+    )
+    header = ["index", "image", *([GROUP] if has_group else []), *names]
     header += [TRUTH + name for name in names] if has_truth else []
     header += ["labels"] if has_choice else []
     write_table(path, [*header, "model", "rows"], _as_cells(rows, names, model), keep=True)
@@ -92,11 +100,14 @@ def _as_cells(rows: Sequence[Predicted], names: list[str], model: str | None) ->
     for row in rows:
         truth = [f"{value:g}" if value >= 0 else "" for value in row.truth or ()]
         labels = [] if row.chosen is None else ["|".join(chosen_names(names, row.chosen))]
-        yield [row.index, printable(row.image), *row.probs, *truth, *labels, model or "", len(rows)]
+        group = [] if row.group is None else [row.group]
+        yield [row.index, printable(row.image), *group, *row.probs, *truth, *labels, model or "", len(rows)]
 
 
 def _as_json(row: Predicted, names: list[str], model: str | None, count: int) -> dict[str, Any]:
     content: dict[str, Any] = {"image": printable(row.image), "probs": dict(zip(names, row.probs, strict=True))}
+    if row.group is not None:
+        content[GROUP] = row.group
     if row.truth is not None:
         known = zip(names, row.truth, strict=True)
         content["truth"] = {name: value if value >= 0 else None for name, value in known}

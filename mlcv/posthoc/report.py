@@ -115,7 +115,7 @@ def _page(
         "version": __version__,
         "images": len(targets),
         "class_count": len(names),
-        "resamples": options.resamples,
+        "resamples": f"{options.resamples} resamples of {models[0].resampled}",
         "shares": ", ".join(f"{100 * row['count'] / states.numel():.1f} % {row['name']}" for row in _states(states)),
         "excluded": f"Not judged: {', '.join(scores[0].excluded)}." if scores[0].excluded else "",
         "models": [

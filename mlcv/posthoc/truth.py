@@ -23,11 +23,21 @@ class Truth:
         ids: M names.
         targets: int64 (M, C) in {0, 1}, or -1 where unknown or uncertain.
         about: every other column of the table, M cells each.
+        groups: whose each row is, such as a patient's; if None, the patient that its name tells, else its own.
+        unit: what the groups are, for titles.
     """
 
     ids: tuple[str, ...]
     targets: Tensor
     about: dict[str, tuple[str, ...]]
+    groups: tuple[str, ...] | None = None
+    unit: str = "rows"
+
+    def select(self, rows: Sequence[int]) -> "Truth":
+        """Of these rows, in this order."""
+        about = {name: tuple(column[row] for row in rows) for name, column in self.about.items()}
+        groups = None if self.groups is None else tuple(self.groups[row] for row in rows)
+        return Truth(tuple(self.ids[row] for row in rows), self.targets[list(rows)], about, groups, self.unit)
 
 
 def label_states(table: Table, class_names: Sequence[str], codes: Codes) -> States:
@@ -86,6 +96,9 @@ def add_truth_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--truth", type=Path, help="CSV of labels (default: in the first predictions)")
     parser.add_argument("--classes", nargs="+", help="names, or `tasks` (CheXpert's five); else all common columns")
     parser.add_argument("--id", metavar="COLUMN", help="header of the column that names the rows, if unusual")
+    parser.add_argument(
+        "--group", metavar="COLUMN", help="whose rows are resampled together, such as patient (default: group, if any)"
+    )
     parser.add_argument("--blank", choices=["unknown", "negative"], default="unknown", help="what blank cells mean")
     for name, text in (("positive", "1, yes, true, ..."), ("negative", "0, no, false, ..."), ("uncertain", "-1")):
         parser.add_argument(f"--{name}", nargs="+", metavar="CELL", help=f"cells of the truth that mean it ({text})")

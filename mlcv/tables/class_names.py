@@ -13,7 +13,7 @@ NAME_COLUMNS = (
 )  # fmt: skip
 """Headers, in any case, of columns that name rows; the first of these that a table has counts."""
 
-OUR_COLUMNS = ("index", "labels", "model", "rows")
+OUR_COLUMNS = ("index", "group", "labels", "model", "rows")
 """What this project's files of predictions say of a row besides."""
 
 RESERVED = (*NAME_COLUMNS, *OUR_COLUMNS)

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from mlcv.cli import main
 from mlcv.posthoc.calibrated import Calibration
@@ -40,6 +41,40 @@ def expected(numbers):
 
     probs, targets = numbers
     return {name: pytest.approx(roc_auc_score(targets[:, c], probs[:, c])) for c, name in enumerate(NAMES)}
+
+
+def test_groups_are_resampled_as_wholes_wherever_they_are_told(tmp_path, numbers, capsys, numpy_rng):
+    """Ten patients of six images that agree: intervals are as wide as ten independent rows make them."""
+    from mlcv.metrics.bootstrap import bootstrap_areas
+
+    probs, targets = numbers
+    people = [f"x{n % 10}" for n in range(60)]
+    truth = write(tmp_path / "t.csv", ["image", "Who", *NAMES], [[n, people[n], *t] for n, t in enumerate(targets)])
+    model = write(tmp_path / "val.csv", ["image", *NAMES], [[n, *p] for n, p in enumerate(probs)])
+    ours = tmp_path / "ours.csv"
+    columns = zip(probs.tolist(), targets.tolist(), people, strict=True)
+    rows = [Predicted(n, str(n), p, truth=t, group=g) for n, (p, t, g) in enumerate(columns)]
+    write_predictions(ours, NAMES, rows, "0123456789ab")
+    want = bootstrap_areas(torch.from_numpy(probs), torch.from_numpy(targets), people, 50).interval(0, [0])
+    for line in ([model, "--truth", truth, "--group", "Who"], [str(ours)], [str(ours), "--truth", truth]):
+        out = ["--resamples", "50", "--no_pictures", "--out", str(tmp_path / "out")]
+        assert main(["evaluate", *line, *out]) == 0
+        assert "of 10 groups by" in capsys.readouterr().out
+        found = json.loads((tmp_path / "out" / "results.json").read_text())
+        assert "50 resamples of 10 groups by" in found["intervals"]
+        assert (found["results"][0]["AUROC_low"], found["results"][0]["AUROC_high"]) == (want.low, want.high)
+    assert main(["evaluate", model, "--truth", truth, *out]) == 0
+    assert "50 resamples of 60 rows" in " ".join(capsys.readouterr().out.split())
+    assert main(["evaluate", model, "--truth", truth, "--group", "Whom", *out]) == 2
+    assert "--group Whom: neither truth nor predictions have this column" in capsys.readouterr().err
+
+
+def test_one_group_has_no_interval(tmp_path, numbers):
+    probs, targets = numbers
+    truth = write(tmp_path / "t.csv", ["image", "Who", *NAMES], [[n, "a", *t] for n, t in enumerate(targets)])
+    model = write(tmp_path / "val.csv", ["image", *NAMES], [[n, *p] for n, p in enumerate(probs)])
+    assert evaluate(tmp_path, model, truth, "--group", "Who") == 0
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["results"][0]["AUROC_low"] is None
 
 
 CODES = {
