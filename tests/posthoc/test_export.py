@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mlcv import DigitScenesDataModule
 from mlcv.cli import main
@@ -52,23 +53,34 @@ def test_a_folder_labelled_without_this_project_gets_what_predict_gives(checkpoi
     images.mkdir()
     data = DigitScenesDataModule(6, 1, 1, image_size=96, seed=5)
     data.setup("fit")
-    for n in range(6):  # larger and smaller than the network's, and not square
-        scene = data.datasets["train"].load(n)
-        cv2.imwrite(str(images / f"{n}.png"), cv2.resize(scene, (40 + 30 * n, 50 + 17 * n)))
+    names = ("a.png", "b.JPG", "c.jpeg", "d.bmp", "e.tiff", "f.webp", "g.jpg", "h.jpg", "i.jpg", "j.png")
+    for n, name in enumerate(
+        names
+    ):  # larger and smaller than the network's, and not square; JPEGs of many times its size
+        scene = data.datasets["train"].load(n % 6)
+        cv2.imwrite(str(images / name), cv2.resize(scene, (40 + 90 * n, 50 + 77 * n)))
+    turned = Image.open(images / "g.jpg")
+    turned.getexif()[0x0112] = 6
+    turned.save(images / "g.jpg", exif=turned.getexif(), quality=95)
+    (images / "broken.jpg").write_bytes(b"\xff\xd8\xff no image")
     script = ROOT / "docs" / "label_folder.py"
     assert "import mlcv" not in script.read_text()
     assert "from mlcv" not in script.read_text()
     done = subprocess.run(
-        [sys.executable, script, folder / "model.onnx", images], capture_output=True, text=True, check=True
+        [sys.executable, script, folder / "model.onnx", images], capture_output=True, text=True, check=False
     )
+    assert done.returncode == 1
+    assert done.stderr.startswith("1 could not be read:")
+    assert "broken.jpg: not an image" in done.stderr
     out = tmp_path / "out.csv"
     predict = ["predict", "--ckpt_path", checkpoint, "--data.path", images, "--predictions", out]
-    assert main([*map(str, predict), "--trainer.enable_progress_bar=false"]) == 0
+    assert main([*map(str, predict), "--trainer.enable_progress_bar=false"]) == 2
     rows, expected = list(csv.DictReader(done.stdout.splitlines())), list(csv.DictReader(out.open()))
     assert [row["image"] for row in rows] == [row["image"] for row in expected]
     names = [str(c) for c in range(10)]
     found, wanted = (np.array([[float(row[name]) for name in names] for row in table]) for table in (rows, expected))
-    assert np.abs(found - wanted).max() < 1e-4
+    assert len(found) == 10
+    assert np.abs(found - wanted).max() < 1e-5
     assert [row["labels"] for row in rows] == [row["labels"] for row in expected]
     assert len({row["labels"] for row in rows}) > 1
 
