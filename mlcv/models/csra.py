@@ -38,7 +38,8 @@ class CSRAHead(Head):
             raise ConfigError(f"num_heads is one of {', '.join(map(str, _TEMPERATURES))}; got {num_heads}")
         self.lam, self.temperatures = lam, _TEMPERATURES[num_heads]
         self.weight = nn.Parameter(torch.empty(num_heads, num_classes, num_features))
-        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+        bound = num_features**-0.5  # a convolution's, as in the released code
+        nn.init.uniform_(self.weight, -bound, bound)
 
     def class_maps(self, patches: Tensor) -> Tensor:
         """Scores of each patch, summed over heads: (B, N, C)."""

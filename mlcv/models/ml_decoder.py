@@ -44,6 +44,8 @@ class MLDecoderHead(Head):
         self.dropout = nn.Dropout(dropout)
         self.layer = CrossAttentionLayer(width, num_heads, hidden, dropout)
         self.classifier = GroupLinear(num_queries, width, num_classes)
+        nn.init.xavier_normal_(self.classifier.weight)  # as in the released code
+        nn.init.zeros_(self.classifier.bias)
 
     def forward(self, patches: Tensor) -> Tensor:
         memory = self.project(patches)

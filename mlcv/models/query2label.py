@@ -13,7 +13,8 @@ from mlcv.models.query_attention import CrossAttentionLayer, GroupLinear
 class Query2LabelHead(Head):
     """One learned query a class looks at encoded patches, in two decoder layers (section 3).
 
-    As in the released models, the decoder has no self-attention; positions enter the attention's keys as sines.
+    As in the released models: the decoder has no self-attention; positions enter queries and keys of the attention as
+    sines, and are no part of what a layer passes on; decoding starts from zeros, with a class's query as its position.
 
     Args:
         num_features: D.
@@ -51,17 +52,21 @@ class Query2LabelHead(Head):
         # Patches that look at patches are the same layer with the patches as queries.
         self.encoder = nn.ModuleList(CrossAttentionLayer(*sizes) for _ in range(num_encoder_layers))
         self.decoder = nn.ModuleList(CrossAttentionLayer(*sizes) for _ in range(num_decoder_layers))
+        self.norm = nn.LayerNorm(width)
         self.classifier = GroupLinear(num_classes, width, num_classes)
+        for parameter in (*self.encoder.parameters(), *self.decoder.parameters()):
+            if parameter.ndim > 1:
+                nn.init.xavier_uniform_(parameter)
 
     def forward(self, patches: Tensor) -> Tensor:
         memory = self.project(patches)
         positions = sine_positions(memory.shape[1], memory.shape[2]).to(memory)
         for layer in self.encoder:
-            memory = layer(memory + positions, memory + positions, memory)
-        queries = self.queries.expand(patches.shape[0], -1, -1)
+            memory = layer(memory, memory + positions, memory, positions)
+        found = torch.zeros_like(self.queries).expand(patches.shape[0], -1, -1)
         for layer in self.decoder:
-            queries = layer(queries, memory + positions, memory)
-        logits: Tensor = self.classifier(queries)
+            found = layer(found, memory + positions, memory, self.queries)
+        logits: Tensor = self.classifier(self.norm(found))
         return logits
 
 
@@ -84,6 +89,6 @@ def sine_positions(num_patches: int, width: int) -> Tensor:
     place = torch.arange(1, side + 1) / side * 2 * math.pi
     frequency = 10000 ** (-torch.arange(width // 4) / (width // 4))
     angle = place[:, None] * frequency  # (side, width / 4)
-    code = torch.cat([angle.sin(), angle.cos()], dim=1)
+    code = torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)  # in turns
     rows, columns = code[:, None].expand(-1, side, -1), code[None].expand(side, -1, -1)
     return torch.cat([rows, columns], dim=-1).reshape(num_patches, width)

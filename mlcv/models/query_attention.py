@@ -14,7 +14,8 @@ class CrossAttentionLayer(nn.Module):
         dropout: probability, in [0, 1).
 
     Shape:
-        queries (B, Q, width), keys and values (B, N, width); returns (B, Q, width).
+        queries (B, Q, width), keys and values (B, N, width); returns (B, Q, width). `places` (Q, width) are added
+        to the queries where they look, and are no part of what is passed on.
     """
 
     def __init__(self, width: int, num_heads: int, hidden: int, dropout: float) -> None:
@@ -26,8 +27,9 @@ class CrossAttentionLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.norm_attention, self.norm_output = nn.LayerNorm(width), nn.LayerNorm(width)
 
-    def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        looked_up, _ = self.attention(queries, keys, values, need_weights=False)
+    def forward(self, queries: Tensor, keys: Tensor, values: Tensor, places: Tensor | None = None) -> Tensor:
+        asked = queries if places is None else queries + places
+        looked_up, _ = self.attention(asked, keys, values, need_weights=False)
         queries = self.norm_attention(queries + self.dropout(looked_up))
         output: Tensor = self.norm_output(queries + self.dropout(self.feed_forward(queries)))
         return output
@@ -49,8 +51,9 @@ class GroupLinear(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.weight = nn.Parameter(torch.empty(num_queries, width, -(-num_classes // num_queries)))
-        self.bias = nn.Parameter(torch.zeros(num_classes))
-        nn.init.trunc_normal_(self.weight, std=width**-0.5)
+        self.bias = nn.Parameter(torch.empty(num_classes))
+        for parameter in (self.weight, self.bias):
+            nn.init.uniform_(parameter, -(width**-0.5), width**-0.5)
 
     def forward(self, queries: Tensor) -> Tensor:
         logits = torch.einsum("bqd,qdg->bqg", queries, self.weight).flatten(1)

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -73,6 +74,67 @@ def test_a_decoder_layer_equals_attention_written_out(rng):
     output = head.layer.norm_output(query + head.layer.feed_forward(query))
     logits = torch.stack([output[c] @ head.classifier.weight[c, :, 0] for c in range(2)]) + head.classifier.bias
     torch.testing.assert_close(head(patches)[0], logits)
+
+
+def literal_positions(side, width):
+    places = torch.zeros(side * side, width)
+    for place, (half, i) in itertools.product(range(side * side), itertools.product(range(2), range(width // 2))):
+        turn = 2 * math.pi * (divmod(place, side)[half] + 1) / side / 10000 ** (2 * (i // 2) / (width // 2))
+        places[place, half * width // 2 + i] = math.sin(turn) if i % 2 == 0 else math.cos(turn)
+    return places
+
+
+def literal_query2label(head, patches):
+    """From the paper's section 3.2 and DETR's layers, token by token, with the head's weights; dropout is off."""
+
+    def attend(layer, asked, keys, values):
+        width, heads = head.queries.shape[1], layer.attention.num_heads
+        size = width // heads
+        weights, biases = layer.attention.in_proj_weight.chunk(3), layer.attention.in_proj_bias.chunk(3)
+        q, k, v = (x @ w.T + b for x, w, b in zip((asked, keys, values), weights, biases, strict=True))
+        parts = []
+        for h in range(heads):
+            s = slice(h * size, (h + 1) * size)
+            parts.append((q[:, s] @ k[:, s].T / size**0.5).softmax(dim=1) @ v[:, s])
+        return layer.attention.out_proj(torch.cat(parts, dim=1))
+
+    def block(layer, own, places, keys, values):
+        own = layer.norm_attention(own + attend(layer, own + places, keys, values))
+        return layer.norm_output(own + layer.feed_forward(own))
+
+    width = head.queries.shape[1]
+    places, logits = literal_positions(math.isqrt(patches.shape[1]), width), []
+    for image in patches:
+        memory = head.project(image)
+        for layer in head.encoder:
+            memory = block(layer, memory, places, memory + places, memory)
+        found = torch.zeros_like(head.queries)
+        for layer in head.decoder:
+            found = block(layer, found, head.queries, memory + places, memory)
+        found = nn.functional.layer_norm(found, (width,), head.norm.weight, head.norm.bias)
+        logits.append((found * head.classifier.weight[:, :, 0]).sum(dim=1) + head.classifier.bias)
+    return torch.stack(logits)
+
+
+@pytest.mark.parametrize("encoders", [1, 2])
+def test_query2label_equals_the_released_model_written_out(rng, encoders):
+    head = Query2LabelHead(6, 5, width=16, num_heads=4, hidden=24, num_encoder_layers=encoders).eval()
+    for parameter in head.parameters():
+        parameter.data += 0.3 * torch.randn(parameter.shape, generator=rng)
+    patches = torch.randn(2, 9, 6, generator=rng)
+    torch.testing.assert_close(head(patches), literal_query2label(head, patches), rtol=1e-5, atol=2e-5)
+
+
+def test_heads_start_as_their_released_code_does():
+    """Standard deviations of weights: those of uniform numbers, of Glorot's, and of a convolution."""
+    csra = CSRAHead(2048, 80)
+    assert csra.weight.std().item() == pytest.approx(2048**-0.5 / 3**0.5, rel=0.02)
+    q2l = Query2LabelHead(64, 80, width=256, hidden=512)
+    assert q2l.classifier.weight.std().item() == pytest.approx(256**-0.5 / 3**0.5, rel=0.05)
+    assert q2l.decoder[0].feed_forward[0].weight.std().item() == pytest.approx((2 / (256 + 512)) ** 0.5, rel=0.05)
+    decoder = MLDecoderHead(64, 80, width=256, hidden=512)
+    assert decoder.classifier.weight.std().item() == pytest.approx((2 / (256 + 80)) ** 0.5, rel=0.05)
+    assert (decoder.classifier.bias == 0).all()
 
 
 def test_query2label_knows_where_a_patch_is(rng):
