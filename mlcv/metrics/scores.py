@@ -52,9 +52,11 @@ def multilabel_scores(
     The summary holds, over *evaluable* classes (a known positive and a known negative at least), `mAP` and `AUROC`
     (means of the exact areas), `CP`, `CR`, `CF1` (mean precision and recall of the classes, and their harmonic mean,
     as the field defines it); over all known entries together `OP`, `OR`, `OF1`; the same six with the suffix `_top3`
-    where the three highest classes of an image, of those known, are predicted; `GAP@20` (YouTube-8M); per image
-    `ranking_loss`, `coverage_error` and `LRAP`; `ECE`, the expected calibration error over all known entries (15 equal
-    bins); and `num_evaluable_classes`. Means over nothing are NaN, and so is all but counts where no label is known.
+    where of an image's three highest known classes those at or above the threshold are predicted, as the evaluation
+    scripts of the field count (a logit of 0 or more), and with `_top3_any` where all three are, as its papers' words
+    can be read; `GAP@20` (YouTube-8M); per image `ranking_loss`, `coverage_error` and `LRAP`; `ECE`, the expected
+    calibration error over all known entries (15 equal bins); and `num_evaluable_classes`. Means over nothing are NaN,
+    and so is all but counts where no label is known.
 
     Args:
         probs: probabilities, in [0, 1]; never logits.
@@ -80,7 +82,8 @@ def multilabel_scores(
     judged = evaluable(targets)
     per_class = _areas(scores, targets, judged, eleven_point)
     counts = _counts((probs > threshold).long(), targets)
-    top3 = precision_recall(_counts(_top(scores, targets, 3), targets), targets)
+    top = _top(scores, targets, 3)
+    top3, any3 = (precision_recall(_counts(chosen, targets), targets) for chosen in (top * (probs >= threshold), top))
     tp, fp, fn = counts
     per_class |= {
         "precision": _ratio(tp, tp + fp),
@@ -92,6 +95,7 @@ def multilabel_scores(
         "AUROC": per_class["AUROC"][judged].mean(),
         **precision_recall(counts, targets),
         **{f"{name}_top3": value for name, value in top3.items()},
+        **{f"{name}_top3_any": value for name, value in any3.items()},
         "GAP@20": global_average_precision(scores, targets),
         **ranking_metrics(scores, targets),
         "ECE": _calibration_error(probs, targets),
