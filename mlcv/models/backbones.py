@@ -166,10 +166,13 @@ def image_statistics(model: Any) -> dict[str, Any] | None:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """A state dict from a .safetensors file, or from anything that `torch.load(weights_only=True)` reads.
+    """A network's weights from a .safetensors file, or from anything that `torch.load(weights_only=True)` reads.
+
+    Of training checkpoints of timm, torchvision's references and this project the network's part is taken, averaged
+    weights first; names may begin with `module.` or `_orig_mod.`, as wrappers write them.
 
     Raises:
-        ConfigError: if there is no such file.
+        ConfigError: if there is no such file, or no weights are in it.
     """
     if not path.is_file():
         raise ConfigError(
@@ -179,19 +182,28 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        state = _network_of(torch.load(path, map_location="cpu", weights_only=True))
     except (*UNREADABLE, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0].partition(". In PyTorch")[0]
         raise ConfigError(
             f"model.weights: {path} cannot be read as weights: it is damaged, or holds objects that would run code "
             f"({reason[:200]}). Save model.state_dict() alone, best as .safetensors"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ConfigError(
-            f"model.weights: {path} holds no weights by name, but {type(state).__name__} of other things; save "
-            "model.state_dict() alone"
-        )
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ConfigError(f"model.weights: {path} holds no weights by name; save model.state_dict() alone")
     return state
+
+
+def _network_of(content: Any) -> dict[str, Tensor]:
+    """The weights of a network in what somebody has saved; nothing if there are none."""
+    if not isinstance(content, dict):
+        return {}
+    keys = ("state_dict_ema", "model_ema", "state_dict", "model")
+    state = next((content[key] for key in keys if isinstance(content.get(key), dict)), content)
+    for prefix in ("module.", "_orig_mod.", "backbone.net."):
+        own = {str(key).removeprefix(prefix): value for key, value in state.items() if str(key).startswith(prefix)}
+        state = own or state
+    return dict(state)
 
 
 def load_weights(net: nn.Module, name: str, state: dict[str, Tensor], path: Path) -> None:

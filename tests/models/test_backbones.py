@@ -1,4 +1,6 @@
+import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 
@@ -78,3 +80,37 @@ def test_an_argument_that_the_network_does_not_have_is_said():
 def test_statistics_come_from_timm():
     config = pretrained_config("tf_efficientnet_lite0")
     assert tuple(config.mean) == (0.5, 0.5, 0.5)
+
+
+def timm_wrapped(state):
+    return {"epoch": 3, "arch": "test_resnet", "state_dict": {}, "state_dict_ema": state, "optimizer": {"state": {}}}
+
+
+@pytest.mark.parametrize("wrap", [
+    lambda state: {"model": state, "epoch": 1},
+    timm_wrapped,
+    lambda state: {f"module.{name}": value for name, value in state.items()},
+    lambda state: {"model": {f"_orig_mod.{name}": value for name, value in state.items()}},
+    lambda state: {"state_dict": {**{f"backbone.net.{n}": v for n, v in state.items()}, "head.bias": torch.zeros(3)}},
+], ids=["torchvision", "timm", "data parallel", "compiled", "of this project"])  # fmt: skip
+def test_weights_are_found_in_what_others_save(tmp_path, wrap):
+    net = timm.create_model("test_resnet", num_classes=0)
+    torch.save(wrap(net.state_dict()), tmp_path / "w.pth")
+    ours = Backbone("test_resnet", str(tmp_path / "w.pth")).net.state_dict()
+    assert all(torch.equal(ours[name], value) for name, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"text", "model", [1, 2], {"state_dict": {}}, {"epoch": 3}, np.float64(3)], ids=str
+)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_what_holds_no_weights_is_told_in_one_sentence(tmp_path, content, suffix):
+    path = tmp_path / f"w{suffix}"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(timm.create_model("test_resnet") if content == "model" else content, path)
+    with pytest.raises(ConfigError, match=r"w\.\w+ (cannot be read as|holds no) weights") as error:
+        Backbone("test_resnet", str(path))
+    assert "\n" not in str(error.value)
+    assert "weights_only" not in str(error.value)
