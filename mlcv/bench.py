@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import math
 import os
 import platform
 import warnings
@@ -18,7 +19,7 @@ from rich.table import Column, Table
 
 from mlcv import __version__
 from mlcv.allocator import keep_freed_memory
-from mlcv.data.base import MultiLabelDataModule
+from mlcv.data.base import MultiLabelDataModule, usable_cores
 from mlcv.errors import ConfigError
 from mlcv.files import read_json, write_text
 from mlcv.methods.base import MultiLabelModule
@@ -243,7 +244,7 @@ def _hardware() -> dict[str, Any]:
     return {
         "gpu": gpu,
         "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -262,8 +263,10 @@ def _cpu() -> str:
 def _memory() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    pages = Path("/proc/self/statm")
+    if not pages.is_file():  # not Linux
+        return math.nan
+    return int(pages.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def _number(header: str) -> Column:

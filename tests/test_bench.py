@@ -1,6 +1,8 @@
 """`mlcv bench`: times that add up, a file that can be compared with, and nothing else written."""
 
 import json
+import subprocess
+import sys
 import time
 
 import pytest
@@ -59,6 +61,18 @@ def test_each_part_is_where_its_time_went(tmp_path, monkeypatch):
     after = json.loads((tmp_path / "now.json").read_text())["rows"][0]["milliseconds"]
     assert after["data"] >= 30
     assert after["forward"] >= 50
+
+
+def test_systems_that_are_not_linux_need_nothing_that_linux_alone_has(tmp_path):
+    """macOS and Windows know neither a process's cores nor some ways to open files."""
+    code = (
+        "import os, sys\n"
+        "del os.sched_getaffinity, os.O_NONBLOCK, os.O_CLOEXEC\n"
+        "from mlcv.cli import main\n"
+        f"sys.exit(main(['bench', *{FEW!r}, '--steps', '2', '--warmup', '1']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_an_earlier_file_gives_ratios_and_says_what_has_changed(tmp_path, capsys):

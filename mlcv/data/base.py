@@ -83,7 +83,7 @@ class MultiLabelDataModule(LightningDataModule):
             if whole < 0:
                 raise ConfigError(f"data.{name} is at least 0, got {whole}")
         self.image_size, self.batch_size = image_size, batch_size
-        self.num_workers = min(len(os.sched_getaffinity(0)), 8) if num_workers is None else num_workers
+        self.num_workers = min(usable_cores(), 8) if num_workers is None else num_workers
         self.val_fraction, self.protocol, self.policy, self.augment = val_fraction, protocol, policy, augment
         self.statistics = statistics or ImageStatistics()
         self.check, self.on_error, self.seed, self.max_megapixels = check, on_error, seed, max_megapixels
@@ -248,6 +248,13 @@ class MultiLabelDataModule(LightningDataModule):
     def teardown(self, stage: str) -> None:
         if self.skipped:
             logger.warning("%d unreadable images were skipped in all", len(self.skipped))
+
+
+def usable_cores() -> int:
+    """Of the processor, by this process; where the system does not say (macOS, Windows), all that there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _one_thread(_worker: int) -> None:

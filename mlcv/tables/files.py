@@ -16,6 +16,8 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+# Without waiting, and for no program that is started; systems without the one or the other need it not.
+_FLAGS = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 # What no text file holds, and a backslash that would be read as the start of an escape.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]|\\(?=x[0-9a-f]{2}|ud[89a-f][0-9a-f]{2})")
 
@@ -54,7 +56,7 @@ def open_regular(path: Path) -> BinaryIO:
     try:
         _check_kind(os.stat(path).st_mode, path)  # noqa: PTH116  # a device is not even opened
         # What is put there in between is opened without waiting, and looked at again.
-        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        number = os.open(path, os.O_RDONLY | _FLAGS)
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     try:
