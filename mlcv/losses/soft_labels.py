@@ -3,6 +3,8 @@
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, kl_div, log_softmax
 
+from mlcv.numerics import at_least_float32
+
 
 def soft_label_loss(logits: Tensor, teacher: Tensor, temperature: float = 1.0, single_label: bool = False) -> Tensor:
     """T^2 KL(teacher || student) at temperature T, 0 where they agree; T^2 keeps gradients as large as at T = 1.
@@ -16,7 +18,7 @@ def soft_label_loss(logits: Tensor, teacher: Tensor, temperature: float = 1.0, s
     Returns:
         A scalar, the mean over images; 0 for an empty batch.
     """
-    mine, theirs = logits.float() / temperature, teacher.float() / temperature
+    mine, theirs = (at_least_float32(scores) / temperature for scores in (logits, teacher))
     if not len(mine):
         return mine.sum()
     if single_label:

@@ -16,10 +16,11 @@ from mlcv.methods.teacher import Teacher, read_teacher
 class Student(MultiLabelModule):
     """Base of methods that learn from a teacher.
 
-        L = T^2 KL(teacher / T, student / T) + hard_weight * loss(logits, targets)
+        L = T^2 KL(teacher / T, student / T) + hard_weight * loss(logits, targets) / C
 
-    KL is that of each class's Bernoulli distribution, meaned over classes; of the softmax for `single_label`. The
-    teacher is read when training starts; evaluation needs none, and no checkpoint holds it.
+    KL is that of each class's Bernoulli distribution, meaned over the C classes, as the loss of the labels is, so that
+    a weight of 1 weighs both alike; for `single_label` it is of the softmax, and the loss is not divided. The teacher
+    is read when training starts; evaluation needs none, and no checkpoint holds it.
     """
 
     def learn_from(self, teacher: str | None, temperature: float, hard_weight: float, single_label: bool) -> None:
@@ -78,7 +79,8 @@ class Student(MultiLabelModule):
         loss_soft = soft_label_loss(logits, self._teacher[0](batch), self.temperature, self.single_label)
         loss = loss_soft
         if self.hard_weight:
-            loss = loss + self.hard_weight * self.loss(logits, batch["target"])
+            shared_by = 1 if self.single_label else self.num_classes
+            loss = loss + self.hard_weight * self.loss(logits, batch["target"]) / shared_by
         if self.is_logged_step:
             self.log("train/loss_soft", loss_soft)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(logits))

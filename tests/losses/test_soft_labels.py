@@ -12,10 +12,14 @@ def test_is_the_divergence_of_each_class_or_of_the_softmax(temperature, rng):
     p, q = (theirs / temperature).sigmoid(), (mine / temperature).sigmoid()
     each = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
     found = soft_label_loss(mine, theirs, temperature)
-    assert found.item() == pytest.approx(temperature**2 * each.mean().item(), rel=1e-4)
+    assert found.dtype == torch.float64
+    assert found.item() == pytest.approx(temperature**2 * each.mean().item(), rel=1e-9)
     p, q = (theirs / temperature).softmax(dim=1), (mine / temperature).softmax(dim=1)
     expected = temperature**2 * (p * (p / q).log()).sum(dim=1).mean().item()
-    assert soft_label_loss(mine, theirs, temperature, single_label=True).item() == pytest.approx(expected, rel=1e-4)
+    assert soft_label_loss(mine, theirs, temperature, single_label=True).item() == pytest.approx(expected, rel=1e-9)
+    mine.requires_grad_()
+    for single in (False, True):
+        torch.autograd.gradcheck(lambda own, single=single: soft_label_loss(own, theirs, temperature, single), mine)
 
 
 @pytest.mark.parametrize("single_label", [False, True])

@@ -26,6 +26,9 @@ def test_it_is_the_formula(rng):
     targets = torch.randint(-2, 2, (7, 5), generator=rng).float()
     targets[0, :2] = torch.tensor([0.3, 0.8])
     assert three_way_loss(scores, targets).item() == pytest.approx(oracle(scores, targets), rel=1e-5)
+    exact = three_way_loss(scores.double(), targets.double())
+    assert exact.dtype == torch.float64
+    assert exact.item() == pytest.approx(oracle(scores.double(), targets.double()), rel=1e-12)
 
 
 def test_gradients_are_exact_and_none_comes_from_what_is_unknown(rng):
