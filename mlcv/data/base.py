@@ -5,6 +5,7 @@ import os
 import shutil
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -43,7 +44,7 @@ class MultiLabelDataModule(LightningDataModule):
         protocol: what is done to the training labels.
         policy: what uncertain labels mean in training; in evaluation they judge nobody.
         augment: how training images are varied.
-        statistics: what the backbone expects; the command line fills it in.
+        statistics: what the backbone expects of images; if None, it is asked under a Trainer (ImageNet's without one).
         check: decode every image before training and report all that fail.
         on_error: `raise` on an unreadable image, or `skip` it (logged, counted; in training the next takes its place).
         seed: of the split, the order and the augmentation.
@@ -85,7 +86,7 @@ class MultiLabelDataModule(LightningDataModule):
         self.image_size, self.batch_size = image_size, batch_size
         self.num_workers = min(usable_cores(), 8) if num_workers is None else num_workers
         self.val_fraction, self.protocol, self.policy, self.augment = val_fraction, protocol, policy, augment
-        self.statistics = statistics or ImageStatistics()
+        self.statistics, self._has_statistics = statistics or ImageStatistics(), statistics is not None
         self.check, self.on_error, self.seed, self.max_megapixels = check, on_error, seed, max_megapixels
         self.datasets: dict[Split, MultiLabelDataset] = {}
         self.label_summary: dict[str, dict[str, int | str]] = {}
@@ -111,10 +112,22 @@ class MultiLabelDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         check_class_names(self.class_names, type(self).__name__)
+        self._ask_backbone()
         wanted: tuple[Split, ...] = {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ("test",))  # type: ignore[assignment]
         read = {split: self._read(split) for split in wanted if split not in self.datasets}
         self._check_splits(read)
         self.datasets |= {split: self._build(split, labeled) for split, labeled in read.items()}
+
+    def _ask_backbone(self) -> None:
+        module: Any = self.trainer.lightning_module if self.trainer is not None else None
+        expected = getattr(getattr(module, "backbone", None), "image_statistics", None)
+        if self._has_statistics or expected is None:
+            return
+        given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in expected.items()}
+        statistics = ImageStatistics(**given)
+        if statistics != self.statistics:
+            self.statistics = statistics
+            self.datasets.clear()  # which were made with others
 
     def _check_splits(self, read: dict[Split, LabeledImages]) -> None:
         """No image twice, none of training in another split, nor any of its group; in splits that can be read."""

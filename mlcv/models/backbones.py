@@ -54,6 +54,8 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         weights = starting_weights(weights)
+        self.image_statistics = image_statistics({"init_args": {"backbone": name}})
+        """What it expects of its images."""
         if name.startswith(PREFIX):
             self.net: Any = OpenCLIPTower(name.removeprefix(PREFIX), weights, image_size, **kwargs)
         else:

@@ -7,9 +7,11 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
+from mlcv import Classifier
 from mlcv.cli import main
 from mlcv.data import CSVDataModule, DigitScenesDataModule
 from mlcv.data.samples import Collate
+from mlcv.data.transforms import ImageStatistics
 from mlcv.errors import ConfigError, DataError, find_user_error
 from mlcv.labels import Protocol
 from tests.tiny_sets import write_csv
@@ -200,3 +202,22 @@ def test_a_batch_is_normalised_also_from_windows_on_larger_images():
     expected = (np.stack(windows) / 255 - np.array(mean)) / np.array(std)
     assert batch.is_contiguous(memory_format=torch.channels_last)
     np.testing.assert_allclose(batch.permute(0, 2, 3, 1).numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_images_are_what_the_backbone_expects_in_python_too(first):
+    """Even if the data were looked at before there was a network."""
+    given = ImageStatistics((0.1, 0.2, 0.3))
+    for statistics, expected in ((None, ImageStatistics((0.5,) * 3, (0.5,) * 3, "bilinear", 0.95)), (given, given)):
+        data = digits(statistics=statistics)
+        if first:
+            data.setup("fit")
+        trainer = Trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=1, logger=False,
+                          enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")  # fmt: skip
+        trainer.fit(Classifier("test_resnet", 10), data)
+        assert data.statistics == expected
+        image = data.datasets["val"].load(0)
+        batch = next(iter(data.val_dataloader()))
+        pixels = torch.from_numpy(image).permute(2, 0, 1) / 255
+        mean, std = (torch.tensor(values)[:, None, None] for values in (expected.mean, expected.std))
+        torch.testing.assert_close(batch["image"][0], (pixels - mean) / std, rtol=1e-4, atol=1e-4)
