@@ -143,6 +143,25 @@ def test_real_layouts_train_from_the_command_line(tmp_path, name, write):
     common = [*SMALL, "--trainer.max_epochs=1", "--run_dir", str(tmp_path / "run"), "--test_after_fit=true"]
     assert main(["fit", *arguments, *common]) == 0
     assert (tmp_path / "run" / "test.json").is_file()
+    last = str(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert main(["predict", "--ckpt_path", last, "--trainer.enable_progress_bar=false"]) == 0
+    tested, predicted = (
+        (tmp_path / "run" / f"{name}.csv").read_text().splitlines() for name in ("test_predictions", "predictions")
+    )
+    assert len(tested) == len(predicted) > 1
+
+
+def test_options_and_configs_come_in_any_order(tmp_path, monkeypatch):
+    """What is given by itself counts, as it does behind the config."""
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "data: {class_path: DigitScenesDataModule, init_args: {num_train: 500}}\ntrainer: {max_epochs: 7}\n"
+    )
+    options = [*DIGITS, *SMALL, "--trainer.max_epochs=1", "--run_dir", str(tmp_path / "run")]
+    assert main(["fit", *options, "--config", str(path)]) == 0
+    stored = (tmp_path / "run" / "config.yaml").read_text()
+    assert "max_epochs: 1" in stored
+    assert "num_train: 500" not in stored
 
 
 @pytest.mark.parametrize(

@@ -189,6 +189,22 @@ def test_predictions_of_another_model_calibration_or_option_are_never_taken(stop
     assert part.exists()
 
 
+def test_a_network_as_it_starts_is_a_model_of_its_own(tmp_path):
+    """So that what one has predicted is never taken for another's: their weights differ by the seed alone."""
+    options = [
+        "--data=DigitScenesDataModule", "--data.num_train=8", "--data.num_val=8", "--data.num_test=8",
+        "--data.image_size=32", "--model=Classifier", "--model.backbone=test_resnet", "--run_dir", str(tmp_path),
+        "--trainer.enable_progress_bar=false", "--untrained=true",
+    ]  # fmt: skip
+    models = []
+    for seed in (0, 0, 1):
+        out = tmp_path / "out.csv"
+        assert main(["predict", *options, f"--seed_everything={seed}", "--predictions", str(out)]) == 0
+        models.append({row["model"] for row in csv.DictReader(out.open())})
+    assert models[0] == models[1] != models[2]
+    assert all(len(model) == 1 and model != {""} for model in models)
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on(run, images, tmp_path):
     folder, paths = images
@@ -287,7 +303,7 @@ def test_the_limit_of_an_images_size_is_an_option_that_the_checkpoint_keeps(run,
         main(predict(run, "--data.path", folder, "--predictions", tmp_path / "a.csv", "--data.max_megapixels", 1)) == 2
     )
     assert (
-        f"1 images could not be read, all others are in {tmp_path / 'a.csv'}:\n  {paths[0]}" in capsys.readouterr().err
+        f"1 image could not be read, all others are in {tmp_path / 'a.csv'}:\n  {paths[0]}" in capsys.readouterr().err
     )
     assert main(predict(run, "--data.path", folder, "--predictions", tmp_path / "b.csv")) == 0
     checkpoint = {"hyper_parameters": {"class_names": ["a"]}}
