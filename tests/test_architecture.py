@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "data": {"labels", "errors", "cache", "tables", "fingerprints"},
     "metrics": {"labels"},
     "methods": {"models", "losses", "metrics", "ops", "labels", "errors", "distributed", "files", "plain_config",
-                "fingerprints"},
+                "fingerprints", "numerics"},
     "runs": {"data", "methods", "models", "errors", "files", "plain_config"},
     "callbacks": {"metrics", "labels", "errors", "files", "fingerprints", "posthoc", "tables", "terminal"},
     "posthoc": {

@@ -25,6 +25,7 @@ from mlcv.metrics.pointing import PointingGame
 from mlcv.metrics.scores import Scores, multilabel_scores
 from mlcv.metrics.thresholds import choose_thresholds, tuned_f1
 from mlcv.models.starting_weights import no_starting_weights
+from mlcv.numerics import at_least_float32
 from mlcv.plain_config import arguments, construct
 
 CLASS_KEY = "_class_path"
@@ -153,14 +154,14 @@ class MultiLabelModule(LightningModule):
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Of each class, (B, C) in [0, 1]: in float64 if the logits are, else in float32."""
-        return float_at_least(logits).sigmoid()
+        return at_least_float32(logits).sigmoid()
 
     def exact_logits(self, logits: Tensor) -> Tensor:
         """The logit of each probability, which no rounding of probabilities near 0 or 1 has touched; types as there.
 
         A method that overrides `probabilities` overrides this, too.
         """
-        return float_at_least(logits)
+        return at_least_float32(logits)
 
     @torch.no_grad()
     def precise_probabilities(self, logits: Tensor) -> Tensor:
@@ -187,9 +188,13 @@ class MultiLabelModule(LightningModule):
         logits = self.head(patches if self.head.features == "patches" else pooled)
         return logits, as_grid(class_maps(patches))
 
+    @property
+    def _has_loss(self) -> bool:
+        return getattr(self, "loss", None) is not None
+
     def on_train_start(self) -> None:
         targets = getattr(getattr(self.trainer.train_dataloader, "dataset", None), "targets", None)
-        if targets is not None:
+        if targets is not None and self._has_loss:
             check_may_see(self.loss, targets)
         schedule, steps = self.lr_schedulers(), self.trainer.estimated_stepping_batches
         if not isinstance(schedule, OneCycleLR):
@@ -202,7 +207,7 @@ class MultiLabelModule(LightningModule):
             )
 
     def on_train_epoch_start(self) -> None:
-        start_epoch = getattr(self.loss, "start_epoch", None)
+        start_epoch = getattr(self.loss, "start_epoch", None) if self._has_loss else None
         if start_epoch is not None:
             start_epoch(self.current_epoch)
 
@@ -263,7 +268,7 @@ class MultiLabelModule(LightningModule):
                 self.scores.summary["pointing_game"] = float(self.pointing.compute())
                 self.pointing.reset()
         summary = {f"{stage}/{name}": value for name, value in self.scores.summary.items()}
-        if may_see(self.loss, outputs.targets):  # else it has no value
+        if self._has_loss and may_see(self.loss, outputs.targets):  # else it has no value
             with torch.no_grad():
                 summary[f"{stage}/loss"] = float(self.loss(outputs.logits, outputs.targets))
         headline = f"{stage}/mAP"
@@ -338,11 +343,6 @@ class MultiLabelModule(LightningModule):
                 f"the checkpoint knows {len(theirs)} classes ({_some(theirs)}), the data {self.num_classes} "
                 f"({_some(self.class_names)}). Use its data set, with the classes in their order, or train anew"
             )
-
-
-def float_at_least(logits: Tensor) -> Tensor:
-    """float64 stays, all else becomes float32."""
-    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def as_grid(maps: Tensor) -> Tensor:

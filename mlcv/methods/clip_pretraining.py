@@ -12,10 +12,11 @@ from torch.nn.functional import normalize
 from mlcv.errors import ConfigError
 from mlcv.files import whole_file
 from mlcv.losses.bce import BCELoss
-from mlcv.methods.base import Batch, MultiLabelModule, Optim, float_at_least
+from mlcv.methods.base import Batch, MultiLabelModule, Optim
 from mlcv.models.label_embeddings import PROMPTS, fill_prompts
 from mlcv.models.open_clip_tower import PREFIX, contrastive_loss, create_open_clip, tokenizer_of
 from mlcv.models.starting_weights import starting_weights
+from mlcv.numerics import at_least_float32
 
 _MOST_SCALE = 100.0
 
@@ -83,7 +84,7 @@ class CLIPPretraining(MultiLabelModule):
         return cosines.log1p() - (-cosines).log1p()
 
     def _cosines(self, logits: Tensor) -> Tensor:
-        logits = float_at_least(logits)
+        logits = at_least_float32(logits)
         cosines: Tensor = (logits / self.clip.logit_scale.exp().to(logits)).clamp(-1, 1)
         return cosines
 

@@ -9,8 +9,9 @@ from torch import Tensor
 from mlcv.errors import ConfigError
 from mlcv.fingerprints import check_note
 from mlcv.losses.soft_labels import soft_label_loss
-from mlcv.methods.base import Batch, MultiLabelModule, float_at_least
+from mlcv.methods.base import Batch, MultiLabelModule
 from mlcv.methods.teacher import Teacher, read_teacher
+from mlcv.numerics import at_least_float32
 
 
 class Student(MultiLabelModule):
@@ -59,11 +60,11 @@ class Student(MultiLabelModule):
             check_note(Path(self.teacher), "model.teacher", again, images=labeled.fingerprint())
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        return float_at_least(logits).softmax(dim=1) if self.single_label else super().probabilities(logits)
+        return at_least_float32(logits).softmax(dim=1) if self.single_label else super().probabilities(logits)
 
     def exact_logits(self, logits: Tensor) -> Tensor:
         """Of a softmax: how far a class is above the log of the sum of all others' exponentials."""
-        logits = float_at_least(logits)
+        logits = at_least_float32(logits)
         if not self.single_label:
             return logits
         # Below the top that sum is the whole one less the class's own share, which the top's keeps from cancelling; the

@@ -231,3 +231,23 @@ def test_own_losses_that_handle_unknown_labels_are_taken(tmp_path):
     fit_with(Own(), 0.5, tmp_path)
     for name in mlcv.losses.__all__:
         assert getattr(getattr(mlcv.losses, name), "knows_unknown", name == "PUMixup"), name
+
+
+def test_a_method_without_a_loss_trains_and_is_tested_by_its_own_steps(tmp_path):
+    class Own(Classifier):
+        def __init__(self, num_classes=10):
+            super().__init__("test_resnet", num_classes)
+            del self.loss
+
+        def training_step(self, batch, batch_idx):
+            return self(batch["image"]).square().mean()
+
+    data = DigitScenesDataModule(32, 8, 8, image_size=32, batch_size=8)
+    trainer = Trainer(max_epochs=1, logger=False, enable_progress_bar=False, default_root_dir=tmp_path,
+                      enable_checkpointing=False, accelerator="cpu")  # fmt: skip
+    module = Own()
+    trainer.fit(module, data)
+    assert "val/loss" not in trainer.callback_metrics
+    assert "val/mAP" in trainer.callback_metrics
+    trainer.test(module, data, verbose=False)
+    assert "test/mAP" in trainer.callback_metrics
