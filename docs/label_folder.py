@@ -23,12 +23,13 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 INTERPOLATION = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "nearest": cv2.INTER_NEAREST}
 COLOUR = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
 GREY = {8: cv2.IMREAD_REDUCED_GRAYSCALE_8, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2}
+SEGMENT = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd9]")
 
 
 def jpeg_side(data: bytes) -> int:
     """Shorter side of a JPEG by its header, from segment to segment; 0 if none says it."""
     place = 2
-    while found := re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd9]").search(data, place):
+    while found := SEGMENT.search(data, place):
         kind, place = data[found.end() - 1], found.end()
         if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
             return min(int.from_bytes(data[place + n : place + n + 2], "big") for n in (3, 5))

@@ -137,10 +137,9 @@ def read_checkpoint(path: Path, option: str = "--ckpt_path") -> dict[str, Any]:
         _check_archive(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except UNREADABLE as error:
-        reason = str(error).strip().partition("\n")[0].partition(". In PyTorch")[0]  # whose advice is to run the code
         raise ConfigError(
             f"{option}: {path} is no checkpoint that can be read safely: it is damaged, or holds objects that would "
-            f"run code when loaded, and is not opened ({reason})"
+            f"run code when loaded, and is not opened ({why_unreadable(error)})"
         ) from error
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     entries = list(state.items()) if isinstance(state, dict) else [(None, None)]
@@ -148,6 +147,11 @@ def read_checkpoint(path: Path, option: str = "--ckpt_path") -> dict[str, Any]:
         raise ConfigError(f"{option}: {path} is no checkpoint of `mlcv fit`: it has no state_dict of tensors")
     _check_content(checkpoint, f"{option}: {path}")
     return checkpoint  # type: ignore[no-any-return]
+
+
+def why_unreadable(error: BaseException) -> str:
+    """What torch.load says first, without its advice to run the code in the file after all."""
+    return str(error).strip().partition("\n")[0].partition(". In PyTorch")[0][:200]
 
 
 def _check_archive(path: Path) -> None:

@@ -247,10 +247,10 @@ class _Walk:
         if typing.get_origin(hint) is Literal:
             fits = any(type(value) is type(one) and value == one for one in typing.get_args(hint))
         elif hint is float:
-            fits = type(value) in (int, float) and abs(value) < math.inf and _is_short(value)
+            fits = type(value) in (int, float) and _is_within_bounds(value)
         else:
-            fits = hint in (bool, int, str, Path) and type(value) is (str if hint is Path else hint)
-            fits = fits and _is_short(value)
+            fits = hint in (bool, str, Path, int) and type(value) is (str if hint is Path else hint)
+            fits = fits and (hint is not int or _is_within_bounds(value))
         return self._check(value, fits, hint, where)
 
     def _either(self, value: Any, hint: Any, where: str, depth: int) -> Any:
@@ -275,7 +275,7 @@ class _Walk:
         if isinstance(value, (list, tuple)):
             return [self.value(inner, Any, f"{where}[{n}]", depth + 1) for n, inner in enumerate(value)]
         is_word = isinstance(value, str) and _WORDS.fullmatch(value)
-        is_number = type(value) in (bool, int, float) and abs(value) < math.inf and _is_short(value)
+        is_number = type(value) in (bool, int, float) and _is_within_bounds(value)
         if not is_word and not is_number:
             raise _RefusedError(where, f"{_shown(value)} is neither a number nor a word, and is not taken")
         return value
@@ -379,9 +379,9 @@ def _is_name(key: Any) -> bool:
     return is_word and key not in _SPEC and not _SOURCES.fullmatch(key)
 
 
-def _is_short(value: Any) -> bool:
-    """No whole number beyond 64 bits, of which many a library knows nothing."""
-    return not isinstance(value, int) or abs(value) < 2**63
+def _is_within_bounds(number: float) -> bool:
+    """Finite, and of whole numbers none beyond 64 bits, of which many a library knows nothing."""
+    return abs(number) < (2**63 if isinstance(number, int) else math.inf)
 
 
 def _is_below(module: str, packages: Sequence[str]) -> bool:

@@ -15,6 +15,9 @@ from mlcv.plain_config import build, parse, plain, spec
 CONFIG_KEY = "mlcv_config"
 """Under which a checkpoint of `mlcv fit` keeps its configuration, as YAML."""
 
+TRUST_HELP = "--trust PACKAGE: classes of this package, too, may stand in a checkpoint."
+"""In the help of commands that read one."""
+
 
 def run_folder(checkpoint: Path) -> Path:
     """Of the run that a checkpoint is of."""

@@ -37,7 +37,7 @@ from mlcv.models.backbones import image_statistics
 from mlcv.models.starting_weights import no_starting_weights
 from mlcv.posthoc.calibrated import Calibration
 from mlcv.posthoc.stored import find_calibration
-from mlcv.runs import CONFIG_KEY, check_new, check_writable, new_run_folder, run_folder
+from mlcv.runs import CONFIG_KEY, TRUST_HELP, check_new, check_writable, new_run_folder, run_folder
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ class TrainingCLI(LightningCLI):
             default=None,
             help="The run's folder; by default runs/<config>/<next number>, or the checkpoint's.",
         )
-        parser.epilog = "--trust PACKAGE: classes of this package, too, may stand in a checkpoint."
+        parser.epilog = TRUST_HELP
         parser.add_argument(
             "--test_after_fit", type=bool, default=False, help="Test the best checkpoint when training is done."
         )
@@ -168,9 +168,9 @@ class TrainingCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        if config.get("ckpt_path"):
-            read_checkpoint(Path(config.ckpt_path))  # before Lightning does
-        if self.subcommand != "fit" and not config.get("ckpt_path") and not config.untrained:
+        path = config.get("ckpt_path")
+        self.state = read_checkpoint(Path(path))["state_dict"] if path else None  # checked before Lightning reads it
+        if self.subcommand != "fit" and not path and not config.untrained:
             raise ConfigError(
                 f"mlcv {self.subcommand} needs --ckpt_path <run>/checkpoints/best.ckpt: weights are random without. "
                 "For a network as its config starts it (a CLIP's zero-shot result) say --untrained true"
@@ -184,8 +184,8 @@ class TrainingCLI(LightningCLI):
         fitting = self.subcommand == "fit"
         if given.get("logger") in (None, True):
             kwargs["logger"] = self._loggers() if fitting else False
-        checkpoint = None if fitting else self._get(self.config, "ckpt_path")
-        model = None if fitting else weights_fingerprint(self._state(checkpoint))
+        state = self.model.state_dict() if self.state is None else self.state
+        model = None if fitting else weights_fingerprint(state)
         calibration = self._calibration(model) if self.subcommand in ("test", "predict") else None
         decide = calibration.decide if calibration is not None else None
         callbacks = [*(given.get("callbacks") or []), ResultsWriter(self.run_dir, decide)]
@@ -200,13 +200,6 @@ class TrainingCLI(LightningCLI):
             if given.get("enable_checkpointing") is not False:
                 callbacks += _checkpoints(self.run_dir)
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
-
-    def _state(self, checkpoint: str | None) -> dict[str, Any]:
-        """Weights that are evaluated: of a checkpoint, or as the network starts."""
-        state: dict[str, Any] = (
-            read_checkpoint(Path(checkpoint))["state_dict"] if checkpoint else self.model.state_dict()
-        )
-        return state
 
     def _calibration(self, model: str | None) -> Calibration | None:
         """The one that was asked for, or the run's; None without one."""
@@ -227,16 +220,20 @@ class TrainingCLI(LightningCLI):
         """Trains; if it is stopped, says how to resume."""
         last = self.run_dir / "checkpoints" / "last.ckpt"
         logger.info("run: %s", self.run_dir)
-        if self.config[self.subcommand].test_after_fit:
+        if self._tests_after_fit:
             self.datamodule.setup("test")  # what is wrong there is said before the first epoch
         self._call(
             self.trainer.fit, lambda: f"To resume: mlcv fit --ckpt_path {last}" if last.is_file() else "", kwargs
         )
 
+    @property
+    def _tests_after_fit(self) -> bool:
+        config = self.config[self.subcommand]
+        return bool(config.test_after_fit and not config.trainer.fast_dev_run)
+
     def after_fit(self) -> None:
         """Tests the best checkpoint, or the last weights where no validation chose one, if asked to."""
-        config = self.config[self.subcommand]
-        if config.test_after_fit and not config.trainer.fast_dev_run:
+        if self._tests_after_fit:
             best = self.run_dir / "checkpoints" / "best.ckpt"
             path = str(best) if best.is_file() else None  # without validation there is no best
             given = {"model": self.model, "datamodule": self.datamodule, "ckpt_path": path, "verbose": False}

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
-from mlcv.callbacks.results import Decide
+from mlcv.callbacks.results import Decide, leaves_out
 from mlcv.errors import ConfigError, DataError
 from mlcv.posthoc.predictions import Predicted, write_predictions
 from mlcv.tables import printable
@@ -123,8 +123,7 @@ class PredictionWriter(Callback):
         self._remove_parts()
         console().print(f"{len(ordered)} predictions: {self.path}", soft_wrap=True)
         unreadable = [image for image in place if image not in rows]
-        limit = trainer.limit_predict_batches  # a part, or a number of them
-        if unreadable and not (isinstance(limit, float) and limit == 1):
+        if unreadable and leaves_out(trainer.limit_predict_batches):
             logger.warning("trainer.limit_predict_batches has left out %d images", len(unreadable))
         elif unreadable:
             listed = "".join(f"\n  {printable(image)}" for image in unreadable)

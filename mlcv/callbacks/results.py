@@ -82,7 +82,7 @@ class ResultsWriter(Callback):
             "skipped_images": skipped,
         }
         limit = getattr(trainer, f"limit_{stage}_batches")
-        facts |= {} if isinstance(limit, float) and limit == 1 else {"limited_to_batches": limit}  # a float is a part
+        facts |= {"limited_to_batches": limit} if leaves_out(limit) else {}
         is_first, rows = stage not in self._written, scores.rows()
         self._written.add(stage)
         write_text(self.directory / f"{stage}.json", json.dumps(facts, indent=2) + "\n", keep=is_first)
@@ -118,6 +118,11 @@ class ResultsWriter(Callback):
         state = read_checkpoint(Path(trainer.ckpt_path))["state_dict"] if trainer.ckpt_path else method.state_dict()
         model = weights_fingerprint(state)
         write_predictions(self.directory / f"{stage}_predictions.csv", method.class_names, rows, model)
+
+
+def leaves_out(limit: float) -> bool:
+    """Whether a Trainer's limit on batches does: a float is a part of them, a whole number is how many."""
+    return not (isinstance(limit, float) and limit == 1)
 
 
 def _on_all_processes(names: Iterable[str]) -> list[str]:

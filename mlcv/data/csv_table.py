@@ -10,7 +10,7 @@ from mlcv.data.headers import SUFFIXES
 from mlcv.data.label_lists import LabelLists
 from mlcv.data.paths import image_path
 from mlcv.data.samples import LabeledImages, Split
-from mlcv.data.splits import group_keys
+from mlcv.data.splits import group_keys, told_apart
 from mlcv.errors import ConfigError, DataError
 from mlcv.tables import Codes, Table, check_class_names, column_states, is_file, printable
 
@@ -187,8 +187,7 @@ class CSVDataModule(MultiLabelDataModule):
             return self._rows_by_column(table, split)
         keys = [str(row) for row in range(len(table))]
         if self.group_column:
-            cells = table.column(self.group_column)
-            keys = [key if isinstance(key, str) else f"\0{key}" for key in group_keys(cells)]
+            keys = told_apart(group_keys(table.column(self.group_column)))
         groups, group_of = np.unique(np.array(keys), return_inverse=True)
         place = np.empty(len(groups))
         place[np.random.default_rng(self.seed).permutation(len(groups))] = (np.arange(len(groups)) + 0.5) / max(

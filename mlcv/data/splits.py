@@ -30,7 +30,7 @@ def hold_out(labeled: LabeledImages, group: str | None, fraction: float, seed: i
     """
     groups: NDArray[np.intp] = np.arange(len(labeled))
     if group is not None:
-        names = [one if isinstance(one, str) else f"\0{one}" for one in groups_of(labeled, group)]
+        names = told_apart(groups_of(labeled, group))
         groups = np.unique(np.array(names, np.str_), return_inverse=True)[1]
     order = np.random.default_rng(seed).permutation(groups.max(initial=-1) + 1)
     return np.isin(groups, order[: round(len(order) * fraction)])
@@ -51,6 +51,11 @@ def group_keys(cells: Sequence[str]) -> list[str | int]:
         return _WHOLE.sub(r"\1", text)
 
     return [row if is_empty(cell) else key(cell) for row, cell in enumerate(cells)]
+
+
+def told_apart(keys: Sequence[str | int]) -> list[str]:
+    """Keys of groups as texts, where the number of a row is nobody's name."""
+    return [key if isinstance(key, str) else f"\0{key}" for key in keys]
 
 
 def check_once(labeled: LabeledImages, class_names: Sequence[str], source: str) -> None:

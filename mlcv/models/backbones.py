@@ -16,7 +16,7 @@ from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
 from mlcv.errors import ConfigError
-from mlcv.files import UNREADABLE
+from mlcv.files import UNREADABLE, why_unreadable
 from mlcv.models.open_clip_tower import PREFIX, OpenCLIPTower
 from mlcv.models.packaged_weights import packaged_state
 from mlcv.models.starting_weights import starting_weights
@@ -186,10 +186,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = _network_of(torch.load(path, map_location="cpu", weights_only=True))
     except (*UNREADABLE, SafetensorError) as error:
-        reason = str(error).strip().partition("\n")[0].partition(". In PyTorch")[0]
         raise ConfigError(
             f"model.weights: {path} cannot be read as weights: it is damaged, or holds objects that would run code "
-            f"({reason[:200]}). Save model.state_dict() alone, best as .safetensors"
+            f"({why_unreadable(error)}). Save model.state_dict() alone, best as .safetensors"
         ) from error
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ConfigError(f"model.weights: {path} holds no weights by name; save model.state_dict() alone")

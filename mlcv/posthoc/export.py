@@ -30,7 +30,7 @@ from mlcv.methods.checkpoints import load_method
 from mlcv.posthoc.calibrated import FILE_NAME, Calibration
 from mlcv.posthoc.calibration import EPS, Scaling
 from mlcv.posthoc.stored import find_calibration
-from mlcv.runs import load_data, read_config, run_folder
+from mlcv.runs import TRUST_HELP, load_data, read_config, run_folder
 from mlcv.terminal import console
 
 TOLERANCE = 1e-4
@@ -127,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mlcv export",
         description="Writes a checkpoint as ONNX and torch.export: uint8 pixels in, probabilities and labels out.",
-        epilog="--trust PACKAGE: classes of this package, too, may stand in a checkpoint.",
+        epilog=TRUST_HELP,
     )
     parser.add_argument("--ckpt_path", type=Path, required=True, help="of `mlcv fit`")
     parser.add_argument("--formats", nargs="+", choices=list(_MAKERS), default=list(_MAKERS), help="default: both")

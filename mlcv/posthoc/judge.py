@@ -13,7 +13,7 @@ from mlcv.errors import ConfigError, DataError
 from mlcv.labels.states import NEGATIVE, POSITIVE
 from mlcv.metrics.bootstrap import Areas, Interval, bootstrap_areas
 from mlcv.posthoc.predictions import Predictions
-from mlcv.posthoc.studies import aggregate, image_key, patient_of, study_of
+from mlcv.posthoc.studies import aggregate, image_key, study_of
 from mlcv.posthoc.truth import Truth
 
 Study = Literal["max", "mean"] | None
@@ -40,7 +40,8 @@ class Judged:
     @property
     def resampled(self) -> str:
         """What was drawn for the intervals: `40 groups by 'patient'`."""
-        return f"{len(set(self.truth.groups or self.truth.ids))} {self.truth.unit}"
+        owners, unit = self.truth.owners
+        return f"{len(set(owners))} {unit}"
 
 
 def match(model: Predictions, truth: Truth, study: Study = None) -> tuple[Tensor, Truth]:
@@ -109,8 +110,7 @@ def judge(model: Predictions, truth: Truth, study: Study = None, resamples: int 
 
 
 def _judged(name: str, scores: Tensor, truth: Truth, resamples: int, seed: int) -> Judged:
-    groups = truth.groups or [patient_of(one) or one for one in truth.ids]
-    return Judged(name, scores, truth, bootstrap_areas(scores, truth.targets, groups, resamples, seed))
+    return Judged(name, scores, truth, bootstrap_areas(scores, truth.targets, truth.owners[0], resamples, seed))
 
 
 def summary(judged: Judged, class_names: Sequence[str]) -> list[dict[str, Any]]:

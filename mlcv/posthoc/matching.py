@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 
-from mlcv.data.splits import group_keys
+from mlcv.data.splits import group_keys, told_apart
 from mlcv.errors import ConfigError, DataError
 from mlcv.posthoc.columns import check_no_copies, common_classes, read_ids
 from mlcv.posthoc.judge import match
-from mlcv.posthoc.predictions import GROUP, Predictions, read_predictions
-from mlcv.posthoc.studies import image_key, patient_of
+from mlcv.posthoc.predictions import Predictions, read_predictions
+from mlcv.posthoc.studies import image_key
 from mlcv.posthoc.truth import Truth, codes_of, label_states, read_truth
-from mlcv.tables import TRUTH, Codes, Table
+from mlcv.tables import GROUP, TRUTH, Codes, Table
 
 
 def read_all(options: argparse.Namespace) -> tuple[tuple[str, ...], Truth, list[Predictions]]:
@@ -39,20 +39,19 @@ def read_all(options: argparse.Namespace) -> tuple[tuple[str, ...], Truth, list[
 
 
 def _grouped(truth: Truth, options: argparse.Namespace) -> Truth:
-    """With whose each row is: by the column that was asked for, or `group`, or by patients that all names tell."""
+    """With whose each row is, by the column that was asked for, or `group` where a file has it."""
     column = options.group or GROUP
     for path in dict.fromkeys([options.truth or options.predictions[0], *options.predictions]):
         table = Table(path)
         if column in table.names:
-            keys = zip(read_ids(table, options.id), group_keys(table.column(column)), strict=True)
-            key_of = {image_key(name): key if isinstance(key, str) else f"\0{key}" for name, key in keys}
+            keys = told_apart(group_keys(table.column(column)))
+            key_of = dict(zip(map(image_key, read_ids(table, options.id)), keys, strict=True))
             groups = [key_of.get(image_key(name)) for name in truth.ids]
             if None not in groups:
                 return replace(truth, groups=tuple(map(str, groups)), unit=f"groups by {column!r}")
     if options.group:
         raise ConfigError(f"--group {column}: neither truth nor predictions have this column for all rows of the truth")
-    patients = tuple(filter(None, map(patient_of, truth.ids)))
-    return replace(truth, groups=patients, unit="patients") if len(patients) == len(truth.ids) else truth
+    return truth
 
 
 def _check_same_images(path: Path, model: Predictions, truth: Truth, codes: Codes) -> None:

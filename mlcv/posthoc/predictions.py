@@ -19,10 +19,7 @@ from torch import Tensor
 from mlcv.errors import ConfigError, DataError
 from mlcv.files import whole_file, write_table
 from mlcv.posthoc.columns import class_column, is_ours, read_ids
-from mlcv.tables import TRUTH, Table, printable
-
-GROUP = "group"
-"""Header of the column that says whose an image is."""
+from mlcv.tables import GROUP, TRUTH, Table, printable
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from mlcv.posthoc.judge import Judged, difference, judge, match, part, summary
 from mlcv.posthoc.matching import read_all
 from mlcv.posthoc.predictions import Predictions
 from mlcv.posthoc.truth import add_truth_options, codes_of, label_states, whole_number
-from mlcv.runs import load_data, read_config
+from mlcv.runs import TRUST_HELP, load_data, read_config
 from mlcv.tables import Table
 from mlcv.terminal import console
 
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mlcv report",
         description="One HTML file on one or more runs; the first one is shown in detail.",
-        epilog="--trust PACKAGE: classes of this package, too, may stand in a checkpoint.",
+        epilog=TRUST_HELP,
     )
     parser.add_argument(
         "predictions", type=Path, nargs="+", help=f"folders of runs ({_FILE} in them), or any CSV files"

@@ -12,6 +12,7 @@ from torch import Tensor
 from mlcv.errors import DataError
 from mlcv.labels.states import UNCERTAIN, UNKNOWN, States, count_states, evaluable
 from mlcv.posthoc.columns import class_column, name_column, read_ids
+from mlcv.posthoc.studies import patient_of
 from mlcv.tables import OUR_COLUMNS, TRUTH, Codes, Table, column_states
 
 
@@ -24,14 +25,23 @@ class Truth:
         targets: int64 (M, C) in {0, 1}, or -1 where unknown or uncertain.
         about: every other column of the table, M cells each.
         groups: whose each row is, such as a patient's; if None, the patient that its name tells, else its own.
-        unit: what the groups are, for titles.
+        unit: what given groups are, for titles.
     """
 
     ids: tuple[str, ...]
     targets: Tensor
     about: dict[str, tuple[str, ...]]
     groups: tuple[str, ...] | None = None
-    unit: str = "rows"
+    unit: str = "groups"
+
+    @property
+    def owners(self) -> tuple[tuple[str, ...], str]:
+        """Whose each row is, and what these are called."""
+        if self.groups is not None:
+            return self.groups, self.unit
+        patients = [patient_of(name) for name in self.ids]
+        unit = "patients" if all(patients) else "patients and other rows" if any(patients) else "rows"
+        return tuple(patient or name for patient, name in zip(patients, self.ids, strict=True)), unit
 
     def select(self, rows: Sequence[int]) -> "Truth":
         """Of these rows, in this order."""

@@ -1,11 +1,20 @@
 """Tables, what their cells and headers mean, and files as everything here opens them."""
 
 from mlcv.tables.cells import Codes, column_states, is_empty
-from mlcv.tables.class_names import NAME_COLUMNS, OUR_COLUMNS, RESERVED, TRUTH, check_class_names, find_name_column
+from mlcv.tables.class_names import (
+    GROUP,
+    NAME_COLUMNS,
+    OUR_COLUMNS,
+    RESERVED,
+    TRUTH,
+    check_class_names,
+    find_name_column,
+)
 from mlcv.tables.files import exists, is_file, is_folder, open_regular, printable, read_lines, read_regular
 from mlcv.tables.table import Table, read_header, without_collector
 
 __all__ = [
+    "GROUP",
     "NAME_COLUMNS",
     "OUR_COLUMNS",
     "RESERVED",

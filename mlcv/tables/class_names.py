@@ -8,12 +8,15 @@ from mlcv.errors import DataError
 TRUTH = "truth:"
 """Before a class's name, the header of its labels in a file that holds predictions, too."""
 
+GROUP = "group"
+"""Header of the column that says whose a row is."""
+
 NAME_COLUMNS = (
     "image", "path", "study", "image index", "image_path", "image_id", "image_name", "filename", "file_name",
 )  # fmt: skip
 """Headers, in any case, of columns that name rows; the first of these that a table has counts."""
 
-OUR_COLUMNS = ("index", "group", "labels", "model", "rows")
+OUR_COLUMNS = ("index", GROUP, "labels", "model", "rows")
 """What this project's files of predictions say of a row besides."""
 
 RESERVED = (*NAME_COLUMNS, *OUR_COLUMNS)

@@ -70,10 +70,10 @@ def transport_backward(
 
     Without `with_labels` those of labels and beta are zeros, and nothing is spent on them.
     """
-    statistics = tuple(part.contiguous() for part in (patch_lse, patch_cost, label_lse, label_cost))
-    grad_cost, theta, beta = grad_cost.contiguous(), theta.contiguous(), beta.contiguous()
+    statistics = (patch_lse, patch_cost, label_lse, label_cost)
+    weights = theta.contiguous(), beta.contiguous()
     gradients: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _backend(implementation).backward(
-        grad_cost, patches, labels, theta, beta, temperature, statistics, rho, normalize, with_labels
+        grad_cost, patches, labels, *weights, temperature, statistics, rho, normalize, with_labels
     )
     return gradients
 
