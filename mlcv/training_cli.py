@@ -7,7 +7,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar, NoReturn
@@ -17,6 +17,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import Tensor
 
 from mlcv import __version__
 from mlcv.allocator import keep_freed_memory
@@ -34,7 +35,7 @@ from mlcv.files import keep_earlier, read_checkpoint, write_text
 from mlcv.fingerprints import fingerprint_of, weights_fingerprint
 from mlcv.methods.base import MultiLabelModule
 from mlcv.models.backbones import image_statistics
-from mlcv.models.starting_weights import no_starting_weights
+from mlcv.models.starting_weights import weights_of
 from mlcv.posthoc.calibrated import Calibration
 from mlcv.posthoc.stored import find_calibration
 from mlcv.runs import CONFIG_KEY, TRUST_HELP, check_new, check_writable, new_run_folder, run_folder
@@ -85,6 +86,8 @@ class TrainingCLI(LightningCLI):
 
     fresh_folder: ClassVar[Path | None] = None
     """Of a run that has just begun."""
+    state: dict[str, Tensor] | None = None
+    """The weights of the checkpoint, if one is given."""
 
     @classmethod
     def run(cls, arguments: list[str]) -> None:
@@ -159,8 +162,7 @@ class TrainingCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """A checkpoint brings all weights, so that none are looked for elsewhere."""
-        has_checkpoint = "subcommand" in self.config and self._get(self.config, "ckpt_path")
-        with no_starting_weights() if has_checkpoint else nullcontext():
+        with weights_of(self.state):
             super().instantiate_classes()
 
     def _parse_ckpt_path(self) -> None:

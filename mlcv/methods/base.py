@@ -24,7 +24,7 @@ from mlcv.metrics.outputs import EvaluationOutputs, Outputs
 from mlcv.metrics.pointing import PointingGame
 from mlcv.metrics.scores import Scores, multilabel_scores
 from mlcv.metrics.thresholds import choose_thresholds, tuned_f1
-from mlcv.models.starting_weights import no_starting_weights
+from mlcv.models.starting_weights import weights_of
 from mlcv.numerics import at_least_float32
 from mlcv.plain_config import arguments, construct
 
@@ -142,7 +142,7 @@ class MultiLabelModule(LightningModule):
         if not isinstance(given, dict):
             raise ConfigError(f"{where} holds no hyper_parameters, so it is none of a method of this project")
         own = {name: value for name, value in given.items() if not str(name).startswith("_")}
-        with no_starting_weights():
+        with weights_of(checkpoint["state_dict"]):
             method: Self = construct(cls, arguments(cls, own, f"{where}: hyper_parameters"), **kwargs)
         method.on_load_checkpoint(checkpoint)
         try:

@@ -7,6 +7,7 @@ leaves open (weights, temperature, rho, layers, projections) is a reconstruction
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -19,6 +20,7 @@ from mlcv.losses.asymmetric import AsymmetricLoss
 from mlcv.methods.base import Batch, MultiLabelModule, Optim, as_grid
 from mlcv.models.backbones import Backbone
 from mlcv.models.label_embeddings import PROMPTS, read_label_embeddings
+from mlcv.models.starting_weights import starting_tensor
 from mlcv.ops.transport.interface import conditional_transport, transport_plans
 
 
@@ -99,7 +101,10 @@ class PatchCT(MultiLabelModule):
         self.backbone: Backbone = Backbone(backbone, weights, image_size, freeze, **(backbone_args or {}))
         if num_layers > 1 and not self.backbone.has_layers:
             raise ConfigError(f"model.num_layers: {backbone} gives the patches of its last layer only; set it to 1")
-        given = None if label_embeddings is None else read_label_embeddings(label_embeddings, self.class_names, prompts)
+        given = None
+        if label_embeddings is not None:
+            read = partial(read_label_embeddings, label_embeddings, self.class_names, prompts)
+            given = starting_tensor("labels", read)
         width = self.backbone.patch_features
         dim = dim or (given.shape[1] if given is not None else width)
         labels = given if given is not None else torch.randn(num_classes, dim) / dim**0.5

@@ -16,6 +16,7 @@ from mlcv.models.head import Head, build_head
 from mlcv.models.label_embeddings import read_label_embeddings
 from mlcv.models.label_graph import SemanticGraphHead
 from mlcv.models.local_global_conv import add_global_branches
+from mlcv.models.starting_weights import starting_tensor
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ class PUMLC(MultiLabelModule):
         if label_embeddings is None:
             self.head = build_head(head, self.backbone, num_classes)
         else:
-            embeddings = read_label_embeddings(label_embeddings, self.class_names)
+            read = partial(read_label_embeddings, label_embeddings, self.class_names)
+            embeddings = starting_tensor("head.label_embeddings", read)
             self.head = _head_with_embeddings(head, self.backbone, num_classes, embeddings)
         self.loss = PUMLCLoss(gamma, alpha)
         self.mixup = PUMixup(mix_alpha)
