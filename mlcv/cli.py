@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from mlcv import __version__
 from mlcv.errors import ConfigError, Stopped, chain_of, find_user_error
@@ -93,14 +94,24 @@ def _asked_to_end() -> Iterator[None]:
     def end(signum: int, _: FrameType | None) -> None:
         raise Stopped(signum)
 
+    def told_again(ignored: Any) -> None:
+        """Python ignores what is raised in a destructor or a weak reference's callback, of which torch has many."""
+        if not isinstance(ignored.exc_value, KeyboardInterrupt):
+            hook(ignored)
+            return
+        signum = getattr(ignored.exc_value, "signum", signal.SIGINT)
+        threading.Timer(0.02, os.kill, (os.getpid(), signum)).start()  # when that callback is over
+
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
+    hook, sys.unraisablehook = sys.unraisablehook, told_again
     signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        sys.unraisablehook = hook
 
 
 def _without_trust(arguments: list[str]) -> tuple[list[str], list[str]]:

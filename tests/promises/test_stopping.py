@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import cv2
 import numpy as np
@@ -126,6 +127,31 @@ def test_every_command_ends_in_one_line(trained, tmp_path, capsys, monkeypatch, 
     assert "mlcv: stopped." in said
     assert "Traceback" not in said
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path != copy and path.name != "val.json"]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_a_callback_whose_errors_python_ignores_is_not_lost(capsys, monkeypatch, signum):
+    """As those of torch's weak references are, of which an export calls thousands."""
+
+    class Owner:
+        pass
+
+    def gone(_):
+        os.kill(os.getpid(), signum)
+        time.sleep(0.01)  # here the interpreter looks for signals
+        raise AssertionError("the signal has not come")
+
+    def command(_):
+        owner = Owner()
+        reference = weakref.ref(owner, gone)
+        del owner
+        assert reference() is None
+        time.sleep(10)
+        raise AssertionError("the signal is lost")
+
+    monkeypatch.setattr("mlcv.posthoc.calibrate.main", command)
+    assert main(["calibrate"]) == 128 + signum
+    assert capsys.readouterr().err == "mlcv: stopped.\n"
 
 
 def test_a_killed_loader_process_is_told_in_one_sentence(tmp_path, trained):
