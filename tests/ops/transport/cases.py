@@ -37,11 +37,11 @@ CASES = [
     Case(2, 40, 16, 64, positives=16, rho=0.0, all_patches=True),
     Case(2, 37, 90, 24, shared=False, all_patches=True),
     Case(5, 20, 130, 16, positives=4),
-    Case(2, 66, 9, 40, temperature=1e-3),
+    Case(2, 66, 9, 40, temperature=3e-3),
     Case(2, 66, 9, 40, temperature=1e3),
     Case(2, 30, 9, 40, length=30.0),
     Case(2, 30, 9, 40, length=1e-2, shared=False),
-    Case(2, 30, 9, 40, temperature=30.0, length=5.0, normalize=False),
+    Case(2, 30, 9, 40, temperature=150.0, length=5.0, normalize=False),
 ]
 
 
