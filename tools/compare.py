@@ -22,6 +22,7 @@ from pathlib import Path
 from begun import begin
 
 NEGATIVE = ["--model.loss=mlcv.losses.BCELoss", "--model.loss.unknown=negative"]
+WEAK = ["--model.loss=mlcv.losses.BCELoss", "--model.loss.unknown=weak_negative"]
 ASL = ["--model.loss=AsymmetricLoss", "--model.loss.unknown=negative"]
 PATCH_CT, PATCH_CT_VOC = "configs/digits/patch_ct.yaml", "configs/voc/patch_ct_lite0.yaml"
 CLASSIFIER = [
@@ -29,20 +30,24 @@ CLASSIFIER = [
     "--model.backbone=xcit_nano_12_p8_224",
     "--model.backbone_args={depth: 1, cls_attn_layers: 0, embed_dim: 96, num_heads: 4, global_pool: avg}",
 ]  # fmt: skip
+LITE0 = ["configs/voc/lite0.yaml", "--model.freeze_batch_norm=true"]  # as PU-MLC's
 # The configuration and what differs from it.
 METHODS = {
     "digits": {
         "PU-MLC": ["configs/digits/pu_mlc.yaml"],
         "BCE, unknown negative": ["configs/digits/bce.yaml", *NEGATIVE],
+        "BCE, unknown weak negative": ["configs/digits/bce.yaml", *WEAK],
         "BCE, unknown ignored": ["configs/digits/bce.yaml"],
         "ASL, unknown negative": ["configs/digits/bce.yaml", *ASL],
         "partial BCE": ["configs/digits/bce.yaml", "--model.loss=PartialBCELoss"],
     },
     "voc": {
         "PU-MLC": ["configs/voc/pu_mlc_lite0.yaml"],
-        "BCE, unknown negative": ["configs/voc/lite0.yaml", *NEGATIVE],
-        "BCE, unknown ignored": ["configs/voc/lite0.yaml"],
-        "ASL, unknown negative": ["configs/voc/lite0.yaml", *ASL],
+        "PU-MLC, gamma 0.55": ["configs/voc/pu_mlc_lite0.yaml", "--model.gamma=0.55"],
+        "BCE, unknown negative": [*LITE0, *NEGATIVE],
+        "BCE, unknown weak negative": [*LITE0, *WEAK],
+        "BCE, unknown ignored": LITE0,
+        "ASL, unknown negative": [*LITE0, *ASL],
     },
     "patch_ct": {
         "classifier, its activation maps": [*CLASSIFIER, "--data.num_train=12000"],

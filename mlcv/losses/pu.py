@@ -60,7 +60,8 @@ class PUMLCLoss(nn.Module):
         self.gamma, self.alpha, self.eps, self.sync = gamma, alpha, eps, sync
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return self.terms(logits, targets).loss.sum()
+        with full_precision(logits):
+            return self.terms(logits, targets).loss.sum()
 
     def terms(self, logits: Tensor, targets: Tensor) -> PUTerms:
         """The loss of each class, with what it was computed from; arguments as for the call."""

@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, kl_div, log_softmax
 
-from mlcv.numerics import at_least_float32
+from mlcv.numerics import at_least_float32, full_precision
 
 
 def soft_label_loss(logits: Tensor, teacher: Tensor, temperature: float = 1.0, single_label: bool = False) -> Tensor:
@@ -18,12 +18,13 @@ def soft_label_loss(logits: Tensor, teacher: Tensor, temperature: float = 1.0, s
     Returns:
         A scalar, the mean over images; 0 for an empty batch.
     """
-    mine, theirs = (at_least_float32(scores) / temperature for scores in (logits, teacher))
-    if not len(mine):
-        return mine.sum()
-    if single_label:
-        own, true = log_softmax(mine, dim=1), log_softmax(theirs, dim=1)
-        return temperature**2 * kl_div(own, true, reduction="batchmean", log_target=True)
-    soft = theirs.sigmoid()
-    entropy = binary_cross_entropy_with_logits(theirs, soft)
-    return temperature**2 * (binary_cross_entropy_with_logits(mine, soft) - entropy)
+    with full_precision(logits):
+        mine, theirs = (at_least_float32(scores) / temperature for scores in (logits, teacher))
+        if not len(mine):
+            return mine.sum()
+        if single_label:
+            own, true = log_softmax(mine, dim=1), log_softmax(theirs, dim=1)
+            return temperature**2 * kl_div(own, true, reduction="batchmean", log_target=True)
+        soft = theirs.sigmoid()
+        entropy = binary_cross_entropy_with_logits(theirs, soft)
+        return temperature**2 * (binary_cross_entropy_with_logits(mine, soft) - entropy)

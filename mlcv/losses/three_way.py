@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from mlcv.labels.states import is_uncertain, known
-from mlcv.numerics import at_least_float32
+from mlcv.numerics import at_least_float32, full_precision
 
 
 def three_way_loss(scores: Tensor, targets: Tensor) -> Tensor:
@@ -20,8 +20,9 @@ def three_way_loss(scores: Tensor, targets: Tensor) -> Tensor:
         A scalar in float32 (float64 for float64 scores): the sum over classes, averaged over images; 0 for an empty
         batch.
     """
-    log_probs = log_softmax(at_least_float32(scores), dim=2)
-    is_known, maybe = known(targets), is_uncertain(targets)
-    present = torch.where(is_known, targets, 0.0)
-    weights = torch.stack([torch.where(is_known, 1 - present, 0.0), present, maybe.to(present.dtype)], dim=2)
-    return -(weights * log_probs).sum() / max(len(scores), 1)
+    with full_precision(scores):
+        log_probs = log_softmax(at_least_float32(scores), dim=2)
+        is_known, maybe = known(targets), is_uncertain(targets)
+        present = torch.where(is_known, targets, 0.0)
+        weights = torch.stack([torch.where(is_known, 1 - present, 0.0), present, maybe.to(present.dtype)], dim=2)
+        return -(weights * log_probs).sum() / max(len(scores), 1)

@@ -8,6 +8,7 @@ from torch import nn
 from mlcv.losses.bce import BCELoss
 from mlcv.methods.base import MultiLabelModule, Optim
 from mlcv.models.backbones import Backbone
+from mlcv.models.batch_norm import keep_batch_statistics
 from mlcv.models.head import Head, build_head
 from mlcv.models.linear import LinearHead
 
@@ -24,6 +25,7 @@ class Classifier(MultiLabelModule):
         class_names: C names for tables.
         image_size: side of the input in pixels, for backbones of fixed size; the command line takes it from the data.
         freeze: parts of the backbone that do not learn; see `mlcv.models.Backbone`.
+        freeze_batch_norm: keep all batch statistics as they are.
         backbone_args: further arguments of timm's constructor.
         optim: optimizer and schedule.
         eleven_point: also log VOC 2007's 11-point mAP.
@@ -42,11 +44,21 @@ class Classifier(MultiLabelModule):
         class_names: Sequence[str] | None = None,
         image_size: int | None = None,
         freeze: Sequence[str] = (),
+        freeze_batch_norm: bool = False,
         backbone_args: dict[str, Any] | None = None,
         optim: Optim = Optim(),  # noqa: B008  # frozen
         eleven_point: bool = False,
     ) -> None:
         super().__init__(num_classes, class_names, optim, eleven_point)
+        self.freeze_batch_norm = freeze_batch_norm
         self.backbone = Backbone(backbone, weights, image_size, freeze, **(backbone_args or {}))
         self.head = build_head(head, self.backbone, num_classes)
         self.loss = BCELoss() if loss is None else loss
+        self.train()  # the Trainer leaves each part in the mode that it finds
+
+    def train(self, mode: bool = True) -> "Classifier":
+        """Batch statistics stay as they are, if asked for."""
+        super().train(mode)
+        if self.freeze_batch_norm:
+            keep_batch_statistics(self)
+        return self

@@ -6,12 +6,12 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mlcv.errors import ConfigError
 from mlcv.losses.pu import PUMixup, PUMLCLoss
 from mlcv.methods.base import Batch, MultiLabelModule, Optim
 from mlcv.models.backbones import Backbone
+from mlcv.models.batch_norm import keep_batch_statistics
 from mlcv.models.head import Head, build_head
 from mlcv.models.label_embeddings import read_label_embeddings
 from mlcv.models.label_graph import SemanticGraphHead
@@ -136,9 +136,7 @@ class PUMLC(MultiLabelModule):
         """Batch statistics stay as they are, if asked for."""
         super().train(mode)
         if self.freeze_batch_norm:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
+            keep_batch_statistics(self)
         return self
 
 

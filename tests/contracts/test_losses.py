@@ -1,9 +1,17 @@
 """What every loss in `mlcv.losses` must do; a new one is tested here from the moment it is exported."""
 
+from contextlib import nullcontext
+from functools import partial
+from importlib import import_module
+
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 import mlcv.losses
+from mlcv.losses.soft_labels import soft_label_loss
+from mlcv.losses.three_way import three_way_loss
+from mlcv.ops import conditional_transport
 
 # PUMixup is a regulariser: it also needs the network and the images.
 CLASSES = [getattr(mlcv.losses, name) for name in mlcv.losses.__all__ if name != "PUMixup"]
@@ -47,12 +55,50 @@ def test_is_finite_with_finite_gradients_at_huge_logits(loss, dtype):
     assert gradient.dtype == dtype
 
 
-def test_is_the_same_under_autocast(loss, rng):
-    logits, targets = case(rng)
-    with torch.autocast("cpu", torch.bfloat16):
-        inside = loss(logits, targets)
+class _LeftToAutocast(TorchFunctionMode):
+    """Operations whose precision autocast may choose."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if torch.is_autocast_enabled("cpu") and isinstance(result, torch.Tensor) and result.is_floating_point():
+            self.found.append(func.__name__)
+        return result
+
+
+def left_to_autocast(call):
+    """Which operations of a call autocast may lower; its value must be float32 and the same as without."""
+    with torch.autocast("cpu", torch.bfloat16), _LeftToAutocast() as mode:
+        inside = call()
     assert inside.dtype == torch.float32
-    torch.testing.assert_close(inside, loss(logits, targets))
+    torch.testing.assert_close(inside, call())
+    return mode.found
+
+
+def test_leaves_no_operation_to_autocast(loss, rng, monkeypatch):
+    """Some are lowered on one device and not on another: so no device's rules are asked."""
+    call = partial(loss, *case(rng))
+    assert left_to_autocast(call) == []
+    for cls in type(loss).__mro__:
+        if cls.__module__.startswith("mlcv.losses"):
+            monkeypatch.setattr(import_module(cls.__module__), "full_precision", lambda _: nullcontext(), raising=False)
+    assert left_to_autocast(call)
+
+
+def test_functions_leave_no_operation_to_autocast(rng):
+    scores, other = torch.randn(2, 4, 5, generator=rng)
+    _, targets = case(rng, 4, 5)
+    for call in (
+        partial(soft_label_loss, scores, other),
+        partial(soft_label_loss, scores, other, single_label=True),
+        partial(three_way_loss, torch.stack([scores, other, scores], dim=2), targets),
+        partial(conditional_transport, torch.randn(2, 7, 5, generator=rng), scores, implementation="reference"),
+        partial(conditional_transport, torch.randn(2, 7, 5, generator=rng), scores, implementation="blocked"),
+    ):
+        assert left_to_autocast(call) == []
 
 
 def test_bfloat16_logits_give_the_value_of_the_same_numbers_in_float32(loss, rng):
