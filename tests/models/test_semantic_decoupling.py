@@ -51,8 +51,12 @@ def test_attention_is_in_float32_under_autocast(rng):
     patches, embeddings = torch.randn(2, 9, 8, generator=rng), torch.randn(3, 4, generator=rng)
     with torch.autocast("cpu", torch.bfloat16):
         attention, features = module.attention(patches, embeddings), module(patches, embeddings)
+        image, label = module.fc1(patches), module.fc2(embeddings)
     assert attention.dtype == torch.float32
-    torch.testing.assert_close(attention, module.attention(patches, embeddings), atol=0.05, rtol=0.05)
+    assert image.dtype == torch.bfloat16
+    joint = (image.double()[:, None] * label.double()[:, None]).tanh()  # (B, C, N, hidden)
+    weight = module.fc4.weight[0].double() @ module.fc3.weight.double()
+    torch.testing.assert_close(attention.double(), (joint @ weight).softmax(dim=-1), atol=1e-6, rtol=1e-5)
     assert features.isfinite().all()
 
 
