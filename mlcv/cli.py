@@ -5,10 +5,13 @@ import importlib
 import os
 import signal
 import sys
+import tempfile
 import threading
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -52,6 +55,8 @@ examples:
 Checkpoints and other files are read without running code. For a checkpoint with classes of a package of your own, give
 --trust PACKAGE to any subcommand, or set MLCV_TRUST=PACKAGE.
 
+MLCV_TRACEBACK=1 shows where an error arose, for those who write classes of their own.
+
 `mlcv fit --help` lists the options of a subcommand; `mlcv fit --data.help COCODataModule` those of a class."""
 
 
@@ -79,9 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"mlcv: stopped. {stop.advice}".strip(), file=sys.stderr)  # noqa: T201
         return 128 + stop.signum
     except Exception as error:
-        sentence = find_user_error(error)
-        if sentence is None:
+        if os.environ.get("MLCV_TRACEBACK"):
             raise
+        sentence = find_user_error(error) or _unforeseen(error)
         print(f"mlcv: error: {sentence}", file=sys.stderr)  # noqa: T201
         return 2
     return 0
@@ -112,6 +117,20 @@ def _asked_to_end() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         sys.unraisablehook = hook
+
+
+def _unforeseen(error: Exception) -> str:
+    """A sentence on what no part of this project has a better one for; where it arose is kept in a file."""
+    folder = Path(os.environ.get("MLCV_RUN_DIR", ""))
+    place = folder if folder.is_dir() and "MLCV_RUN_DIR" in os.environ else Path(tempfile.gettempdir())
+    path = place / f"traceback-{os.getpid()}.txt"
+    text = "".join(traceback.format_exception(error))
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError:
+        return f"{type(error).__name__}: {error}. MLCV_TRACEBACK=1 shows where it arose"
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
+    return f"{reason}. Where it arose: {path}"
 
 
 def _without_trust(arguments: list[str]) -> tuple[list[str], list[str]]:

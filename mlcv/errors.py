@@ -34,7 +34,7 @@ class Stopped(KeyboardInterrupt):
 
 _RESUME = "a training goes on with mlcv fit --ckpt_path <run>/checkpoints/last.ckpt"
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
-# What the system does to a run that did nothing wrong, as the libraries tell it.
+# What the system does to a run that did nothing wrong, and what Lightning says of options, as the libraries tell it.
 _MISHAPS = (
     (
         re.compile(r"DataLoader worker \(pid.*?\) (is killed by signal: \w+( \w+)?|exited unexpectedly)"),
@@ -50,6 +50,13 @@ _MISHAPS = (
         re.compile(r"^MemoryError|can't allocate memory|Cannot allocate memory|bad_alloc"),
         f"the machine's memory is full: lower data.batch_size, data.image_size or data.num_workers; {_RESUME}",
     ),
+    (re.compile(r"^MisconfigurationException: (.*)", re.DOTALL), "{0}"),  # Lightning's own word for what a user mends
+    (
+        re.compile(r"When using the learning rate finder"),
+        "LearningRateFinder cannot move model.optim.lr, by which the schedule is planned: compare rates in whole runs",
+    ),
+    (re.compile(r"^ModuleNotFoundError: (.*)", re.DOTALL), "a package is not installed ({0})"),
+    (re.compile(r"^RuntimeError: (Early stopping conditioned on metric.*)", re.DOTALL), "{0}"),
     (
         re.compile(r"Connection (closed|reset) by peer|DistNetworkError|ncclRemoteError|Broken pipe.*(gloo|store)"),
         "another process of this run has ended: its own message says why, and if there is none it was killed, most "
@@ -88,17 +95,23 @@ def _mishap(error: BaseException) -> UserError | None:
             f"command again; {_RESUME}"
         )
     text = f"{type(error).__name__}: {error}"
+    if isinstance(error, ValueError) and _files_of(error)[-1:] and "lightning" in _files_of(error)[-1]:
+        return ConfigError(f"the Trainer refuses its options ({' '.join(str(error).split())})")
     if isinstance(error, (EOFError, ConnectionError, FileNotFoundError)) and _is_from_loader(error):
         text = "DataLoader worker (pid) exited unexpectedly"  # the first sign may be a pipe that breaks
     for pattern, sentence in _MISHAPS:
         if match := pattern.search(text):
-            return ConfigError(sentence.format(*match.groups()))
+            return ConfigError(sentence.format(*(" ".join((group or "").split()) for group in match.groups())))
     return None
 
 
 def _is_from_loader(error: BaseException) -> bool:
-    files = (frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
-    return any("torch" in file and "multiprocessing" in file for file in files)
+    return any("torch" in file and "multiprocessing" in file for file in _files_of(error))
+
+
+def _files_of(error: BaseException) -> list[str]:
+    """Through which an error came, that where it arose last."""
+    return [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
 
 
 def _without_worker_traceback(error: UserError) -> UserError:

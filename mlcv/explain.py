@@ -1,11 +1,17 @@
-"""From a configuration library's report to one sentence, with the nearest valid option."""
+"""From what a library says of an option to one sentence, with the nearest valid one."""
 
 import dataclasses
 import difflib
 import inspect
+import pydoc
 import re
-from collections.abc import Iterable, Sequence
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+from mlcv.errors import ConfigError, chain_of, find_user_error
+from mlcv.plain_config import parameters, takes_none
 
 # What jsonargparse 4.40 to 4.53 say of an option that does not exist, on the command line and in files.
 _UNKNOWN_OPTION = (
@@ -15,6 +21,8 @@ _UNKNOWN_OPTION = (
     re.compile(r"[Kk]ey \"?'?([\w.]+)\"?'? is not expected"),
 )
 _UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\w+)")
+_NO_PATH = re.compile(r"Expected a path but (\S+) either not accessible or invalid")
+_NOT_NAMED = {"torch", "timm", "jsonargparse", "argparse", "builtins"}
 _WRONG_VALUE = re.compile(r"Parser key \"([\w.]+)\":\s+(.+?)(?:\n|$)")
 
 
@@ -33,19 +41,77 @@ def explain(message: str, arguments: Sequence[str], options: Sequence[str]) -> s
         near = difflib.get_close_matches(match[1], public_classes(), n=3)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         return f"there is no class {match[1]!r}{hint} A class outside mlcv is named in full: package.module.Class"
+    if match := _NO_PATH.search(message):
+        cls = public_classes().get(match[1])
+        hint = f" Several are called so: write {cls.__module__.rpartition('.')[0]}.{match[1]}" if cls else ""
+        return f"{match[1]!r} is no class or file that can stand there.{hint}"
     if match := _WRONG_VALUE.search(message):
         return f"option {match[1]!r}: {match[2].strip()}"
     return message
 
 
+def check_values(given: Any, where: str, cls: Any = None) -> None:
+    """Refuses what the configuration library lets through: null for what cannot be left out.
+
+    Args:
+        given: a parsed configuration, or a part of it.
+        where: its name, as one writes it on the command line.
+        cls: whose arguments they are, if they are of a class.
+
+    Raises:
+        ConfigError: naming the option.
+    """
+    if isinstance(given, (list, tuple)):
+        for number, value in enumerate(given):
+            check_values(value, f"{where}[{number}]")
+    if not isinstance(given, Mapping):
+        return
+    if "class_path" in given:
+        check_values(given.get("init_args"), where, pydoc.locate(str(given["class_path"])))
+        return
+    hints = dict(parameters(cls)) if isinstance(cls, type) else {}
+    for key, value in given.items():
+        if value is None and not takes_none(hints.get(key)) and key != "num_classes":  # which the data will tell
+            raise ConfigError(f"option '{where}.{key}' cannot be null: leave it out, or give it a value")
+        check_values(value, f"{where}.{key}")
+
+
+@contextmanager
+def blaming_options() -> Iterator[None]:
+    """What a constructor raises, of a library's or of the user's own class, is told as an error of its options."""
+    try:
+        yield
+    except Exception as error:
+        if find_user_error(error) is not None:
+            raise
+        *_, cause = chain_of(error)
+        raise ConfigError(f"{_being_built(cause)} cannot be built from its options ({one_line(cause)})") from error
+
+
+def one_line(error: BaseException) -> str:
+    """Type and message of an error."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+def _being_built(error: BaseException) -> str:
+    """The class whose constructor was under way, of those that a user names."""
+    found = "this training"
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        cls = type(frame.f_locals.get("self"))
+        if frame.f_code.co_name == "__init__" and cls.__module__.split(".")[0] not in _NOT_NAMED:
+            found = found if cls.__name__.startswith("_") else cls.__name__
+    return found
+
+
 def option_names(parser: Any) -> list[str]:
-    """Every option of a parser, and of the classes that may stand under `model` and `data`."""
+    """Every option of a parser, and of the classes that may stand under `model`, its head and loss, and `data`."""
     inner = getattr(parser._subcommands_action, "_name_parser_map", None) or {}
     parsers = [parser, *inner.values()]
     names = [action.dest for p in parsers for action in p._actions if isinstance(action.dest, str)]
-    for part, room in (("model", "mlcv.methods"), ("data", "mlcv.data")):
+    rooms = {"model": "methods", "data": "data", "model.loss": "losses", "model.head": "models"}
+    for part, room in rooms.items():
         for cls in public_classes().values():
-            if cls.__module__.startswith(room):
+            if cls.__module__.startswith(f"mlcv.{room}."):
                 names += [f"{part}.{name}" for name in _arguments(cls)]
     return sorted(set(names))
 
@@ -64,6 +130,10 @@ def public_classes() -> dict[str, type]:
 
 
 def _unknown_option(name: str, options: Sequence[str]) -> str:
+    if name in options:
+        return (
+            f"{name!r} is an option of other classes, not of the chosen one: `mlcv fit --model.help NAME` lists its own"
+        )
     # A config file's key may be reported without its section: compare it with the ends of the full names, too.
     endings = {option.split(".", depth)[-1]: option for option in options for depth in (2, 1, 0)}
     near = difflib.get_close_matches(name, endings, n=1, cutoff=0.7)

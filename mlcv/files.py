@@ -40,6 +40,8 @@ def whole_file(path: Path, mode: str = "w", *, keep: bool = False) -> Iterator[I
     Raises:
         ConfigError: if it cannot be written.
     """
+    if not path.name or path.is_dir():
+        raise ConfigError(f"{path} is a folder, and a file is to be written: give it a name")
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     text: dict[str, Any] = {} if "b" in mode else {"newline": "", "encoding": "utf-8"}
     try:

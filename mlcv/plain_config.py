@@ -207,7 +207,7 @@ class _Walk:
         self.nodes += 1
         if depth > MOST_DEPTH or self.nodes > MOST_NODES:
             raise ConfigError(f"{self.source} has more than {MOST_DEPTH} levels or {MOST_NODES} values; it is not read")
-        if value is None and _takes_none(hint):
+        if value is None and takes_none(hint):
             return None
         hint = getattr(hint, "__value__", hint)  # an alias by `type`
         origin, inner = typing.get_origin(hint), typing.get_args(hint)
@@ -236,7 +236,7 @@ class _Walk:
         return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": inside}
 
     def arguments(self, cls: Any, given: Any, where: str, depth: int) -> dict[str, Any]:
-        known = dict(_parameters(cls))
+        known = dict(parameters(cls))
         self._check(given, isinstance(given, dict), dict, where)
         strange = next((name for name in given if name not in known), None)
         if strange is not None:
@@ -328,7 +328,7 @@ def _built(value: Any, hint: Any) -> Any:
 
 
 def _all_built(cls: Any, checked: dict[str, Any]) -> dict[str, Any]:
-    hints = dict(_parameters(cls))
+    hints = dict(parameters(cls))
     return {name: _built(value, hints[name]) for name, value in checked.items()}
 
 
@@ -347,7 +347,7 @@ def _hints_of_row(hint: Any, length: int) -> list[Any]:
 
 
 @functools.lru_cache(maxsize=256)
-def _parameters(cls: Any) -> tuple[tuple[str, Any], ...]:
+def parameters(cls: Any) -> tuple[tuple[str, Any], ...]:
     """Names and type hints of a constructor's arguments."""
     found: dict[str, Any] = {}
     for ancestor in cls.__mro__:
@@ -367,10 +367,11 @@ def _parameters(cls: Any) -> tuple[tuple[str, Any], ...]:
     return tuple(found.items())
 
 
-def _takes_none(hint: Any) -> bool:
+def takes_none(hint: Any) -> bool:
+    """Whether None fits a type hint."""
     hint = getattr(hint, "__value__", hint)
     if typing.get_origin(hint) in _UNIONS:
-        return any(_takes_none(one) for one in typing.get_args(hint))
+        return any(takes_none(one) for one in typing.get_args(hint))
     return hint in (None, type(None), Any, object)
 
 

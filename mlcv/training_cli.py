@@ -30,7 +30,7 @@ from mlcv.checkpoint_arguments import with_checkpoint_config
 from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.image_files import ImageFilesDataModule
 from mlcv.errors import ConfigError, Stopped, find_user_error
-from mlcv.explain import explain, option_names
+from mlcv.explain import blaming_options, check_values, explain, one_line, option_names
 from mlcv.files import keep_earlier, read_checkpoint, write_text
 from mlcv.fingerprints import fingerprint_of, weights_fingerprint
 from mlcv.methods.base import MultiLabelModule
@@ -162,7 +162,13 @@ class TrainingCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """A checkpoint brings all weights, so that none are looked for elsewhere."""
-        with weights_of(self.state):
+        for part in ("model", "data", "trainer"):
+            check_values(self._get(self.config, part).as_dict(), part)
+        trainer = self._get(self.config, "trainer")
+        for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
+            if trainer.get(name) is not None and trainer[name] < 1:
+                raise ConfigError(f"option 'trainer.{name}' is at least 1, got {trainer[name]}")
+        with weights_of(self.state), blaming_options():
             super().instantiate_classes()
 
     def _parse_ckpt_path(self) -> None:
@@ -280,8 +286,9 @@ class TrainingCLI(LightningCLI):
             is_restoring = bool(self.trainer._checkpoint_connector._loaded_checkpoint)
             if not is_restoring or find_user_error(error) is not None:
                 raise
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            raise ConfigError(f"--ckpt_path: the checkpoint does not fit this model and training ({reason})") from error
+            raise ConfigError(
+                f"--ckpt_path: the checkpoint does not fit this model and training ({one_line(error)})"
+            ) from error
         finally:
             for one, handler in before.items():
                 signal.signal(one, handler)

@@ -37,7 +37,7 @@ MAY_IMPORT = {
         "labels", "metrics", "errors", "tables", "data", "methods", "models", "runs", "files", "fingerprints",
         "plain_config", "terminal",
     },
-    "explain": {"data", "methods", "callbacks", "losses", "models"},
+    "explain": {"data", "methods", "callbacks", "losses", "models", "errors", "plain_config"},
     "trainer_settings": {"callbacks", "errors", "plain_config"},
     "training_cli": {
         "data", "methods", "callbacks", "posthoc", "errors", "explain", "losses", "models", "allocator", "runs",
@@ -51,7 +51,7 @@ MAY_IMPORT = {
 THIRD_PARTY = {
     "lightning": ("data/base", "methods/", "callbacks/", "training_cli", "bench", "trainer_settings"),
     "albumentations": ("data/transforms",),
-    "timm": ("models/backbones", "methods/base"),
+    "timm": ("models/backbones", "methods/base", "methods/optim"),
     "open_clip": ("models/open_clip_tower",),
     "torchmetrics": ("metrics/",),
     "triton": ("ops/",),

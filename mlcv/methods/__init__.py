@@ -1,10 +1,11 @@
 """Methods: LightningModules, one file a paper."""
 
-from mlcv.methods.base import MultiLabelModule, Optim
+from mlcv.methods.base import MultiLabelModule
 from mlcv.methods.classifier import Classifier
 from mlcv.methods.clip_pretraining import CLIPPretraining
 from mlcv.methods.distillation import Distillation
 from mlcv.methods.label_projector import LabelProjector
+from mlcv.methods.optim import Optim
 from mlcv.methods.patch_ct import PatchCT
 from mlcv.methods.pu_mlc import PUMLC, GlobalBranches
 from mlcv.methods.student import Student

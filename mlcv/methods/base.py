@@ -11,15 +11,16 @@ from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule
-from timm.optim import create_optimizer_v2, param_groups_weight_decay  # type: ignore[attr-defined]  # not in its __all__
+from timm.optim import param_groups_weight_decay  # type: ignore[attr-defined]  # not in its __all__
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
+from torch.optim.lr_scheduler import OneCycleLR
 from typing_extensions import Self
 
 from mlcv.errors import ConfigError, DataError
 from mlcv.files import read_checkpoint
 from mlcv.losses.base import check_may_see, may_see
+from mlcv.methods.optim import Optim
 from mlcv.metrics.outputs import EvaluationOutputs, Outputs
 from mlcv.metrics.pointing import PointingGame
 from mlcv.metrics.scores import Scores, multilabel_scores
@@ -33,37 +34,6 @@ CLASS_KEY = "_class_path"
 
 Batch = dict[str, Any]
 """`image` (B, 3, H, W), `target` (B, C), `index` (B,); a data set may add to it."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Optim:
-    """The optimizer and its schedule. Norms and biases never decay.
-
-    Args:
-        name: any of timm's optimizers (adamw, adam, sgd, lamb, ...).
-        lr: peak learning rate, > 0.
-        weight_decay: decoupled or L2, as the optimizer has it, >= 0.
-        backbone_lr_scale: factor on the backbone's learning rate, > 0; to freeze it, see `mlcv.models.Backbone`.
-        schedule: `onecycle` (rise and fall, both cosine), `cosine` (linear rise, cosine fall) or `constant` (linear
-            rise), stepped after every batch.
-        warmup: part of the training in which the rate rises, in [0, 1).
-        horizon_epochs: plan the schedule for this many epochs though fewer are trained (as ASL's recipe does: planned
-            for 80, stopped at 40); None plans for what is trained.
-    """
-
-    name: str = "adamw"
-    lr: float = 1e-4
-    weight_decay: float = 1e-4
-    backbone_lr_scale: float = 1.0
-    schedule: Literal["onecycle", "cosine", "constant"] = "onecycle"
-    warmup: float = 0.2
-    horizon_epochs: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.lr <= 0 or self.weight_decay < 0 or self.backbone_lr_scale <= 0:
-            raise ConfigError("optim: lr > 0, weight_decay >= 0 and backbone_lr_scale > 0 are needed")
-        if not 0 <= self.warmup < 1:
-            raise ConfigError(f"optim.warmup is a part of the training, in [0, 1); got {self.warmup}")
 
 
 class MultiLabelModule(LightningModule):
@@ -88,7 +58,7 @@ class MultiLabelModule(LightningModule):
         self,
         num_classes: int,
         class_names: Sequence[str] | None = None,
-        optim: Optim = Optim(),  # frozen
+        optim: Optim = Optim(),  # noqa: B008  # frozen
         eleven_point: bool = False,
     ) -> None:
         super().__init__()
@@ -213,8 +183,14 @@ class MultiLabelModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         check_may_see(self.loss, batch["target"])  # looks at targets only for losses of other origin
-        loss: Tensor = self.loss(self(batch["image"]), batch["target"])
+        loss = self._loss(self(batch["image"]), batch["target"])
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["index"]))
+        return loss
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        loss: Tensor = self.loss(logits, targets)
+        if loss.ndim:
+            raise ConfigError(f"model.loss: has shape {tuple(loss.shape)}, and one number is needed, such as the mean")
         return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
@@ -270,7 +246,7 @@ class MultiLabelModule(LightningModule):
         summary = {f"{stage}/{name}": value for name, value in self.scores.summary.items()}
         if self._has_loss and may_see(self.loss, outputs.targets):  # else it has no value
             with torch.no_grad():
-                summary[f"{stage}/loss"] = float(self.loss(outputs.logits, outputs.targets))
+                summary[f"{stage}/loss"] = float(self._loss(outputs.logits, outputs.targets))
         headline = f"{stage}/mAP"
         self.log(headline, summary.pop(headline), prog_bar=True, sync_dist=True)
         self.log_dict(summary, sync_dist=True)
@@ -293,13 +269,12 @@ class MultiLabelModule(LightningModule):
         return [group for group in backbone + rest if group["params"]]
 
     def configure_optimizers(self) -> Any:
-        groups = self.parameter_groups()
-        decay = self.optim.weight_decay
-        optimizer = create_optimizer_v2(groups, opt=self.optim.name, lr=self.optim.lr, weight_decay=decay)
-        schedule = self._schedule(optimizer)
+        optimizer = self.optim.optimizer(self.parameter_groups())
+        schedule = self.optim.scheduler(optimizer, self._planned_steps())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _schedule(self, optimizer: Optimizer) -> LRScheduler:
+    def _planned_steps(self) -> int:
+        """Of the schedule, which may go on beyond the training's end."""
         total = self.trainer.estimated_stepping_batches
         if math.isinf(total):
             raise ConfigError("the schedule needs an end: set trainer.max_epochs or trainer.max_steps")
@@ -310,18 +285,7 @@ class MultiLabelModule(LightningModule):
                     f"{self.trainer.max_epochs}: plan the schedule for at least the epochs that are trained"
                 )
             total = total * self.optim.horizon_epochs / self.trainer.max_epochs
-        steps = max(math.ceil(total), 2)
-        if self.optim.schedule == "onecycle":
-            peaks = [group["lr"] for group in optimizer.param_groups]
-            # A rise of exactly one step divides by zero in torch; it may as well be none.
-            rise = self.optim.warmup if abs(self.optim.warmup * steps - 1) > 1e-6 else 0.0
-            return OneCycleLR(optimizer, peaks, total_steps=steps, pct_start=rise)
-        rise = max(round(steps * self.optim.warmup), 1)
-        warmup = LinearLR(optimizer, start_factor=1 / (rise + 1), total_iters=rise)
-        after: LRScheduler = CosineAnnealingLR(optimizer, T_max=max(steps - rise, 1))
-        if self.optim.schedule == "constant":
-            after = ConstantLR(optimizer, factor=1.0)
-        return SequentialLR(optimizer, [warmup, after], milestones=[rise])
+        return max(math.ceil(total), 2)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["thresholds"] = self.thresholds

@@ -6,7 +6,8 @@ from typing import Any
 from torch import nn
 
 from mlcv.losses.bce import BCELoss
-from mlcv.methods.base import MultiLabelModule, Optim
+from mlcv.methods.base import MultiLabelModule
+from mlcv.methods.optim import Optim
 from mlcv.models.backbones import Backbone
 from mlcv.models.batch_norm import keep_batch_statistics
 from mlcv.models.head import Head, build_head

@@ -12,7 +12,8 @@ from torch.nn.functional import normalize
 from mlcv.errors import ConfigError
 from mlcv.files import whole_file
 from mlcv.losses.bce import BCELoss
-from mlcv.methods.base import Batch, MultiLabelModule, Optim
+from mlcv.methods.base import Batch, MultiLabelModule
+from mlcv.methods.optim import Optim
 from mlcv.models.label_embeddings import PROMPTS, fill_prompts
 from mlcv.models.open_clip_tower import PREFIX, contrastive_loss, create_open_clip, tokenizer_of
 from mlcv.models.starting_weights import starting_weights

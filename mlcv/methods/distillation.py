@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from mlcv.losses.bce import BCELoss
-from mlcv.methods.base import Optim
+from mlcv.methods.optim import Optim
 from mlcv.methods.student import Student
 from mlcv.models.backbones import Backbone
 from mlcv.models.head import Head, build_head

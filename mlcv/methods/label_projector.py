@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from mlcv.distributed import global_sum
 from mlcv.errors import ConfigError
 from mlcv.losses.bce import BCELoss
-from mlcv.methods.base import Batch, Optim
+from mlcv.methods.base import Batch
+from mlcv.methods.optim import Optim
 from mlcv.methods.student import Student
 from mlcv.models.clip_projector import BATCH_STATISTICS, CLIPProjector
 from mlcv.models.label_embeddings import PROMPTS

@@ -17,7 +17,8 @@ from torch.nn.functional import normalize
 from mlcv.errors import ConfigError
 from mlcv.labels.states import is_positive
 from mlcv.losses.asymmetric import AsymmetricLoss
-from mlcv.methods.base import Batch, MultiLabelModule, Optim, as_grid
+from mlcv.methods.base import Batch, MultiLabelModule, as_grid
+from mlcv.methods.optim import Optim
 from mlcv.models.backbones import Backbone
 from mlcv.models.label_embeddings import PROMPTS, read_label_embeddings
 from mlcv.models.starting_weights import starting_tensor

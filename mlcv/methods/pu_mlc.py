@@ -9,7 +9,8 @@ from torch import Tensor
 
 from mlcv.errors import ConfigError
 from mlcv.losses.pu import PUMixup, PUMLCLoss
-from mlcv.methods.base import Batch, MultiLabelModule, Optim
+from mlcv.methods.base import Batch, MultiLabelModule
+from mlcv.methods.optim import Optim
 from mlcv.models.backbones import Backbone
 from mlcv.models.batch_norm import keep_batch_statistics
 from mlcv.models.head import Head, build_head

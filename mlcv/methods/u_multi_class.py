@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from mlcv.losses.bce import BCELoss
 from mlcv.losses.three_way import three_way_loss
-from mlcv.methods.base import Batch, MultiLabelModule, Optim
+from mlcv.methods.base import Batch, MultiLabelModule
+from mlcv.methods.optim import Optim
 from mlcv.models.backbones import Backbone
 from mlcv.models.head import Head, build_head
 from mlcv.models.linear import LinearHead

@@ -63,12 +63,33 @@ class Backbone(nn.Module):
                 kwargs.setdefault("img_size", image_size)
             self.net = _create(name, pretrained=weights == "pretrained", **kwargs)
             self._load(name, weights)
+        self.pooled_features: int = getattr(self.net, "head_hidden_size", self.net.num_features)
+        self.patch_features: int = self.net.num_features
+        if image_size is not None:
+            self._try(name, image_size)
         self.net.to(memory_format=torch.channels_last)
         self.frozen = [part_of(self.net, name, "model.freeze") for name in freeze]
         for part in self.frozen:
             part.requires_grad_(False).eval()
-        self.pooled_features: int = getattr(self.net, "head_hidden_size", self.net.num_features)
-        self.patch_features: int = self.net.num_features
+
+    @torch.no_grad()
+    def _try(self, name: str, side: int) -> None:
+        """One image before any training: some networks take only certain sizes, and some give no vectors."""
+        self.net.eval()
+        try:
+            shape = tuple(self.pooled(torch.zeros(1, 3, side, side)).shape)
+        except (RuntimeError, AssertionError, ValueError, TypeError, AttributeError, LookupError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ConfigError(
+                f"model.backbone: {name} takes no images of {side} x {side} ({reason}): set data.image_size, or choose "
+                "another"
+            ) from error
+        if shape != (1, self.pooled_features):
+            raise ConfigError(
+                f"model.backbone: {name} gives features of shape {shape} where one vector an image, "
+                f"(1, {self.pooled_features}), is needed; choose another"
+            )
+        self.net.train()
 
     def _load(self, name: str, weights: str | None) -> None:
         if weights == "installed":

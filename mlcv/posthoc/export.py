@@ -38,6 +38,8 @@ TOLERANCE = 1e-4
 METADATA = "mlcv"
 """Key of the ONNX metadata, and with .json name of torch.export's extra file, under which the JSON is."""
 _SOME = 16
+_MOST_ONNX = 2**31
+"""Bytes of a message of protobuf."""
 
 
 class Deployed(nn.Module):
@@ -227,6 +229,12 @@ def _check(path: Path, differences: dict[str, float]) -> None:
 def _make_onnx(module: Deployed, example: Tensor, about: dict[str, str]) -> tuple[bytes, Any]:
     import onnx  # noqa: PLC0415  # an extra
 
+    size = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+    if size >= _MOST_ONNX:
+        raise ConfigError(
+            f"--formats: ONNX holds less than {_MOST_ONNX >> 30} GiB in a file, and this network has "
+            f"{size / 2**30:.1f} GiB: give --formats pt2"
+        )
     onnxruntime: Any = import_module("onnxruntime")  # its stubs leave out what it exports
 
     program = _traced(module, example)
