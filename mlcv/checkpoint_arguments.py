@@ -1,15 +1,23 @@
-"""A command line that names a checkpoint and no config: what the checkpoint carries, as arguments before the others."""
+"""A command line that names a checkpoint: which file it means, and the configuration in it, as further arguments."""
 
 import json
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mlcv.data.base import MultiLabelDataModule
+from mlcv.errors import ConfigError
+from mlcv.launchers import is_requeued
 from mlcv.plain_config import plain, resolve
-from mlcv.runs import read_config
+from mlcv.runs import GREY_KEY, read_config
 from mlcv.trainer_settings import settings_for_evaluation, settings_for_training
+
+logger = logging.getLogger(__name__)
+
+_WORDS = ("last", "best", "hpc")
+"""Lightning's, for a checkpoint of the run's folder."""
 
 _OF_EVERY_DATA = ("image_size", "batch_size", "num_workers", "augment", "statistics", "max_megapixels")
 _LINE_ENDS = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
@@ -28,13 +36,68 @@ def with_checkpoint_config(arguments: list[str]) -> list[str]:
     options = [argument.split("=")[0] for argument in arguments]
     if {"-c", "--config", "-h", "--help"} & set(options) or "--ckpt_path" not in options:
         return arguments
-    place = len(options) - 1 - options[::-1].index("--ckpt_path")  # of several, the last one counts
-    value = arguments[place].partition("=")[2] or "".join(arguments[place + 1 : place + 2])
+    value = _value(arguments, "--ckpt_path")
     settings = settings_for_training if arguments[0] == "fit" else settings_for_evaluation
     checkpoint, config = read_config(Path(value), trainer=settings)
     if arguments[0] == "predict" and "--data.path" in options and "--data" not in options:
         config["data"] = _for_images(config["data"], checkpoint, value)
     return [arguments[0], "--config", _as_yaml(config), *arguments[1:]]
+
+
+def with_checkpoint_found(arguments: list[str]) -> list[str]:
+    """Puts a path for `--ckpt_path last`, `best` or `hpc`, which mean what Lightning says, in `--run_dir`.
+
+    `last` is the newest of the run's last checkpoint and of those that a cluster's signal has left (hpc_ckpt_*.ckpt).
+    If there is none, training begins anew, so that the same command line starts a job and goes on with it. A job that
+    its cluster has queued again goes on in this way without being told.
+
+    Args:
+        arguments: subcommand and options.
+
+    Raises:
+        ConfigError: for such a word without `--run_dir`, or without such a checkpoint.
+    """
+    word, run_dir = _value(arguments, "--ckpt_path"), _value(arguments, "--run_dir")
+    if not word and arguments[0] == "fit" and is_requeued():
+        if not run_dir:
+            raise ConfigError("this job was queued again: give --run_dir, so that it goes on where it was")
+        word, arguments = "last", [*arguments, "--ckpt_path=last"]
+    if word not in _WORDS:
+        return arguments
+    if not run_dir:
+        raise ConfigError(f"--ckpt_path {word} is of the run in --run_dir: give that, too, or the path of a file")
+    hpc = sorted(Path(run_dir).glob("hpc_ckpt_*.ckpt"), key=lambda path: int("0" + re.sub(r"\D", "", path.stem)))
+    kept = [path for name in ("last", "best") if (path := Path(run_dir) / "checkpoints" / f"{name}.ckpt").is_file()]
+    found = {
+        "hpc": hpc,
+        "best": [path for path in kept if path.stem == "best"],
+        "last": sorted([path for path in kept if path.stem == "last"] + hpc, key=lambda path: path.stat().st_mtime),
+    }[word]
+    if found:
+        return [*_without(arguments, "--ckpt_path"), f"--ckpt_path={found[-1]}"]
+    if word == "last" and arguments[0] == "fit":
+        logger.warning("--ckpt_path last: %s holds no checkpoint yet, so training begins anew", run_dir)
+        return _without(arguments, "--ckpt_path")
+    raise ConfigError(f"--ckpt_path {word}: {run_dir} holds no such checkpoint")
+
+
+def _value(arguments: Sequence[str], option: str) -> str:
+    """Of several, the last one counts; empty if there is none."""
+    value = ""
+    for place, argument in enumerate(arguments):
+        name, _, given = argument.partition("=")
+        if name == option:
+            value = given or "".join(arguments[place + 1 : place + 2])
+    return value
+
+
+def _without(arguments: Sequence[str], option: str) -> list[str]:
+    rest, is_next = [], False
+    for argument in arguments:
+        if not is_next and argument.partition("=")[0] != option:
+            rest.append(argument)
+        is_next = argument == option
+    return rest
 
 
 def _for_images(data: dict[str, Any], checkpoint: dict[str, Any], path: str) -> dict[str, Any]:
@@ -44,7 +107,7 @@ def _for_images(data: dict[str, Any], checkpoint: dict[str, Any], path: str) -> 
     known: Any = resolve(data["class_path"], MultiLabelDataModule, path)
     about = checkpoint.get("hyper_parameters")
     names = plain(about.get("class_names") if isinstance(about, dict) else None, Sequence[str], f"{path}: class_names")
-    arguments = {**kept, "classes": names, "grey": bool(known.grey), "path": ""}
+    arguments = {**kept, "classes": names, "grey": bool(checkpoint.get(GREY_KEY, known.grey)), "path": ""}
     return {"class_path": "mlcv.data.ImageFilesDataModule", "init_args": arguments}
 
 

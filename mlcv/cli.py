@@ -17,6 +17,7 @@ from typing import Any
 
 from mlcv import __version__
 from mlcv.errors import ConfigError, Stopped, chain_of, find_user_error
+from mlcv.launchers import RUN_DIR_VARIABLE, process_rank
 from mlcv.plain_config import trusting
 
 SUBCOMMANDS = {
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if found is None:  # a parser's, which has had its say
             raise
         stop = found if isinstance(found, Stopped) else Stopped()
-        if os.environ.get("LOCAL_RANK", "0") == "0":
+        if process_rank() == 0:
             print(f"mlcv: stopped. {stop.advice}".strip(), file=sys.stderr)  # noqa: T201
         return 128 + stop.signum
     except Exception as error:
@@ -121,9 +122,8 @@ def _asked_to_end() -> Iterator[None]:
 
 def _unforeseen(error: Exception) -> str:
     """A sentence on what no part of this project has a better one for; where it arose is kept in a file."""
-    folder = Path(os.environ.get("MLCV_RUN_DIR", ""))
-    place = folder if folder.is_dir() and "MLCV_RUN_DIR" in os.environ else Path(tempfile.gettempdir())
-    path = place / f"traceback-{os.getpid()}.txt"
+    folder = Path(os.environ.get(RUN_DIR_VARIABLE, "/nowhere"))
+    path = (folder if folder.is_dir() else Path(tempfile.gettempdir())) / f"traceback-{os.getpid()}.txt"
     text = "".join(traceback.format_exception(error))
     try:
         path.write_text(text, encoding="utf-8")

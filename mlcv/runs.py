@@ -15,6 +15,9 @@ from mlcv.plain_config import build, parse, plain, spec
 CONFIG_KEY = "mlcv_config"
 """Under which a checkpoint of `mlcv fit` keeps its configuration, as YAML."""
 
+GREY_KEY = "mlcv_grey"
+"""Under which it says whether the images that it was trained on are grey."""
+
 TRUST_HELP = "--trust PACKAGE: classes of this package, too, may stand in a checkpoint."
 """In the help of commands that read one."""
 

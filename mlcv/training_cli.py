@@ -26,19 +26,20 @@ from mlcv.callbacks.predictions import PredictionWriter
 from mlcv.callbacks.random_state import KeepRandomState
 from mlcv.callbacks.results import ResultsWriter
 from mlcv.callbacks.resuming import Resuming
-from mlcv.checkpoint_arguments import with_checkpoint_config
+from mlcv.checkpoint_arguments import with_checkpoint_config, with_checkpoint_found
 from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.image_files import ImageFilesDataModule
 from mlcv.errors import ConfigError, Stopped, find_user_error
 from mlcv.explain import blaming_options, check_values, explain, one_line, option_names
 from mlcv.files import keep_earlier, read_checkpoint, write_text
 from mlcv.fingerprints import fingerprint_of, weights_fingerprint
+from mlcv.launchers import RUN_DIR_VARIABLE, process_rank, run_dir_of_first, starts_apart
 from mlcv.methods.base import MultiLabelModule
 from mlcv.models.backbones import image_statistics
 from mlcv.models.starting_weights import weights_of
 from mlcv.posthoc.calibrated import Calibration
 from mlcv.posthoc.stored import find_calibration
-from mlcv.runs import CONFIG_KEY, TRUST_HELP, check_new, check_writable, new_run_folder, run_folder
+from mlcv.runs import CONFIG_KEY, GREY_KEY, TRUST_HELP, check_new, check_writable, new_run_folder, run_folder
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +48,6 @@ _OF_THE_COMMAND = ("run_dir", "untrained", "predictions", "calibration", "ckpt_p
 
 _NO_MATTER = ("batch_size", "num_workers", "check", "on_error")
 """Of the data's arguments, those that no prediction depends on."""
-
-RUN_DIR_VARIABLE = "MLCV_RUN_DIR"
-"""How the first process tells those it starts where the run's folder is."""
 
 
 class Parser(LightningArgumentParser):
@@ -71,6 +69,7 @@ class ConfigKeeper(SaveConfigCallback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[CONFIG_KEY] = self._text()
+        checkpoint[GREY_KEY] = bool(getattr(getattr(trainer, "datamodule", None), "grey", False))
 
     def _text(self) -> str:
         config = self.config.clone()
@@ -113,7 +112,7 @@ class TrainingCLI(LightningCLI):
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
                 parser_class=Parser,
-                args=with_checkpoint_config(_configs_first(arguments)),
+                args=with_checkpoint_config(with_checkpoint_found(_configs_first(arguments))),
             )
         finally:
             sys.argv[1:] = before
@@ -294,22 +293,29 @@ class TrainingCLI(LightningCLI):
                 signal.signal(one, handler)
 
     def _run_dir(self, config: Namespace) -> Path:
-        if RUN_DIR_VARIABLE in os.environ and "LOCAL_RANK" in os.environ:  # a process that the first one started
-            return Path(os.environ[RUN_DIR_VARIABLE])
+        told = run_dir_of_first()
+        if told is not None:
+            return Path(told)
         checkpoint = config.get("ckpt_path")
         resumed = run_folder(Path(checkpoint)) if checkpoint else None
         path = Path(config.run_dir) if config.run_dir is not None else resumed
+        if path is None and starts_apart():
+            raise ConfigError("processes that are started apart, as by torchrun or srun, need one --run_dir")
         if path is None:
             path = TrainingCLI.fresh_folder = new_run_folder(Path("runs") / _experiment(config))
         check_writable(path)
-        if self.subcommand == "fit" and (resumed is None or path.resolve() != resumed.resolve()):
+        if (
+            self.subcommand == "fit"
+            and process_rank() == 0
+            and (resumed is None or path.resolve() != resumed.resolve())
+        ):
             check_new(path)
         os.environ[RUN_DIR_VARIABLE] = str(path)
         return path
 
     def _loggers(self) -> list[CSVLogger | TensorBoardLogger]:
-        # A resumed run would delete the file of the first part.
-        keep_earlier(self.run_dir / "metrics.csv")
+        if process_rank() == 0:  # a resumed run would delete the file of the first part
+            keep_earlier(self.run_dir / "metrics.csv")
         return [CSVLogger(self.run_dir, name="", version=""), TensorBoardLogger(self.run_dir, name="", version="")]
 
 
@@ -324,7 +330,7 @@ def set_up_logging() -> None:
     """This project says what it does; Lightning, only what a user needs."""
     ours = logging.getLogger("mlcv")
     # What every process would say alike, the first says.
-    ours.setLevel(logging.INFO if os.environ.get("LOCAL_RANK", "0") == "0" else logging.WARNING)
+    ours.setLevel(logging.INFO if process_rank() == 0 else logging.WARNING)
     if not ours.handlers:
         ours.addHandler(_Terminal())
     # Frozen parts stay in evaluation mode by our own choice.

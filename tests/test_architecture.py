@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "files": {"errors"},
     "fingerprints": {"errors", "files"},
     "terminal": set(),
+    "launchers": set(),
     "plain_config": {"errors"},
     "labels": {"errors", "files"},
     "tables": {"errors", "labels"},
@@ -41,17 +42,17 @@ MAY_IMPORT = {
     "trainer_settings": {"callbacks", "errors", "plain_config"},
     "training_cli": {
         "data", "methods", "callbacks", "posthoc", "errors", "explain", "losses", "models", "allocator", "runs",
-        "files", "fingerprints", "checkpoint_arguments",
+        "files", "fingerprints", "checkpoint_arguments", "launchers",
     },
-    "checkpoint_arguments": {"data", "plain_config", "runs", "trainer_settings"},
+    "checkpoint_arguments": {"data", "plain_config", "runs", "trainer_settings", "errors", "launchers"},
     "bench": {"training_cli", "allocator", "data", "methods", "errors", "files", "terminal"},
-    "cli": {"training_cli", "bench", "posthoc", "errors", "plain_config"},
+    "cli": {"training_cli", "bench", "posthoc", "errors", "plain_config", "launchers"},
 }  # fmt: skip
 
 THIRD_PARTY = {
     "lightning": ("data/base", "methods/", "callbacks/", "training_cli", "bench", "trainer_settings"),
     "albumentations": ("data/transforms",),
-    "timm": ("models/backbones", "methods/base", "methods/optim"),
+    "timm": ("models/backbones", "methods/base", "methods/optim", "methods/teacher"),
     "open_clip": ("models/open_clip_tower",),
     "torchmetrics": ("metrics/",),
     "triton": ("ops/",),

@@ -54,6 +54,8 @@ class Policy:
             low, high = getattr(self, name)
             if not 0 <= low <= high <= 1:
                 raise ConfigError(f"policy.{name} is two rising probabilities, got {[low, high]}")
+        if self.seed < 0:
+            raise ConfigError(f"policy.seed is at least 0, got {self.seed}")
 
     def resolve(self, states: States, class_names: Sequence[str]) -> Tensor:
         """Targets float32 (M, C) in [0, 1], or -1 where unknown, from states (M, C).

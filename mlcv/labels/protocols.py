@@ -45,6 +45,8 @@ class Protocol:
                 raise ConfigError(f"protocol.{name} is a probability (or a list of them), got {getattr(self, name)}")
         if not 0 < self.known_fraction <= 1:
             raise ConfigError(f"protocol.known_fraction lies in (0, 1], got {self.known_fraction}")
+        if self.seed < 0:
+            raise ConfigError(f"protocol.seed is at least 0, got {self.seed}")
 
     def apply(self, states: States) -> States:
         """The worsened copy of `states` (M, C); the argument is left alone.

@@ -27,7 +27,7 @@ from mlcv.metrics.scores import Scores, multilabel_scores
 from mlcv.metrics.thresholds import choose_thresholds, tuned_f1
 from mlcv.models.starting_weights import weights_of
 from mlcv.numerics import at_least_float32
-from mlcv.plain_config import arguments, construct
+from mlcv.plain_config import arguments, construct, parameters
 
 CLASS_KEY = "_class_path"
 """Under which a checkpoint's hyperparameters name the method."""
@@ -66,7 +66,10 @@ class MultiLabelModule(LightningModule):
             # Lightning advises to leave a loss out; then its default would come back from a checkpoint.
             warnings.filterwarnings("ignore", message="Attribute .* is an instance of `nn.Module`")
             self.save_hyperparameters(logger=False)
-        given = {name: value for name, value in self.hparams.items() if not name.startswith("_")}
+        # The command line offers every method what the data know.
+        takes = {name for name, _ in parameters(cast(Any, type(self)))}
+        given = {name: value for name, value in self.hparams.items() if name in takes}
+        self.hparams.clear()
         self._set_hparams({**plain_arguments(given), CLASS_KEY: _path(type(self))})
         self.class_names = tuple(class_names) if class_names is not None else tuple(map(str, range(num_classes)))
         if len(self.class_names) != num_classes:

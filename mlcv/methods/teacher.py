@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -39,15 +40,17 @@ class OnlineTeacher:
 
     Args:
         net: image (B, 3, H, W) to logits (B, C).
-        backbone: name of its backbone, which says what statistics it expects of its images.
+        backbone: name of its backbone, which says what statistics it expects of its images; ImageNet's if it has none.
         side: of the images that it takes, in pixels; any if None.
         given: mean and standard deviation by which the images that it gets are normalised.
     """
 
-    def __init__(self, net: nn.Module, backbone: str, side: int | None, given: Statistics) -> None:
+    def __init__(self, net: nn.Module, backbone: str | None, side: int | None, given: Statistics) -> None:
         self.net, self.side = net.requires_grad_(False).eval(), side
-        config = pretrained_config(backbone)
-        wanted = (config.mean, config.std)
+        wanted: Statistics = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD  # as of a DataModule that no backbone asks
+        if backbone is not None:
+            config = pretrained_config(backbone)
+            wanted = config.mean, config.std
         self.statistics = [torch.tensor(values).view(3, 1, 1) for values in (*given, *wanted)]
         self.is_alike = tuple(map(tuple, given)) == tuple(map(tuple, wanted))
 
@@ -140,8 +143,9 @@ def read_online_teacher(path: Path, class_names: tuple[str, ...], given: Statist
         theirs, name, side = net.about["class_names"], PREFIX + net.about["clip"], net.image_size
     else:
         net = load_method(path, "model.teacher")
-        theirs, name = net.class_names, net.hparams["backbone"]
-        side = net.hparams.get("image_size") if pretrained_config(name).fixed_input_size else None
+        theirs, name = net.class_names, net.hparams.get("backbone")
+        is_fixed = name is not None and pretrained_config(name).fixed_input_size
+        side = net.hparams.get("image_size") if is_fixed else None
     if tuple(theirs) != tuple(class_names):
         raise ConfigError(
             f"model.teacher: {path} knows the classes {', '.join(theirs[:3])}, ..., the data "

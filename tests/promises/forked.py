@@ -7,9 +7,11 @@ exit status, or the exception that came out of it) and what it printed.
 import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import traceback
+from pathlib import Path
 
 import mlcv.bench
 import mlcv.posthoc.calibrate
@@ -48,6 +50,34 @@ def run(arguments):
         for file in (said, ended):
             file.seek(0)
         return {"status": json.loads(ended.read() or '"no end"'), "said": said.read()}
+
+
+class Commands:
+    """Runs commands in forks of one process: called with arguments, it gives `status` and `said`."""
+
+    def __init__(self, folder, **environment):
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            **environment,
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder, env=environment,
+        )  # fmt: skip
+
+    def __call__(self, *arguments):
+        self.process.stdin.write(json.dumps(list(map(str, arguments))) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait(timeout=60)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,12 @@
 """Whatever stands behind an option, the command works or ends in one sentence: never in a traceback."""
 
-import json
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import yaml
 
 from mlcv.cli import main
+from tests.promises.forked import Commands
 
 DATA = [
     "--data=DigitScenesDataModule", "--data.num_train=16", "--data.num_val=8", "--data.num_test=8",
@@ -33,22 +29,6 @@ TRIALS = 30
 PATIENT = ("num_workers", "devices", "num_nodes", "num_train", "num_val", "num_test", "image_size", "digits", "clutter")
 
 
-class Commands:
-    """Runs commands in forks of one process; see `forked`."""
-
-    def __init__(self, folder):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-        self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("forked.py"))],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder, env=environment,
-        )  # fmt: skip
-
-    def __call__(self, *arguments):
-        self.process.stdin.write(json.dumps(list(map(str, arguments))) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("options")
@@ -56,10 +36,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def commands(folder):
-    commands = Commands(folder)
-    yield commands
-    commands.process.stdin.close()
-    commands.process.wait(timeout=60)
+    with Commands(folder) as commands:
+        yield commands
 
 
 @pytest.fixture(scope="module")
