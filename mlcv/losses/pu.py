@@ -102,6 +102,7 @@ class PUMixup(nn.Module):
         x~ = l x1[perm] + (1 - l) x2,   q~ likewise,   l ~ Beta(mix_alpha, mix_alpha), once a batch
         loss = mean_x~ sum_c (log(q~ + eps) - log(sigmoid(f(x~)) + eps))^2
 
+    The mixtures pass the network as any images do: where its batch statistics learn, they take part in them.
     Neither side has a temperature. As in the authors' code, gradients also flow through q. The code leaves the middle
     image of an odd batch out; here it is in both halves.
 

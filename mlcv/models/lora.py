@@ -30,7 +30,7 @@ class LoRA:
     Args:
         rank: of the update of each weight of the image tower; 0 leaves the tower as it is.
         head_rank: of the update of the linear layer; 0 leaves it as it is.
-        alpha: updates are scaled by alpha / rank; not at all if None.
+        alpha: updates are scaled by alpha / rank, of the rank that a small matrix is cut to; not at all if None.
         dropout: part of each update that is left out in training, in [0, 1).
         targets: patterns of names of the tower's weights, with * for anything.
         batch_statistics: let the running means and variances of the tower's BatchNorms follow the training images, and
@@ -59,7 +59,8 @@ class LowRank(nn.Module):
     Args:
         weight: the weight to adapt, 2-D or 4-D.
         rank: of the update, >= 1; cut to where the adapter has as many numbers as the matrix.
-        alpha: scale of the update is alpha / rank; 1 if None.
+        alpha: scale of the update is alpha / rank, of the rank that is left where it is cut (so that a small matrix
+            gets a larger scale than others, unlike peft's); 1 if None.
         blocks: equal parts of the rows, with an update each.
         dropout: probability that a column of A, an input of the update, is left out in training. The draw is one for
             the whole batch, since it is the weight that is updated; that of Hu et al. is one for each input vector.
@@ -96,7 +97,7 @@ def add_lora(
 
     Args:
         net: changes nothing that it computes until the adapters learn.
-        rank: of each update, >= 1.
+        rank: of each update, >= 1; see `LowRank` on small matrices.
         alpha: updates are scaled by alpha / rank; not at all if None.
         targets: patterns of names of weights, as `named_parameters` has them, with * for anything.
         dropout: probability that an input of an update is left out in training, in [0, 1).
