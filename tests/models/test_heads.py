@@ -76,6 +76,45 @@ def test_a_decoder_layer_equals_attention_written_out(rng):
     torch.testing.assert_close(head(patches)[0], logits)
 
 
+def literal_attention(layer, asked, keys, values):
+    """Multi-head attention of (Q, D) to (N, D), head by head."""
+    width, heads = asked.shape[1], layer.attention.num_heads
+    size = width // heads
+    weights, biases = layer.attention.in_proj_weight.chunk(3), layer.attention.in_proj_bias.chunk(3)
+    q, k, v = (x @ w.T + b for x, w, b in zip((asked, keys, values), weights, biases, strict=True))
+    parts = []
+    for h in range(heads):
+        s = slice(h * size, (h + 1) * size)
+        parts.append((q[:, s] @ k[:, s].T / size**0.5).softmax(dim=1) @ v[:, s])
+    return layer.attention.out_proj(torch.cat(parts, dim=1))
+
+
+def literal_ml_decoder(head, patches):
+    """From the paper's section 3.2 and figure 4, token by token, with the head's weights; dropout is off."""
+    queries, layer, classes = head.queries[0], head.layer, len(head.classifier.bias)
+    each = math.ceil(classes / len(queries))  # classes of a query
+    logits = []
+    for image in patches:
+        memory = torch.relu(image @ head.project[0].weight.T + head.project[0].bias)
+        found = head.norm(2 * queries)  # what is left of self-attention: the query itself
+        found = layer.norm_attention(found + literal_attention(layer, found, memory, memory))
+        first, second = layer.feed_forward[0], layer.feed_forward[-1]
+        hidden = torch.relu(found @ first.weight.T + first.bias)
+        found = layer.norm_output(found + hidden @ second.weight.T + second.bias)
+        row = [found[c // each] @ head.classifier.weight[c // each, :, c % each] for c in range(classes)]
+        logits.append(torch.stack(row) + head.classifier.bias)
+    return torch.stack(logits)
+
+
+@pytest.mark.parametrize(("classes", "queries"), [(5, 5), (5, 2), (7, 3), (1, 4)])
+def test_ml_decoder_equals_the_released_model_written_out(rng, classes, queries):
+    head = MLDecoderHead(6, classes, num_queries=queries, width=16, num_heads=4, hidden=24).eval()
+    for parameter in head.parameters():
+        parameter.data += 0.3 * torch.randn(parameter.shape, generator=rng)
+    patches = torch.randn(2, 9, 6, generator=rng)
+    torch.testing.assert_close(head(patches), literal_ml_decoder(head, patches), rtol=1e-5, atol=2e-5)
+
+
 def literal_positions(side, width):
     places = torch.zeros(side * side, width)
     for place, (half, i) in itertools.product(range(side * side), itertools.product(range(2), range(width // 2))):
@@ -87,19 +126,8 @@ def literal_positions(side, width):
 def literal_query2label(head, patches):
     """From the paper's section 3.2 and DETR's layers, token by token, with the head's weights; dropout is off."""
 
-    def attend(layer, asked, keys, values):
-        width, heads = head.queries.shape[1], layer.attention.num_heads
-        size = width // heads
-        weights, biases = layer.attention.in_proj_weight.chunk(3), layer.attention.in_proj_bias.chunk(3)
-        q, k, v = (x @ w.T + b for x, w, b in zip((asked, keys, values), weights, biases, strict=True))
-        parts = []
-        for h in range(heads):
-            s = slice(h * size, (h + 1) * size)
-            parts.append((q[:, s] @ k[:, s].T / size**0.5).softmax(dim=1) @ v[:, s])
-        return layer.attention.out_proj(torch.cat(parts, dim=1))
-
     def block(layer, own, places, keys, values):
-        own = layer.norm_attention(own + attend(layer, own + places, keys, values))
+        own = layer.norm_attention(own + literal_attention(layer, own + places, keys, values))
         return layer.norm_output(own + layer.feed_forward(own))
 
     width = head.queries.shape[1]
