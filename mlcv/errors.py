@@ -34,6 +34,7 @@ class Stopped(KeyboardInterrupt):
 
 _RESUME = "a training goes on with mlcv fit --ckpt_path <run>/checkpoints/last.ckpt"
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+_LIGHTNING = re.compile(r"[/\\]lightning[/\\](pytorch|fabric)[/\\]")
 # What the system does to a run that did nothing wrong, and what Lightning says of options, as the libraries tell it.
 _MISHAPS = (
     (
@@ -95,7 +96,7 @@ def _mishap(error: BaseException) -> UserError | None:
             f"command again; {_RESUME}"
         )
     text = f"{type(error).__name__}: {error}"
-    if isinstance(error, ValueError) and _files_of(error)[-1:] and "lightning" in _files_of(error)[-1]:
+    if isinstance(error, ValueError) and _LIGHTNING.search("".join(_files_of(error)[-1:])):
         return ConfigError(f"the Trainer refuses its options ({' '.join(str(error).split())})")
     if isinstance(error, (EOFError, ConnectionError, FileNotFoundError)) and _is_from_loader(error):
         text = "DataLoader worker (pid) exited unexpectedly"  # the first sign may be a pipe that breaks
