@@ -36,6 +36,8 @@ def with_checkpoint_config(arguments: list[str]) -> list[str]:
     options = [argument.split("=")[0] for argument in arguments]
     if {"-c", "--config", "-h", "--help"} & set(options) or "--ckpt_path" not in options:
         return arguments
+    if {"--model", "--data"} <= set(options):  # a line that says all by itself
+        return arguments
     value = _value(arguments, "--ckpt_path")
     settings = settings_for_training if arguments[0] == "fit" else settings_for_evaluation
     checkpoint, config = read_config(Path(value), trainer=settings)
@@ -57,25 +59,27 @@ def with_checkpoint_found(arguments: list[str]) -> list[str]:
     Raises:
         ConfigError: for such a word without `--run_dir`, or without such a checkpoint.
     """
+    if any(argument in ("-h", "--help") or argument.partition("=")[0].endswith(".help") for argument in arguments):
+        return arguments
     word, run_dir = _value(arguments, "--ckpt_path"), _value(arguments, "--run_dir")
-    if not word and arguments[0] == "fit" and is_requeued():
-        if not run_dir:
-            raise ConfigError("this job was queued again: give --run_dir, so that it goes on where it was")
-        word, arguments = "last", [*arguments, "--ckpt_path=last"]
-    if word not in _WORDS:
+    goes_on = arguments[0] == "fit" and is_requeued()
+    if word not in _WORDS and not goes_on:
         return arguments
     if not run_dir:
-        raise ConfigError(f"--ckpt_path {word} is of the run in --run_dir: give that, too, or the path of a file")
+        what = "a job that was queued again goes on in" if goes_on else f"--ckpt_path {word} is of"
+        raise ConfigError(f"{what} the run's folder: give --run_dir, too, on the command line")
     hpc = sorted(Path(run_dir).glob("hpc_ckpt_*.ckpt"), key=lambda path: int("0" + re.sub(r"\D", "", path.stem)))
     kept = [path for name in ("last", "best") if (path := Path(run_dir) / "checkpoints" / f"{name}.ckpt").is_file()]
     found = {
         "hpc": hpc,
         "best": [path for path in kept if path.stem == "best"],
         "last": sorted([path for path in kept if path.stem == "last"] + hpc, key=lambda path: path.stat().st_mtime),
-    }[word]
+    }["last" if goes_on else word]
+    if goes_on and not found and word not in _WORDS:  # it was stopped before its first checkpoint
+        return arguments
     if found:
         return [*_without(arguments, "--ckpt_path"), f"--ckpt_path={found[-1]}"]
-    if word == "last" and arguments[0] == "fit":
+    if goes_on or (word == "last" and arguments[0] == "fit"):
         logger.warning("--ckpt_path last: %s holds no checkpoint yet, so training begins anew", run_dir)
         return _without(arguments, "--ckpt_path")
     raise ConfigError(f"--ckpt_path {word}: {run_dir} holds no such checkpoint")

@@ -122,11 +122,13 @@ def _asked_to_end() -> Iterator[None]:
 
 def _unforeseen(error: Exception) -> str:
     """A sentence on what no part of this project has a better one for; where it arose is kept in a file."""
-    folder = Path(os.environ.get(RUN_DIR_VARIABLE, "/nowhere"))
-    path = (folder if folder.is_dir() else Path(tempfile.gettempdir())) / f"traceback-{os.getpid()}.txt"
+    run_dir = os.environ.get(RUN_DIR_VARIABLE, "")
     text = "".join(traceback.format_exception(error))
     try:
-        path.write_text(text, encoding="utf-8")
+        folder = run_dir if Path(run_dir).is_dir() and run_dir else None  # else the system's, for temporary files
+        number, path = tempfile.mkstemp(".txt", "traceback-", folder, text=True)
+        with os.fdopen(number, "w", encoding="utf-8") as file:
+            file.write(text)
     except OSError:
         return f"{type(error).__name__}: {error}. MLCV_TRACEBACK=1 shows where it arose"
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]

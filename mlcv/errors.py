@@ -4,7 +4,7 @@ import errno
 import re
 import signal
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 
 class UserError(Exception):
@@ -35,7 +35,7 @@ class Stopped(KeyboardInterrupt):
 _RESUME = "a training goes on with mlcv fit --ckpt_path <run>/checkpoints/last.ckpt"
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 _LIGHTNING = re.compile(r"[/\\]lightning[/\\](pytorch|fabric)[/\\]")
-# What the system does to a run that did nothing wrong, and what Lightning says of options, as the libraries tell it.
+# What the system does to a run that did nothing wrong, as the libraries tell it.
 _MISHAPS = (
     (
         re.compile(r"DataLoader worker \(pid.*?\) (is killed by signal: \w+( \w+)?|exited unexpectedly)"),
@@ -51,6 +51,14 @@ _MISHAPS = (
         re.compile(r"^MemoryError|can't allocate memory|Cannot allocate memory|bad_alloc"),
         f"the machine's memory is full: lower data.batch_size, data.image_size or data.num_workers; {_RESUME}",
     ),
+    (
+        re.compile(r"Connection (closed|reset) by peer|DistNetworkError|ncclRemoteError|Broken pipe.*(gloo|store)"),
+        "another process of this run has ended: its own message says why, and if there is none it was killed, most "
+        f"often because memory ran out; {_RESUME}",
+    ),
+)  # fmt: skip
+# What libraries say of options, which they check themselves.
+_REFUSALS = (
     (re.compile(r"^MisconfigurationException: (.*)", re.DOTALL), "{0}"),  # Lightning's own word for what a user mends
     (
         re.compile(r"When using the learning rate finder"),
@@ -58,12 +66,7 @@ _MISHAPS = (
     ),
     (re.compile(r"^ModuleNotFoundError: (.*)", re.DOTALL), "a package is not installed ({0})"),
     (re.compile(r"^RuntimeError: (Early stopping conditioned on metric.*)", re.DOTALL), "{0}"),
-    (
-        re.compile(r"Connection (closed|reset) by peer|DistNetworkError|ncclRemoteError|Broken pipe.*(gloo|store)"),
-        "another process of this run has ended: its own message says why, and if there is none it was killed, most "
-        f"often because memory ran out; {_RESUME}",
-    ),
-)  # fmt: skip
+)
 
 
 def find_user_error(error: BaseException) -> UserError | None:
@@ -76,7 +79,10 @@ def find_user_error(error: BaseException) -> UserError | None:
     found = next((one for one in chain if isinstance(one, UserError)), None)
     if found is not None:
         return _without_worker_traceback(found)
-    return next(filter(None, map(_mishap, chain)), None)
+    raised = [error]  # and what it says itself that it comes from: others may have been dealt with
+    while raised[-1].__cause__ is not None and len(raised) < 99:
+        raised.append(raised[-1].__cause__)
+    return next(filter(None, [*map(_mishap, chain), *map(_refusal, raised)]), None)
 
 
 def chain_of(error: BaseException) -> Iterator[BaseException]:
@@ -96,21 +102,29 @@ def _mishap(error: BaseException) -> UserError | None:
             f"command again; {_RESUME}"
         )
     text = f"{type(error).__name__}: {error}"
-    if isinstance(error, ValueError) and _LIGHTNING.search("".join(_files_of(error)[-1:])):
-        return ConfigError(f"the Trainer refuses its options ({' '.join(str(error).split())})")
     if isinstance(error, (EOFError, ConnectionError, FileNotFoundError)) and _is_from_loader(error):
         text = "DataLoader worker (pid) exited unexpectedly"  # the first sign may be a pipe that breaks
-    for pattern, sentence in _MISHAPS:
+    return _told(text, _MISHAPS)
+
+
+def _refusal(error: BaseException) -> UserError | None:
+    if isinstance(error, ValueError) and _LIGHTNING.search("".join(files_of(error)[-1:])):
+        return ConfigError(f"the Trainer refuses its options ({' '.join(str(error).split())})")
+    return _told(f"{type(error).__name__}: {error}", _REFUSALS)
+
+
+def _told(text: str, sentences: Iterable[tuple[re.Pattern[str], str]]) -> UserError | None:
+    for pattern, sentence in sentences:
         if match := pattern.search(text):
             return ConfigError(sentence.format(*(" ".join((group or "").split()) for group in match.groups())))
     return None
 
 
 def _is_from_loader(error: BaseException) -> bool:
-    return any("torch" in file and "multiprocessing" in file for file in _files_of(error))
+    return any("torch" in file and "multiprocessing" in file for file in files_of(error))
 
 
-def _files_of(error: BaseException) -> list[str]:
+def files_of(error: BaseException) -> list[str]:
     """Through which an error came, that where it arose last."""
     return [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from mlcv.errors import ConfigError, chain_of, find_user_error
+from mlcv.errors import ConfigError, files_of, find_user_error
+from mlcv.methods.base import OF_THE_DATA
 from mlcv.plain_config import parameters, takes_none
 
 # What jsonargparse 4.40 to 4.53 say of an option that does not exist, on the command line and in files.
@@ -71,7 +72,7 @@ def check_values(given: Any, where: str, cls: Any = None) -> None:
         return
     hints = dict(parameters(cls)) if isinstance(cls, type) else {}
     for key, value in given.items():
-        if value is None and not takes_none(hints.get(key)) and key != "num_classes":  # which the data will tell
+        if value is None and not takes_none(hints.get(key)) and key not in OF_THE_DATA:
             raise ConfigError(f"option '{where}.{key}' cannot be null: leave it out, or give it a value")
         check_values(value, f"{where}.{key}")
 
@@ -84,7 +85,9 @@ def blaming_options() -> Iterator[None]:
     except Exception as error:
         if find_user_error(error) is not None:
             raise
-        *_, cause = chain_of(error)
+        cause: BaseException = error
+        while cause.__cause__ is not None and "jsonargparse" in "".join(files_of(cause)[-1:]):
+            cause = cause.__cause__
         raise ConfigError(f"{_being_built(cause)} cannot be built from its options ({one_line(cause)})") from error
 
 

@@ -7,8 +7,8 @@ RUN_DIR_VARIABLE = "MLCV_RUN_DIR"
 
 
 def process_rank() -> int:
-    """Of this process among all, 0 if it is alone."""
-    return int(next((os.environ[name] for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if name in os.environ), "0"))
+    """Of this process among all, 0 if it is alone; of those that Lightning starts, among those of its machine."""
+    return _number("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
 
 def run_dir_of_first() -> str | None:
@@ -18,10 +18,16 @@ def run_dir_of_first() -> str | None:
 
 def starts_apart() -> bool:
     """Whether something has started several processes that know nothing of each other yet, as torchrun and srun do."""
-    count = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or "1"
-    return run_dir_of_first() is None and int(count) > 1
+    is_interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")  # Lightning's rule
+    count = _number("WORLD_SIZE", *([] if is_interactive else ["SLURM_STEP_NUM_TASKS"]))
+    return run_dir_of_first() is None and count > 1
 
 
 def is_requeued() -> bool:
     """Whether a cluster has started this job again, after it had to end."""
-    return int(os.environ.get("SLURM_RESTART_COUNT") or "0") > 0
+    return _number("SLURM_RESTART_COUNT") > 0
+
+
+def _number(*names: str) -> int:
+    """The first of these variables that is a number; 0 without one."""
+    return next((int(value) for name in names if (value := os.environ.get(name, "")).isdigit()), 0)

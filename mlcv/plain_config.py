@@ -361,7 +361,9 @@ def parameters(cls: Any) -> tuple[tuple[str, Any], ...]:
         parameters = list(inspect.signature(init).parameters.values())[1:]
         for parameter in parameters:
             if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                found.setdefault(parameter.name, hints.get(parameter.name, Any))
+                hint = hints.get(parameter.name, Any)
+                may_be_none = parameter.default is None and hint is not Any
+                found.setdefault(parameter.name, typing.Optional[hint] if may_be_none else hint)  # noqa: UP045
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
             break
     return tuple(found.items())

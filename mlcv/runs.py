@@ -67,11 +67,11 @@ def check_new(folder: Path) -> None:
     Raises:
         ConfigError: if it does.
     """
-    held = sorted((folder / "checkpoints").glob("*.ckpt"))
+    held = sorted([*(folder / "checkpoints").glob("*.ckpt"), *folder.glob("hpc_ckpt_*.ckpt")])
     if held:
         raise ConfigError(
             f"{folder} holds the checkpoints of a run, such as {held[0].name}, which a new one would replace: leave "
-            f"--run_dir out for a folder of its own, or resume that run with --ckpt_path {folder}/checkpoints/last.ckpt"
+            f"--run_dir out for a folder of its own, or resume that run with --run_dir {folder} --ckpt_path last"
         )
 
 

@@ -34,7 +34,7 @@ from mlcv.explain import blaming_options, check_values, explain, one_line, optio
 from mlcv.files import keep_earlier, read_checkpoint, write_text
 from mlcv.fingerprints import fingerprint_of, weights_fingerprint
 from mlcv.launchers import RUN_DIR_VARIABLE, process_rank, run_dir_of_first, starts_apart
-from mlcv.methods.base import MultiLabelModule
+from mlcv.methods.base import OF_THE_DATA, MultiLabelModule
 from mlcv.models.backbones import image_statistics
 from mlcv.models.starting_weights import weights_of
 from mlcv.posthoc.calibrated import Calibration
@@ -152,7 +152,7 @@ class TrainingCLI(LightningCLI):
             default=None,
             help="File of `mlcv calibrate` for test and predict, or none; by default the run's own, if any.",
         )
-        for name in ("num_classes", "class_names", "image_size"):
+        for name in OF_THE_DATA:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
         parser.link_arguments("model", "data.init_args.statistics", compute_fn=image_statistics, apply_on="parse")
 
@@ -242,7 +242,8 @@ class TrainingCLI(LightningCLI):
         """Tests the best checkpoint, or the last weights where no validation chose one, if asked to."""
         if self._tests_after_fit:
             best = self.run_dir / "checkpoints" / "best.ckpt"
-            path = str(best) if best.is_file() else None  # without validation there is no best
+            last = best.with_name("last.ckpt")  # without validation there is no best
+            path = next((str(one) for one in (best, last) if one.is_file()), None)
             given = {"model": self.model, "datamodule": self.datamodule, "ckpt_path": path, "verbose": False}
             self._call(self.trainer.test, lambda: f"To test: mlcv test --ckpt_path {best}", given)
 
@@ -276,6 +277,8 @@ class TrainingCLI(LightningCLI):
         if is_main:
             signal.signal(signal.SIGTERM, end)
         try:
+            if arguments.get("ckpt_path") is None:  # else Lightning would take a cluster's, unread by this project
+                self.trainer._checkpoint_connector._user_managed = True
             run(**{**arguments, "weights_only": True})
         except (SystemExit, KeyboardInterrupt):
             raise Stopped(asked[-1], advice()) from None
@@ -304,12 +307,8 @@ class TrainingCLI(LightningCLI):
         if path is None:
             path = TrainingCLI.fresh_folder = new_run_folder(Path("runs") / _experiment(config))
         check_writable(path)
-        if (
-            self.subcommand == "fit"
-            and process_rank() == 0
-            and (resumed is None or path.resolve() != resumed.resolve())
-        ):
-            check_new(path)
+        if self.subcommand == "fit" and (resumed is None or path.resolve() != resumed.resolve()):
+            check_new(path)  # on all processes alike: none writes before all have met
         os.environ[RUN_DIR_VARIABLE] = str(path)
         return path
 

@@ -32,6 +32,9 @@ from mlcv.plain_config import arguments, construct, parameters
 CLASS_KEY = "_class_path"
 """Under which a checkpoint's hyperparameters name the method."""
 
+OF_THE_DATA = ("num_classes", "class_names", "image_size")
+"""Arguments of methods that the command line takes from the data."""
+
 Batch = dict[str, Any]
 """`image` (B, 3, H, W), `target` (B, C), `index` (B,); a data set may add to it."""
 
@@ -66,9 +69,9 @@ class MultiLabelModule(LightningModule):
             # Lightning advises to leave a loss out; then its default would come back from a checkpoint.
             warnings.filterwarnings("ignore", message="Attribute .* is an instance of `nn.Module`")
             self.save_hyperparameters(logger=False)
-        # The command line offers every method what the data know.
-        takes = {name for name, _ in parameters(cast(Any, type(self)))}
-        given = {name: value for name, value in self.hparams.items() if name in takes}
+        # The command line offers every method what the data know, also to one that does not take it.
+        not_taken = set(OF_THE_DATA) - {name for name, _ in parameters(cast(Any, type(self)))}
+        given = {name: value for name, value in self.hparams.items() if name[0] != "_" and name not in not_taken}
         self.hparams.clear()
         self._set_hparams({**plain_arguments(given), CLASS_KEY: _path(type(self))})
         self.class_names = tuple(class_names) if class_names is not None else tuple(map(str, range(num_classes)))

@@ -144,6 +144,7 @@ def read_online_teacher(path: Path, class_names: tuple[str, ...], given: Statist
     else:
         net = load_method(path, "model.teacher")
         theirs, name = net.class_names, net.hparams.get("backbone")
+        name = name if isinstance(name, str) else None  # of a method of the user's own
         is_fixed = name is not None and pretrained_config(name).fixed_input_size
         side = net.hparams.get("image_size") if is_fixed else None
     if tuple(theirs) != tuple(class_names):

@@ -1,4 +1,4 @@
-"""What a network starts from is for training only: a checkpoint brings its own."""
+"""What a network starts from is for training only: a checkpoint brings its own (but for label projectors)."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -44,6 +44,9 @@ def starting_tensor(name: str, read: Callable[[], Tensor]) -> Tensor:
     if state is None:
         return read()
     tensor = state.get(name)
+    part = name.rpartition(".")[0]
+    if tensor is None and part and any(other.startswith(f"{part}.") for other in state):
+        return read()  # a part of the user's own, which keeps it under another name
     if not isinstance(tensor, Tensor):
         raise ConfigError(f"the checkpoint holds no weights {name!r}, so it is not of a method of its configuration")
     return tensor.detach().clone().cpu()

@@ -12,6 +12,7 @@ import torch
 from mlcv.checkpoint_arguments import with_checkpoint_found
 from mlcv.cli import main
 from mlcv.errors import ConfigError
+from mlcv.launchers import process_rank, starts_apart
 
 RUN = [
     "--data=DigitScenesDataModule", "--data.num_train=32", "--data.num_val=8", "--data.num_test=8",
@@ -50,7 +51,7 @@ def test_last_is_whatever_is_newest(run_dir):
 
 
 def test_words_without_a_folder_or_a_checkpoint(tmp_path):
-    with pytest.raises(ConfigError, match="--ckpt_path last is of the run in --run_dir: give that, too"):
+    with pytest.raises(ConfigError, match="--ckpt_path last is of the run's folder: give --run_dir, too"):
         with_checkpoint_found(["test", "--ckpt_path", "last"])
     with pytest.raises(ConfigError, match="--ckpt_path best: .* holds no such checkpoint"):
         with_checkpoint_found(["test", "--ckpt_path", "best", "--run_dir", str(tmp_path)])
@@ -68,9 +69,42 @@ def test_the_same_line_starts_a_run_and_goes_on_with_it(tmp_path, capsys):
 
 def test_a_requeued_job_needs_its_folder(monkeypatch):
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    with pytest.raises(ConfigError, match="this job was queued again: give --run_dir"):
+    with pytest.raises(ConfigError, match="a job that was queued again goes on in the run's folder: give --run_dir"):
         with_checkpoint_found(["fit"])
-    assert with_checkpoint_found(["test"]) == ["test"]
+    for other in (["test"], ["fit", "--help"], ["fit", "--data.help", "COCODataModule"]):
+        assert with_checkpoint_found(other) == other
+
+
+@pytest.mark.parametrize("given", [[], ["--ckpt_path=best"], ["--ckpt_path", "elsewhere/last.ckpt"]])
+def test_a_requeued_job_goes_on_with_its_last_checkpoint_whatever_it_began_with(run_dir, monkeypatch, given):
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    changed = with_checkpoint_found(["fit", *given, "--run_dir", str(run_dir)])
+    assert changed == ["fit", "--run_dir", str(run_dir), f"--ckpt_path={run_dir / 'hpc_ckpt_10.ckpt'}"]
+
+
+def test_a_new_run_leaves_a_clusters_checkpoint_alone(tmp_path, capsys):
+    (tmp_path / "hpc_ckpt_1.ckpt").touch()
+    assert main(["fit", *RUN, "--run_dir", str(tmp_path)]) == 2
+    assert "holds the checkpoints of a run, such as hpc_ckpt_1.ckpt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "rank", "apart"),
+    [
+        ({}, 0, False),
+        ({"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4"}, 3, True),
+        ({"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "4"}, 2, True),
+        ({"SLURM_PROCID": "0", "LOCAL_RANK": "1", "MLCV_RUN_DIR": "run"}, 1, False),  # Lightning's, in a batch script
+        ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_JOB_NAME": "interactive"}, 0, False),
+        ({"RANK": "", "SLURM_NTASKS": "8"}, 0, False),
+    ],
+)
+def test_who_started_this_process(monkeypatch, given, rank, apart):
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MLCV_RUN_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert (process_rank(), starts_apart()) == (rank, apart)
 
 
 def test_processes_that_start_apart_need_one_folder(monkeypatch, capsys):

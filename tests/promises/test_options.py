@@ -6,6 +6,8 @@ import pytest
 import yaml
 
 from mlcv.cli import main
+from mlcv.errors import ConfigError, find_user_error
+from mlcv.explain import blaming_options
 from tests.promises.forked import Commands
 
 DATA = [
@@ -179,8 +181,36 @@ def test_an_error_that_nobody_foresaw_is_a_sentence_and_a_file(capsys, monkeypat
     monkeypatch.setenv("MLCV_RUN_DIR", str(tmp_path))
     assert main(["calibrate"]) == 2
     (kept,) = tmp_path.iterdir()
+    assert not kept.is_symlink()
     assert capsys.readouterr().err == f"mlcv: error: ZeroDivisionError: a bug. Where it arose: {kept}\n"
     assert "in fails" in kept.read_text()
     monkeypatch.setenv("MLCV_TRACEBACK", "1")
     with pytest.raises(ZeroDivisionError):
         main(["calibrate"])
+
+
+def test_an_error_that_was_dealt_with_is_not_what_is_told():
+    """Neither where a package that is absent has a substitute, nor where an option is refused."""
+
+    def fails():
+        try:
+            import no_such_package  # noqa: F401
+        except ImportError:
+            raise RuntimeError("the real cause")  # noqa: B904
+
+    with pytest.raises(RuntimeError) as raised:
+        fails()
+    assert find_user_error(raised.value) is None
+
+    class Mode:
+        def __init__(self):
+            try:
+                {"a": 1}["x"]
+            except KeyError:
+                raise ValueError("mode is a or b")  # noqa: B904
+
+    with (
+        pytest.raises(ConfigError, match=r"Mode cannot be built from its options \(ValueError: mode is a or b\)"),
+        blaming_options(),
+    ):
+        Mode()

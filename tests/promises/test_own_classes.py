@@ -23,7 +23,9 @@ from mlcv.methods import MultiLabelModule, Optim
 
 
 class Classifier(MultiLabelModule):
-    def __init__(self, num_classes: int, width: int = 8, class_names=None, optim: Optim = Optim()):
+    def __init__(
+        self, num_classes: int, class_names: list[str], width: int = 8, extra: int = None, optim: Optim = Optim()
+    ):
         super().__init__(num_classes, class_names, optim)
         layers = nn.Conv2d(3, width, 3, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
         self.backbone = nn.Sequential(*layers)
@@ -79,4 +81,4 @@ def test_own_classes_in_every_command(tmp_path):
     subprocess.run(stored, check=True, capture_output=True, cwd=tmp_path, env={**os.environ, **environment})
     assert np.load(tmp_path / "soft.npy").shape == (16, 10)
     about = torch.load(tmp_path / best[1], weights_only=True)["hyper_parameters"]
-    assert sorted(name for name in about if name[0] != "_") == ["class_names", "num_classes", "optim", "width"]
+    assert sorted(name for name in about if name[0] != "_") == ["class_names", "extra", "num_classes", "optim", "width"]
