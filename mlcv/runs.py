@@ -71,7 +71,7 @@ def check_new(folder: Path) -> None:
     if held:
         raise ConfigError(
             f"{folder} holds the checkpoints of a run, such as {held[0].name}, which a new one would replace: leave "
-            f"--run_dir out for a folder of its own, or resume that run with --run_dir {folder} --ckpt_path last"
+            f"--run_dir out for a folder of its own, or resume that run with --ckpt_path {folder}/checkpoints/last.ckpt"
         )
 
 
