@@ -38,7 +38,7 @@ def with_checkpoint_config(arguments: list[str]) -> list[str]:
         return arguments
     if {"--model", "--data"} <= set(options):  # a line that says all by itself
         return arguments
-    value = _value(arguments, "--ckpt_path")
+    value, _ = _split(arguments, "--ckpt_path")
     settings = settings_for_training if arguments[0] == "fit" else settings_for_evaluation
     checkpoint, config = read_config(Path(value), trainer=settings)
     if arguments[0] == "predict" and "--data.path" in options and "--data" not in options:
@@ -61,47 +61,40 @@ def with_checkpoint_found(arguments: list[str]) -> list[str]:
     """
     if any(argument in ("-h", "--help") or argument.partition("=")[0].endswith(".help") for argument in arguments):
         return arguments
-    word, run_dir = _value(arguments, "--ckpt_path"), _value(arguments, "--run_dir")
+    (word, others), (run_dir, _) = _split(arguments, "--ckpt_path"), _split(arguments, "--run_dir")
     goes_on = arguments[0] == "fit" and is_requeued()
     if word not in _WORDS and not goes_on:
         return arguments
     if not run_dir:
         what = "a job that was queued again goes on in" if goes_on else f"--ckpt_path {word} is of"
         raise ConfigError(f"{what} the run's folder: give --run_dir, too, on the command line")
+    last, best = (Path(run_dir) / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
     hpc = sorted(Path(run_dir).glob("hpc_ckpt_*.ckpt"), key=lambda path: int("0" + re.sub(r"\D", "", path.stem)))
-    kept = [path for name in ("last", "best") if (path := Path(run_dir) / "checkpoints" / f"{name}.ckpt").is_file()]
-    found = {
-        "hpc": hpc,
-        "best": [path for path in kept if path.stem == "best"],
-        "last": sorted([path for path in kept if path.stem == "last"] + hpc, key=lambda path: path.stat().st_mtime),
-    }["last" if goes_on else word]
+    wanted = "last" if goes_on else word
+    found = [path for path in {"last": [last, *hpc], "best": [best], "hpc": hpc}[wanted] if path.is_file()]
+    if wanted == "last":
+        found.sort(key=lambda path: path.stat().st_mtime)
     if goes_on and not found and word not in _WORDS:  # it was stopped before its first checkpoint
         return arguments
     if found:
-        return [*_without(arguments, "--ckpt_path"), f"--ckpt_path={found[-1]}"]
+        return [*others, f"--ckpt_path={found[-1]}"]
     if goes_on or (word == "last" and arguments[0] == "fit"):
         logger.warning("--ckpt_path last: %s holds no checkpoint yet, so training begins anew", run_dir)
-        return _without(arguments, "--ckpt_path")
+        return others
     raise ConfigError(f"--ckpt_path {word}: {run_dir} holds no such checkpoint")
 
 
-def _value(arguments: Sequence[str], option: str) -> str:
-    """Of several, the last one counts; empty if there is none."""
-    value = ""
-    for place, argument in enumerate(arguments):
-        name, _, given = argument.partition("=")
-        if name == option:
-            value = given or "".join(arguments[place + 1 : place + 2])
-    return value
-
-
-def _without(arguments: Sequence[str], option: str) -> list[str]:
-    rest, is_next = [], False
+def _split(arguments: Sequence[str], option: str) -> tuple[str, list[str]]:
+    """An option's value, of several the last one's, empty without any; and the arguments without it."""
+    value, rest, is_next = "", [], False
     for argument in arguments:
-        if not is_next and argument.partition("=")[0] != option:
+        name, _, given = argument.partition("=")
+        if is_next or name == option:
+            value = argument if is_next else given
+        else:
             rest.append(argument)
-        is_next = argument == option
-    return rest
+        is_next = not is_next and argument == option
+    return value, rest
 
 
 def _for_images(data: dict[str, Any], checkpoint: dict[str, Any], path: str) -> dict[str, Any]:

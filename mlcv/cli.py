@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from mlcv import __version__
-from mlcv.errors import ConfigError, Stopped, chain_of, find_user_error
+from mlcv.errors import ConfigError, Stopped, chain_of, find_user_error, one_line
 from mlcv.launchers import RUN_DIR_VARIABLE, process_rank
 from mlcv.plain_config import trusting
 
@@ -130,9 +130,8 @@ def _unforeseen(error: Exception) -> str:
         with os.fdopen(number, "w", encoding="utf-8") as file:
             file.write(text)
     except OSError:
-        return f"{type(error).__name__}: {error}. MLCV_TRACEBACK=1 shows where it arose"
-    reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
-    return f"{reason}. Where it arose: {path}"
+        return f"{one_line(error)}. MLCV_TRACEBACK=1 shows where it arose"
+    return f"{one_line(error)}. Where it arose: {path}"
 
 
 def _without_trust(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -79,20 +79,22 @@ def find_user_error(error: BaseException) -> UserError | None:
     found = next((one for one in chain if isinstance(one, UserError)), None)
     if found is not None:
         return _without_worker_traceback(found)
-    raised = [error]  # and what it says itself that it comes from: others may have been dealt with
-    while raised[-1].__cause__ is not None and len(raised) < 99:
-        raised.append(raised[-1].__cause__)
-    return next(filter(None, [*map(_mishap, chain), *map(_refusal, raised)]), None)
+    return next(filter(None, [*map(_mishap, chain), *map(_refusal, chain_of(error, handled=False))]), None)
 
 
-def chain_of(error: BaseException) -> Iterator[BaseException]:
-    """An error, what caused it, what caused that, and so on."""
+def chain_of(error: BaseException, *, handled: bool = True) -> Iterator[BaseException]:
+    """An error, what caused it, what caused that, and so on; or without those that were dealt with on the way."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
         yield current
         seen.add(id(current))
-        current = current.__cause__ or current.__context__
+        current = current.__cause__ or (current.__context__ if handled else None)
+
+
+def one_line(error: BaseException) -> str:
+    """Type and message of an error, short enough for a sentence."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def _mishap(error: BaseException) -> UserError | None:

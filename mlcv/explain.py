@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from mlcv.errors import ConfigError, files_of, find_user_error
+from mlcv.errors import ConfigError, chain_of, files_of, find_user_error, one_line
 from mlcv.methods.base import OF_THE_DATA
 from mlcv.plain_config import parameters, takes_none
 
@@ -85,15 +85,9 @@ def blaming_options() -> Iterator[None]:
     except Exception as error:
         if find_user_error(error) is not None:
             raise
-        cause: BaseException = error
-        while cause.__cause__ is not None and "jsonargparse" in "".join(files_of(cause)[-1:]):
-            cause = cause.__cause__
+        causes = list(chain_of(error, handled=False))
+        cause = next((one for one in causes if "jsonargparse" not in "".join(files_of(one)[-1:])), causes[-1])
         raise ConfigError(f"{_being_built(cause)} cannot be built from its options ({one_line(cause)})") from error
-
-
-def one_line(error: BaseException) -> str:
-    """Type and message of an error."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def _being_built(error: BaseException) -> str:

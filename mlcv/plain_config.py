@@ -358,13 +358,14 @@ def parameters(cls: Any) -> tuple[tuple[str, Any], ...]:
             hints = typing.get_type_hints(init)
         except (NameError, TypeError, AttributeError):  # a hint that only a type checker sees
             hints = {}
-        parameters = list(inspect.signature(init).parameters.values())[1:]
-        for parameter in parameters:
+        declared = list(inspect.signature(init).parameters.values())[1:]
+        for parameter in declared:
             if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 hint = hints.get(parameter.name, Any)
-                may_be_none = parameter.default is None and hint is not Any
-                found.setdefault(parameter.name, typing.Optional[hint] if may_be_none else hint)  # noqa: UP045
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+                if parameter.default is None and not takes_none(hint):
+                    hint = typing.Optional[hint]  # noqa: UP045  # any hint, as in `rank: int = None`
+                found.setdefault(parameter.name, hint)
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in declared):
             break
     return tuple(found.items())
 

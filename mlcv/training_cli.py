@@ -29,8 +29,8 @@ from mlcv.callbacks.resuming import Resuming
 from mlcv.checkpoint_arguments import with_checkpoint_config, with_checkpoint_found
 from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.image_files import ImageFilesDataModule
-from mlcv.errors import ConfigError, Stopped, find_user_error
-from mlcv.explain import blaming_options, check_values, explain, one_line, option_names
+from mlcv.errors import ConfigError, Stopped, find_user_error, one_line
+from mlcv.explain import blaming_options, check_values, explain, option_names
 from mlcv.files import keep_earlier, read_checkpoint, write_text
 from mlcv.fingerprints import fingerprint_of, weights_fingerprint
 from mlcv.launchers import RUN_DIR_VARIABLE, process_rank, run_dir_of_first, starts_apart

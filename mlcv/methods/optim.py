@@ -8,7 +8,7 @@ from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
 
-from mlcv.errors import ConfigError
+from mlcv.errors import ConfigError, one_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +56,7 @@ class Optim:
         try:
             return create_optimizer_v2(groups, opt=self.name, lr=self.lr, weight_decay=self.weight_decay)
         except (ValueError, TypeError, RuntimeError, AssertionError, ImportError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise ConfigError(f"model.optim.name: {self.name} cannot be used here ({reason[:200]})") from error
+            raise ConfigError(f"model.optim.name: {self.name} cannot be used here ({one_line(error)})") from error
 
     def scheduler(self, optimizer: Optimizer, steps: int) -> LRScheduler:
         """The schedule of so many steps, at least 2."""

@@ -28,7 +28,10 @@ WRONG = [
 TRIALS = 30
 """In the fast test; a thousand with --run-slow."""
 # A number that is right, but asks for more than a test can wait for.
-PATIENT = ("num_workers", "devices", "num_nodes", "num_train", "num_val", "num_test", "image_size", "digits", "clutter")
+PATIENT = (
+    "num_workers", "devices", "num_nodes", "num_train", "num_val", "num_test", "image_size", "digits", "clutter",
+    "max_epochs", "min_epochs", "max_steps", "min_steps", "--steps", "--warmup",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -121,13 +124,15 @@ def test_no_option_of_the_other_commands_does(commands, run_folder, numpy_rng, r
         "validate": ["--ckpt_path", checkpoint],
         "predict": ["--ckpt_path", checkpoint, "--predictions", "q.csv"],
     }
+    names = {}
+    for command in given:
+        helped = commands(command, "--help")["said"].replace("[", " ").split()
+        found = sorted({word.rstrip(",]=") for word in helped if word.startswith("--")})
+        names[command] = [name for name in found if name.strip("-").isidentifier() or "." in name]
     wrong = []
     for _ in range(trials(request)):
         command = list(given)[numpy_rng.integers(len(given))]
-        helped = commands(command, "--help")["said"]
-        names = sorted({word.rstrip(",]=") for word in helped.replace("[", " ").split() if word.startswith("--")})
-        names = [name for name in names if name.strip("-").isidentifier() or "." in name]
-        name = names[numpy_rng.integers(len(names))]
+        name = names[command][numpy_rng.integers(len(names[command]))]
         if name.endswith((*PATIENT, "--help", "--print_config", "resamples")):
             continue
         arguments = [command, *given[command], f"{name}={drawn(None, numpy_rng)}"]
