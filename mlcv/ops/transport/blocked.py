@@ -17,8 +17,11 @@ from mlcv.ops.transport.reference import inverse_length
 # Pairs of patch and label at a time: with its few temporaries, what a core's caches hold.
 PAIRS = 2**18
 
-Statistics = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Log-normalisers and costs of patches (B, N) twice, and of labels (B, C) twice."""
+Statistics = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Log-normalisers and costs of patches (B, N) twice and of labels (B, C) twice; inverse lengths (B, N), (C,) or (B, C).
+
+The kernels fill the last two; here lengths are found again, which is cheap beside what else a core does.
+"""
 
 
 def forward(
@@ -49,7 +52,8 @@ def forward(
         patch_lse[b, kept], patch_cost[b, kept] = lse, 1 - mean
         label_lse[b, present], label_cost[b, present] = top + total.log(), 1 - mass / total
         cost[b] = rho * (theta[b] * patch_cost[b]).sum() + (1 - rho) * (beta[b] * label_cost[b]).sum()
-    return cost, (patch_lse, patch_cost, label_lse, label_cost)
+    lengths = torch.ones_like(theta), theta.new_ones(labels.shape[:-1])
+    return cost, (patch_lse, patch_cost, label_lse, label_cost, *lengths)
 
 
 def backward(
@@ -73,7 +77,7 @@ def backward(
         y, y_scale = _unit(_of_image(labels, b)[present], normalize)
         weight_n, weight_m = theta[b, kept], beta[b, present]
         lse_n, cost_n = (values[b, kept, None] for values in statistics[:2])
-        lse_m, cost_m = (values[b, present] for values in statistics[2:])
+        lse_m, cost_m = (values[b, present] for values in statistics[2:4])
         grad_x, grad_y = torch.empty_like(x), torch.zeros_like(y)
         drift_n, drift_m, grad_t = torch.empty_like(weight_n), torch.zeros_like(weight_m), torch.zeros_like(temperature)
         for rows in _blocks(len(x), len(y)):

@@ -8,6 +8,11 @@ from torch import Tensor
 from mlcv.ops.transport import blocked
 
 
+def few_labels(dtype: torch.dtype) -> int:
+    """The most labels that one program of the Triton kernels spreads the gradient over."""
+    return 128 if dtype == torch.bfloat16 else 32
+
+
 @torch.library.custom_op("mlcv::transport", mutates_args=())
 def transport(
     patches: Tensor,
@@ -18,7 +23,7 @@ def transport(
     rho: float,
     normalize: bool,
     implementation: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Cost of each image, and the statistics that its gradient needs.
 
     Args:
@@ -33,7 +38,8 @@ def transport(
 
     Shape:
         patches (B, N, D), labels (C, D) or (B, C, D), theta (B, N), beta (B, C), temperature (); returns the cost (B,),
-        log-normaliser and cost of each patch (B, N) twice, and of each label (B, C) twice.
+        log-normaliser and cost of each patch (B, N) twice and of each label (B, C) twice, and the inverse lengths of
+        patches (B, N) and labels (C,) or (B, C); what is read of none of them, for a weight of 0, is any number.
     """
     weights = theta.contiguous(), beta.contiguous()
     cost, statistics = _backend(implementation).forward(patches, labels, *weights, temperature, rho, normalize)
@@ -41,12 +47,9 @@ def transport(
 
 
 @transport.register_fake
-def _(
-    _patches: Tensor, _labels: Tensor, theta: Tensor, beta: Tensor, *_: Any
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    patch_lse, patch_cost = theta.new_empty(theta.shape), theta.new_empty(theta.shape)
-    label_lse, label_cost = beta.new_empty(beta.shape), beta.new_empty(beta.shape)
-    return theta.new_empty(theta.shape[0]), patch_lse, patch_cost, label_lse, label_cost
+def _(_patches: Tensor, labels: Tensor, theta: Tensor, beta: Tensor, *_: Any) -> tuple[Tensor, ...]:
+    shapes = (theta.shape[:1], theta.shape, theta.shape, beta.shape, beta.shape, theta.shape, labels.shape[:-1])
+    return tuple(theta.new_empty(shape) for shape in shapes)
 
 
 @torch.library.custom_op("mlcv::transport_backward", mutates_args=())
@@ -61,6 +64,8 @@ def transport_backward(
     patch_cost: Tensor,
     label_lse: Tensor,
     label_cost: Tensor,
+    patch_scale: Tensor,
+    label_scale: Tensor,
     rho: float,
     normalize: bool,
     implementation: str,
@@ -70,7 +75,7 @@ def transport_backward(
 
     Without `with_labels` those of labels and beta are zeros, and nothing is spent on them.
     """
-    statistics = (patch_lse, patch_cost, label_lse, label_cost)
+    statistics = (patch_lse, patch_cost, label_lse, label_cost, patch_scale, label_scale)
     weights = theta.contiguous(), beta.contiguous()
     gradients: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _backend(implementation).backward(
         grad_cost, patches, labels, *weights, temperature, statistics, rho, normalize, with_labels

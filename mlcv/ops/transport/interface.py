@@ -6,11 +6,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding
+from torch.nn.functional import embedding, relu
 
 from mlcv.errors import ConfigError
 from mlcv.numerics import full_precision
-from mlcv.ops.transport.custom_op import transport
+from mlcv.ops.transport.custom_op import few_labels, transport
 from mlcv.ops.transport.reference import inverse_length, navigators, transport_cost
 
 Implementation = Literal["auto", "reference", "blocked", "triton"]
@@ -49,7 +49,7 @@ def conditional_transport(
         patches: embeddings.
         labels: embeddings, shared by all images or one set an image.
         patch_weights: theta, normalised here to sum 1; uniform if None. What is not above 0 is left out and gets no
-            gradient; NaN makes the image's cost NaN.
+            gradient; NaN or infinity makes the image's cost NaN.
         label_weights: beta, likewise; an image whose weights are all 0 costs 0 and gets zero gradients.
         temperature: t > 0; may be a tensor that learns (its value is not checked, the host would have to wait).
         rho: share of the forward direction, in [0, 1].
@@ -62,7 +62,8 @@ def conditional_transport(
             for itself if None.
         implementation: `reference` (plain PyTorch; differentiable twice), `blocked` (image by image, recomputing in
             backward: O(B (N + C)) memory beside inputs and gradients), `triton` (fused kernels for CUDA, float16 to
-            float32; also for the CPU in Triton's interpreter, with TRITON_INTERPRET=1), or the best of them here.
+            float32, whose backward holds one number a pair of patch and label, at most 2^26 of them where labels are
+            many; also for the CPU in Triton's interpreter, with TRITON_INTERPRET=1), or the best of them here.
 
     Shape:
         patches (B, N, D), labels (C, D) or (B, C, D), patch_weights (B, N), label_weights (B, C); a scalar, or (B,)
@@ -76,25 +77,29 @@ def conditional_transport(
     chosen = _choose(implementation, patches, labels)
     with full_precision(patches):
         dtype = torch.promote_types(torch.promote_types(patches.dtype, labels.dtype), torch.float32)
-        theta = _simplex(patch_weights, patches.new_ones(patches.shape[:2], dtype=dtype))
-        beta = _simplex(label_weights, patches.new_ones((len(patches), labels.shape[-2]), dtype=dtype))
-        t = torch.as_tensor(temperature, dtype=dtype, device=patches.device)
-        is_spoiled = None if label_weights is None and patch_weights is None else (theta[:, 0] + beta[:, 0]).isnan()
+        like = patches.new_empty(0, dtype=dtype)
+        theta, spoiled_theta = _simplex(patch_weights, patches.shape[:2], like)
+        beta, spoiled_beta = _simplex(label_weights, (len(patches), labels.shape[-2]), like)
+        spoiled = [spoiled_theta, spoiled_beta]
+        t = _scalar(temperature, like)
         if max_labels is None and chosen == "reference" and patches.device.type == "cpu":
             max_labels = _most_labels(beta)
         if max_labels is not None and max_labels < labels.shape[-2]:
             is_over = (beta > 0).sum(dim=1) > max_labels
             _check_count(is_over, max_labels)
-            is_spoiled = is_over if is_spoiled is None else is_spoiled | is_over
-            labels, beta = _pack(labels, beta, max_labels)
+            spoiled.append(is_over)
+            # So few labels cost the kernels less than to choose among them.
+            if chosen != "triton" or labels.shape[-2] > few_labels(torch.promote_types(patches.dtype, labels.dtype)):
+                labels, beta = _pack(labels, beta, max_labels)
         if chosen == "reference":
             cost = transport_cost(
                 _unit(patches, dtype, normalize), _unit(labels, dtype, normalize), theta, beta, t, rho
             )
         else:
             cost = transport(patches, labels, theta, beta, t, rho, normalize, chosen)[0]
-        if is_spoiled is not None:
-            cost = cost.masked_fill(is_spoiled, torch.nan)
+        for is_spoiled in spoiled:
+            if is_spoiled is not None:
+                cost = cost.masked_fill(is_spoiled, torch.nan)
         if reduction == "none":
             return cost
         return cost.sum() / (max(len(cost), 1) if reduction == "mean" else 1)
@@ -124,10 +129,11 @@ def transport_plans(
     _check_numbers(temperature)
     with full_precision(patches):
         dtype = torch.promote_types(torch.promote_types(patches.dtype, labels.dtype), torch.float32)
-        theta = _simplex(patch_weights, patches.new_ones(patches.shape[:2], dtype=dtype))
-        beta = _simplex(label_weights, patches.new_ones((len(patches), labels.shape[-2]), dtype=dtype))
+        like = patches.new_empty(0, dtype=dtype)
+        theta = _simplex(patch_weights, patches.shape[:2], like)[0]
+        beta = _simplex(label_weights, (len(patches), labels.shape[-2]), like)[0]
         similarity = _unit(patches, dtype, normalize) @ _unit(labels, dtype, normalize).transpose(-1, -2)
-        return navigators(similarity, theta, beta, torch.as_tensor(temperature, dtype=dtype, device=patches.device))
+        return navigators(similarity, theta, beta, _scalar(temperature, similarity))
 
 
 def _choose(implementation: Implementation, patches: Tensor, labels: Tensor) -> str:
@@ -173,7 +179,7 @@ def _check_count(is_over: Tensor, max_labels: int) -> None:
 
 def _pack(labels: Tensor, beta: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The labels of most weight of each image (B, count, D) and their weights (B, count), without asking the host."""
-    weights, index = beta.topk(count, dim=1)
+    weights, index = beta.topk(count, dim=1, sorted=False)
     if labels.ndim == 2:
         return embedding(index, labels), weights
     return labels.take_along_dim(index[:, :, None], dim=1), weights
@@ -184,11 +190,18 @@ def _unit(points: Tensor, dtype: torch.dtype, normalize: bool) -> Tensor:
     return points * inverse_length(points) if normalize else points
 
 
-def _simplex(weights: Tensor | None, uniform: Tensor) -> Tensor:
-    given = uniform if weights is None else weights.to(uniform.dtype)
-    given = torch.where(given <= 0, 0.0, given)
-    total = given.sum(dim=-1, keepdim=True)
-    return given / torch.where(total == 0, 1.0, total)
+def _scalar(number: float | Tensor, like: Tensor) -> Tensor:
+    """A number as a tensor on the device, filled there: a copy from the host would wait, and no CUDA graph takes it."""
+    return number.to(like) if isinstance(number, Tensor) else like.new_full((), number)
+
+
+def _simplex(weights: Tensor | None, shape: tuple[int, ...], like: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Weights (B, points) scaled to sum 1, and which images' are not finite (B,); or equal weights, and None."""
+    if weights is None:
+        return like.new_full(shape, 1 / shape[1]), None
+    given = relu(weights.to(like.dtype))  # NaN stays NaN
+    total = given.sum(dim=1, keepdim=True)
+    return given / total.masked_fill(total == 0, 1.0), (total - total)[:, 0] != 0
 
 
 def _check(patches: Tensor, labels: Tensor, patch_weights: Tensor | None, label_weights: Tensor | None) -> None:

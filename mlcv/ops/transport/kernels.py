@@ -1,8 +1,18 @@
 """Triton kernels of conditional transport; `launch` says how they are called, `interface` what they compute.
 
-Patches (B, N, D) and labels (C, D) or (B, C, D) have stride 1 in D; weights and statistics are contiguous float32.
-A point of weight 0 takes part in nothing, and a block of labels without weight costs a look at its weights.
-`NORMALIZE` divides embeddings by their lengths, on the fly. `DTYPE` is that of the matrix products' operands.
+Patches (B, N, D) and labels (C, D) or (B, C, D) have stride 1 in D; all else is contiguous, and float32 but for the
+gradient of the dot products. A point of weight 0 takes part in nothing. `DTYPE` is that of a product's operands, `TF32`
+how float32 operands are multiplied.
+
+A patch is read three times: forward, for the gradient of its dot products with the labels, and for the two products
+that spread this gradient over patches and labels. With the dot products' gradient e, inverse lengths r and q of patches
+and labels, and s = r q (x . y):
+
+    e_nm = (d cost / d s_nm) r_n q_m
+    d cost / d x_n = sum_m e_nm y_m - r_n^2 (sum_m s_nm d cost / d s_nm) x_n, and likewise for labels.
+
+In a loop, no loaded block is both an operand of a product and of anything else: Triton (3.6 to 3.8) gives such a block
+one buffer too few, and on Hopper the next load overwrites what an unfinished product still reads.
 """
 
 import os
@@ -25,12 +35,12 @@ def _cast(a, DTYPE: tl.constexpr):
 
 
 @triton.jit
-def _dot(a, b):
-    """Product of two matrices of one dtype, with float32 sums."""
+def _dot(a, b, sums, TF32: tl.constexpr):
+    """Sums + a b for matrices of one dtype, with float32 sums."""
     if INTERPRETED:
-        product = tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="ieee")
+        product = sums + tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="ieee")
     else:
-        product = tl.dot(a, b, input_precision="ieee")
+        product = tl.dot(a, b, sums, input_precision=TF32)
     return product
 
 
@@ -38,29 +48,6 @@ def _dot(a, b):
 def _inverse_length(squares):
     """0 for a vector of zeros, or so short that its square is lost; NaN for one so long that it is infinite."""
     return tl.where(squares > 1e-37, tl.rsqrt(tl.where(squares > 1e-37, squares, 1.0)), 0.0) + 0.0 * squares
-
-
-@triton.jit
-def _similarity(x_rows, x_ok, y_rows, y_ok, D, NORMALIZE: tl.constexpr, DTYPE: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Similarities of a block of points to another, and the inverse lengths of both (1 without NORMALIZE)."""
-    dot = tl.zeros((x_rows.shape[0], y_rows.shape[0]), tl.float32)
-    x_squares = tl.zeros((x_rows.shape[0],), tl.float32)
-    y_squares = tl.zeros((y_rows.shape[0],), tl.float32)
-    for start in range(0, D, BLOCK_D):
-        d = start + tl.arange(0, BLOCK_D)
-        x = tl.load(x_rows[:, None] + d[None, :], mask=x_ok[:, None] & (d < D)[None, :], other=0.0).to(DTYPE)
-        y = tl.load(y_rows[:, None] + d[None, :], mask=y_ok[:, None] & (d < D)[None, :], other=0.0).to(DTYPE)
-        dot += _dot(x, tl.trans(y))
-        if NORMALIZE:
-            x_squares += tl.sum(x.to(tl.float32) * x.to(tl.float32), axis=1)
-            y_squares += tl.sum(y.to(tl.float32) * y.to(tl.float32), axis=1)
-    if NORMALIZE:
-        x_scale = _inverse_length(x_squares)
-        y_scale = _inverse_length(y_squares)
-    else:
-        x_scale = x_squares + 1.0
-        y_scale = y_squares + 1.0
-    return dot * x_scale[:, None] * y_scale[None, :], x_scale, y_scale
 
 
 @triton.jit
@@ -75,23 +62,52 @@ def _finite(top):
 
 
 @triton.jit
-def _product(a, points, DTYPE: tl.constexpr):
-    """A float32 matrix times points, in DTYPE; half precision has little range, so rows are scaled to 1 for it."""
-    if DTYPE == tl.float16:
-        largest = tl.max(tl.abs(a), axis=1)
-        largest = tl.where(largest > 0, largest, 1.0)
-        product = _dot(_cast(a / largest[:, None], DTYPE), points.to(DTYPE)) * largest[:, None]
-    else:
-        product = _dot(_cast(a, DTYPE), points.to(DTYPE))
-    return product
+def _similarity(
+    x_rows, x_ok, x_scale, y_rows, y_ok, y_scale, D,
+    MEASURE: tl.constexpr, DTYPE: tl.constexpr, TF32: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Similarities of a block of patches to one of labels; with MEASURE the patches' inverse lengths are found, too.
+
+    Their squares are the diagonal of a product, or of float32 are summed over lanes after the loop.
+    """
+    dot = tl.zeros((x_rows.shape[0], y_rows.shape[0]), tl.float32)
+    own = tl.zeros((x_rows.shape[0], BLOCK_D if DTYPE == tl.float32 else x_rows.shape[0]), tl.float32)
+    for start in range(0, D, BLOCK_D):
+        d = start + tl.arange(0, BLOCK_D)
+        x = tl.load(x_rows[:, None] + d[None, :], mask=x_ok[:, None] & (d < D)[None, :], other=0.0).to(DTYPE)
+        y = tl.load(y_rows[:, None] + d[None, :], mask=y_ok[:, None] & (d < D)[None, :], other=0.0).to(DTYPE)
+        dot = _dot(x, tl.trans(y), dot, TF32)
+        if MEASURE:
+            own = own + x * x if DTYPE == tl.float32 else _dot(x, tl.trans(x), own, TF32)
+    if MEASURE:
+        if DTYPE != tl.float32:
+            r = tl.arange(0, x_rows.shape[0])
+            own = tl.where(r[:, None] == r[None, :], own, 0.0)
+        x_scale = _inverse_length(tl.sum(own, axis=1))
+    return dot * x_scale[:, None] * y_scale[None, :], x_scale
+
+
+@triton.jit
+def length_kernel(points, scale, R, D, stride_b, stride_r, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Inverse lengths (B, R) of points. Grid (blocks of R, B)."""
+    b = tl.program_id(1).to(tl.int64)
+    r = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
+    rows = points + b * stride_b + r.to(tl.int64) * stride_r
+    squares = tl.zeros((BLOCK_R, BLOCK_D), tl.float32)
+    for start in range(0, D, BLOCK_D):
+        d = start + tl.arange(0, BLOCK_D)
+        x = tl.load(rows[:, None] + d[None, :], mask=(r < R)[:, None] & (d < D)[None, :], other=0.0).to(tl.float32)
+        squares += x * x
+    tl.store(scale + b * R + r, _inverse_length(tl.sum(squares, axis=1)), mask=r < R)
 
 
 @triton.jit
 def forward_kernel(
-    patches, labels, theta, beta, temperature,
+    patches, labels, patch_scale, label_scale, theta, beta, temperature,
     patch_lse, patch_cost, part_top, part_total, part_mass,
-    N, C, D, stride_pb, stride_pn, stride_lb, stride_lc,
-    NORMALIZE: tl.constexpr, DTYPE: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr,
+    N, C, D, stride_pb, stride_pn, stride_lb, stride_lc, stride_sb,
+    MEASURE: tl.constexpr, DTYPE: tl.constexpr, TF32: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Statistics of a tile of patches, and the tile's part in those of the labels (B, tiles, C). Grid (tiles, B)."""
     tile = tl.program_id(0)
@@ -100,6 +116,7 @@ def forward_kernel(
     weight_n = tl.load(theta + b * N + n, mask=n < N, other=0.0)
     log_n = _log(weight_n)
     rows = patches + b * stride_pb + n.to(tl.int64) * stride_pn
+    scale_n = tl.load(patch_scale + b * N + n, mask=(n < N) & (not MEASURE), other=1.0)
     scale = 1.0 / tl.load(temperature)
     top = tl.full((BLOCK_N,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_N,), tl.float32)
@@ -109,7 +126,10 @@ def forward_kernel(
         weight_m = tl.load(beta + b * C + m, mask=m < C, other=0.0)
         if tl.max(weight_m, axis=0) > 0:
             columns = labels + b * stride_lb + m.to(tl.int64) * stride_lc
-            similarity, _, _ = _similarity(rows, n < N, columns, weight_m > 0, D, NORMALIZE, DTYPE, BLOCK_D)
+            scale_m = tl.load(label_scale + b * stride_sb + m, mask=m < C, other=0.0)
+            similarity, scale_n = _similarity(
+                rows, weight_n > 0, scale_n, columns, weight_m > 0, scale_m, D, MEASURE, DTYPE, TF32, BLOCK_D
+            )
             there = similarity * scale + _log(weight_m)[None, :]
             new_top = tl.maximum(top, tl.max(there, axis=1))
             share = tl.exp(there - new_top[:, None])
@@ -126,162 +146,174 @@ def forward_kernel(
             tl.store(part_mass + place, tl.sum(share * similarity, axis=0), mask=weight_m > 0)
     is_labeled = total != 0  # NaN stays NaN
     safe = tl.where(is_labeled, total, 1.0)
+    if MEASURE:
+        tl.store(patch_scale + b * N + n, scale_n, mask=n < N)
     tl.store(patch_lse + b * N + n, tl.where(is_labeled, top + tl.log(safe), 0.0), mask=n < N)
     tl.store(patch_cost + b * N + n, tl.where(is_labeled, 1.0 - mass / safe, 0.0), mask=n < N)
 
 
 @triton.jit
 def combine_kernel(
-    theta, beta, patch_cost, part_top, part_total, part_mass, label_lse, label_cost, cost, N, C, tiles, rho,
-    BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr,
+    theta, beta, patch_cost, part_top, part_total, part_mass, label_lse, label_cost, part_cost, N, C, tiles, rho,
+    BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_T: tl.constexpr,
 ):  # fmt: skip
-    """Statistics of the labels from the tiles', and the image's cost. Grid (B,)."""
-    b = tl.program_id(0).to(tl.int64)
-    there = tl.zeros((BLOCK_N,), tl.float32)
-    for start in range(0, N, BLOCK_N):
-        n = start + tl.arange(0, BLOCK_N)
-        weight_n = tl.load(theta + b * N + n, mask=n < N, other=0.0)
-        there += weight_n * tl.load(patch_cost + b * N + n, mask=n < N, other=0.0)
-    back = tl.zeros((BLOCK_C,), tl.float32)
-    for start in range(0, C, BLOCK_C):
-        m = start + tl.arange(0, BLOCK_C)
-        weight_m = tl.load(beta + b * C + m, mask=m < C, other=0.0)
-        top = tl.full((BLOCK_C,), float("-inf"), tl.float32)
-        total = tl.zeros((BLOCK_C,), tl.float32)
-        mass = tl.zeros((BLOCK_C,), tl.float32)
-        if tl.max(weight_m, axis=0) > 0:
-            for tile in range(tiles):
-                place = (b * tiles + tile) * C + m
-                tile_top = tl.load(part_top + place, mask=weight_m > 0, other=float("-inf"))
-                new_top = tl.maximum(top, tile_top)
-                decay = tl.exp(top - _finite(new_top))
-                share = tl.exp(tile_top - _finite(new_top))
-                total = total * decay + share * tl.load(part_total + place, mask=weight_m > 0, other=0.0)
-                mass = mass * decay + share * tl.load(part_mass + place, mask=weight_m > 0, other=0.0)
-                top = new_top
-        is_covered = total != 0
-        safe = tl.where(is_covered, total, 1.0)
-        costs = tl.where(is_covered, 1.0 - mass / safe, 0.0)
-        tl.store(label_lse + b * C + m, tl.where(is_covered, top + tl.log(safe), 0.0), mask=m < C)
-        tl.store(label_cost + b * C + m, costs, mask=m < C)
-        back += weight_m * costs
-    tl.store(cost + b, rho * tl.sum(there, axis=0) + (1.0 - rho) * tl.sum(back, axis=0))
+    """Statistics of a block of labels from the tiles', and its part in the image's cost. Grid (blocks of C, B)."""
+    block = tl.program_id(0)
+    b = tl.program_id(1).to(tl.int64)
+    m = block * BLOCK_C + tl.arange(0, BLOCK_C)
+    weight_m = tl.load(beta + b * C + m, mask=m < C, other=0.0)
+    top = tl.full((BLOCK_C,), float("-inf"), tl.float32)
+    total = tl.zeros((BLOCK_C,), tl.float32)
+    mass = tl.zeros((BLOCK_C,), tl.float32)
+    if tl.max(weight_m, axis=0) > 0:
+        for start in range(0, tiles, BLOCK_T):
+            tile = start + tl.arange(0, BLOCK_T)
+            place = (b * tiles + tile)[:, None] * C + m[None, :]
+            there = (tile < tiles)[:, None] & (weight_m > 0)[None, :]
+            tile_top = tl.load(part_top + place, mask=there, other=float("-inf"))
+            new_top = tl.maximum(top, tl.max(tile_top, axis=0))
+            decay = tl.exp(top - _finite(new_top))
+            share = tl.exp(tile_top - _finite(new_top)[None, :])
+            tile_total = tl.load(part_total + place, mask=there, other=0.0)
+            tile_mass = tl.load(part_mass + place, mask=there, other=0.0)
+            total = total * decay + tl.sum(share * tile_total, axis=0)
+            mass = mass * decay + tl.sum(share * tile_mass, axis=0)
+            top = new_top
+    is_covered = total != 0
+    safe = tl.where(is_covered, total, 1.0)
+    costs = tl.where(is_covered, 1.0 - mass / safe, 0.0)
+    tl.store(label_lse + b * C + m, tl.where(is_covered, top + tl.log(safe), 0.0), mask=m < C)
+    tl.store(label_cost + b * C + m, costs, mask=m < C)
+    cost = (1.0 - rho) * tl.sum(weight_m * costs, axis=0)
+    if block == 0:
+        there = tl.zeros((BLOCK_N,), tl.float32)
+        for start in range(0, N, BLOCK_N):
+            n = start + tl.arange(0, BLOCK_N)
+            weight_n = tl.load(theta + b * N + n, mask=n < N, other=0.0)
+            there += weight_n * tl.load(patch_cost + b * N + n, mask=n < N, other=0.0)
+        cost += rho * tl.sum(there, axis=0)
+    tl.store(part_cost + b * tl.num_programs(0) + block, cost)
 
 
 @triton.jit
-def gradient_kernel(
-    rows, columns, row_weight, column_weight, row_lse, row_cost, column_lse, column_cost, grad_cost, temperature,
-    grad_rows, grad_row_weight, part_temperature, part_columns, part_column_weight,
-    B, R, C, D, stride_rb, stride_rr, stride_cb, stride_cc, stride_gb, images, row_share,
-    EMIT: tl.constexpr, NORMALIZE: tl.constexpr, DTYPE: tl.constexpr,
-    BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_G: tl.constexpr,
+def dots_kernel(
+    patches, labels, theta, beta, patch_lse, patch_cost, label_lse, label_cost, patch_scale, label_scale,
+    grad_cost, temperature,
+    grad_dots, part_theta, part_patch_pull, part_beta, part_label_pull, part_temperature,
+    N, C, D, width, stride_pb, stride_pn, stride_lb, stride_lc, stride_sb, rho,
+    DTYPE: tl.constexpr, TF32: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of a block of rows, BLOCK_G of its D entries, summed over a group of images.
+    """Gradient (B, N, width) of the dot products of a tile of patches and a block of labels, and its sums over both.
 
-    Transport is symmetric: rows are patches, or labels. With EMIT, for patches and no more columns than one block has,
-    the block's part in the gradient of the columns is written, too: then patches are read once. Grid (entries of D,
-    blocks of rows, groups); the first block of D writes what does not depend on D.
+    What belongs to patches is (B, blocks, N), what to labels (B, tiles, C). Grid (tiles, blocks of C, B).
+    """
+    tile = tl.program_id(0)
+    block = tl.program_id(1)
+    b = tl.program_id(2).to(tl.int64)
+    n = tile * BLOCK_N + tl.arange(0, BLOCK_N)
+    m = block * BLOCK_C + tl.arange(0, BLOCK_C)
+    weight_n = tl.load(theta + b * N + n, mask=n < N, other=0.0)
+    weight_m = tl.load(beta + b * C + m, mask=m < C, other=0.0)
+    cost_n = tl.load(patch_cost + b * N + n, mask=n < N, other=0.0)
+    cost_m = tl.load(label_cost + b * C + m, mask=m < C, other=0.0)
+    upstream = tl.load(grad_cost + b)
+    e = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
+    drift_n = tl.zeros((BLOCK_N,), tl.float32)
+    pull_n = tl.zeros((BLOCK_N,), tl.float32)
+    drift_m = tl.zeros((BLOCK_C,), tl.float32)
+    pull_m = tl.zeros((BLOCK_C,), tl.float32)
+    of_temperature = 0.0
+    if (tl.max(weight_m, axis=0) > 0) & (tl.max(weight_n, axis=0) > 0):
+        rows = patches + b * stride_pb + n.to(tl.int64) * stride_pn
+        columns = labels + b * stride_lb + m.to(tl.int64) * stride_lc
+        lse_n = tl.load(patch_lse + b * N + n, mask=weight_n > 0, other=0.0)
+        lse_m = tl.load(label_lse + b * C + m, mask=weight_m > 0, other=0.0)
+        scale_n = tl.load(patch_scale + b * N + n, mask=n < N, other=0.0)
+        scale_m = tl.load(label_scale + b * stride_sb + m, mask=m < C, other=0.0)
+        scale = 1.0 / tl.load(temperature)
+        s, _ = _similarity(rows, weight_n > 0, scale_n, columns, weight_m > 0, scale_m, D, False, DTYPE, TF32, BLOCK_D)
+        there = tl.exp(s * scale + _log(weight_m)[None, :] - lse_n[:, None]) * (rho * weight_n)[:, None]
+        back = tl.exp(s * scale + _log(weight_n)[:, None] - lse_m[None, :]) * ((1.0 - rho) * weight_m)[None, :]
+        e = -there - back
+        there = there * (1.0 - s - cost_n[:, None])
+        back = back * (1.0 - s - cost_m[None, :])
+        drift_n = tl.sum(back, axis=1)
+        drift_m = tl.sum(there, axis=0)
+        score = (there + back) * scale
+        of_temperature = -tl.sum(tl.sum(score * s, axis=1), axis=0) * scale
+        e = upstream * (e + score)
+        pull_n = tl.sum(e * s, axis=1) * scale_n * scale_n
+        pull_m = tl.sum(e * s, axis=0) * scale_m * scale_m
+        e = e * scale_n[:, None] * scale_m[None, :]
+    of_n = (b * tl.num_programs(1) + block) * N + n
+    own = tl.where(block == 0, rho, 0.0) * cost_n
+    of_theta = tl.where(weight_n > 0, upstream * (own + drift_n / tl.where(weight_n > 0, weight_n, 1.0)), 0.0)
+    tl.store(part_theta + of_n, of_theta, mask=n < N)
+    tl.store(part_patch_pull + of_n, pull_n, mask=n < N)
+    of_m = (b * tl.num_programs(0) + tile) * C + m
+    own = tl.where(tile == 0, 1.0 - rho, 0.0) * cost_m
+    of_beta = tl.where(weight_m > 0, upstream * (own + drift_m / tl.where(weight_m > 0, weight_m, 1.0)), 0.0)
+    tl.store(part_beta + of_m, of_beta, mask=m < C)
+    tl.store(part_label_pull + of_m, pull_m, mask=m < C)
+    place = (b * tl.num_programs(1) + block) * tl.num_programs(0) + tile
+    tl.store(part_temperature + place, upstream * of_temperature)
+    place = (b * N + n)[:, None] * width + m[None, :]
+    tl.store(grad_dots + place, _cast(e, grad_dots.dtype.element_ty), mask=(n < N)[:, None] & (m < width)[None, :])
+
+
+@triton.jit
+def points_kernel(
+    grad_dots, patches, labels, theta, beta, patch_pull, part_beta, part_label_pull,
+    grad_patches, part_labels, grad_beta,
+    N, C, D, width, tiles, span, stride_pb, stride_pn, stride_lb, stride_lc,
+    WITH_LABELS: tl.constexpr, NORMALIZE: tl.constexpr, DTYPE: tl.constexpr, TF32: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_G: tl.constexpr, BLOCK_T: tl.constexpr,
+):  # fmt: skip
+    """BLOCK_G of the D entries of the gradients of `span` patches of an image, and their part in those of its labels.
+
+    All labels are in one block; DTYPE is that of `grad_dots`. Grid (blocks of D, parts of N, B).
     """
     g = tl.program_id(0) * BLOCK_G + tl.arange(0, BLOCK_G)
-    tile = tl.program_id(1)
-    group = tl.program_id(2).to(tl.int64)
-    r = tile * BLOCK_R + tl.arange(0, BLOCK_R)
-    scale = 1.0 / tl.load(temperature)
-    is_first = tl.program_id(0) == 0
-    gradient = tl.zeros((BLOCK_R, BLOCK_G), tl.float32)
-    along = tl.zeros((BLOCK_R,), tl.float32)  # the part of the gradient in the row's own direction
-    length = tl.zeros((BLOCK_R,), tl.float32)
-    of_temperature = tl.zeros((BLOCK_R,), tl.float32)
-    for step in range(images):
-        b = group * images + step
-        is_row = r < tl.where(b < B, R, 0)  # the last group may have fewer images
-        weight_r = tl.load(row_weight + b * R + r, mask=is_row, other=0.0)
-        drift = tl.zeros((BLOCK_R,), tl.float32)
-        upstream = tl.load(grad_cost + tl.minimum(b, B - 1))
-        cost_r = tl.load(row_cost + b * R + r, mask=is_row, other=0.0)
-        heaviest = tl.max(weight_r, axis=0)
-        if EMIT:
-            heaviest += 1.0  # the columns' part is read of every block, so each writes it
-        if heaviest > 0:
-            lse_r = tl.load(row_lse + b * R + r, mask=weight_r > 0, other=0.0)
-            log_r = _log(weight_r)
-            x_rows = rows + b * stride_rb + r.to(tl.int64) * stride_rr
-            for start in range(0, C, BLOCK_C):
-                c = start + tl.arange(0, BLOCK_C)
-                place = b * C + c
-                weight_c = tl.load(column_weight + place, mask=c < C, other=0.0)
-                if tl.max(weight_c, axis=0) > 0:
-                    y_rows = columns + b * stride_cb + c.to(tl.int64) * stride_cc
-                    lse_c = tl.load(column_lse + place, mask=weight_c > 0, other=0.0)
-                    cost_c = tl.load(column_cost + place, mask=c < C, other=0.0)
-                    s, x_scale, y_scale = _similarity(
-                        x_rows, weight_r > 0, y_rows, weight_c > 0, D, NORMALIZE, DTYPE, BLOCK_D
-                    )
-                    by_row = tl.exp(s * scale + _log(weight_c)[None, :] - lse_r[:, None])
-                    by_row = by_row * (row_share * weight_r)[:, None]
-                    by_column = tl.exp(s * scale + log_r[:, None] - lse_c[None, :])
-                    by_column = by_column * ((1.0 - row_share) * weight_c)[None, :]
-                    pull = by_row + by_column
-                    by_row = by_row * (1.0 - s - cost_r[:, None])
-                    by_column = by_column * (1.0 - s - cost_c[None, :])
-                    drift += tl.sum(by_column, axis=1)
-                    of_temperature -= upstream * tl.sum((by_row + by_column) * s, axis=1) * scale * scale
-                    ds = (by_row + by_column) * scale - pull
-                    along += upstream * tl.sum(ds * s, axis=1)
-                    length = tl.maximum(length, x_scale)
-                    y = tl.load(
-                        y_rows[:, None] + g[None, :], mask=(weight_c > 0)[:, None] & (g < D)[None, :], other=0.0
-                    )
-                    gradient += upstream * _product(ds * y_scale[None, :], y, DTYPE)
-                    if EMIT:
-                        x_mask = (weight_r > 0)[:, None] & (g < D)[None, :]
-                        x = tl.load(x_rows[:, None] + g[None, :], mask=x_mask, other=0.0)
-                        part = _product(tl.trans(ds * x_scale[:, None]), x, DTYPE)
-                        if NORMALIZE:
-                            part -= tl.sum(ds * s, axis=0)[:, None] * y.to(tl.float32) * y_scale[:, None]
-                        place = (b * tl.num_programs(1) + tile) * C + c
-                        part_rows = part_columns + place[:, None] * D + g[None, :]
-                        part = part * (upstream * y_scale)[:, None]
-                        tl.store(part_rows, part, mask=(weight_c > 0)[:, None] & (g < D)[None, :])
-                        column_drift = upstream * tl.sum(by_row, axis=0) / tl.where(weight_c > 0, weight_c, 1.0)
-                        if is_first:
-                            tl.store(part_column_weight + place, column_drift, mask=weight_c > 0)
-        of_weight = row_share * cost_r + drift / tl.where(weight_r > 0, weight_r, 1.0)
-        of_weight = tl.where(weight_r > 0, upstream * of_weight, 0.0)
-        if is_first:
-            tl.store(grad_row_weight + b * R + r, of_weight, mask=is_row)
-    if NORMALIZE:
-        own = rows + group * images * stride_rb + r.to(tl.int64) * stride_rr
-        x = tl.load(own[:, None] + g[None, :], mask=(r < R)[:, None] & (g < D)[None, :], other=0.0)
-        gradient = length[:, None] * (gradient - along[:, None] * x.to(tl.float32) * length[:, None])
-    target = grad_rows + group * stride_gb + r.to(tl.int64) * D
-    gradient = _cast(gradient, grad_rows.dtype.element_ty)
-    tl.store(target[:, None] + g[None, :], gradient, mask=(r < R)[:, None] & (g < D)[None, :])
-    part = group * tl.num_programs(1) + tile
-    if is_first:
-        tl.store(part_temperature + part, tl.sum(of_temperature, axis=0))
-
-
-@triton.jit
-def reduce_kernel(
-    part_columns, part_column_weight, beta, label_cost, grad_cost, grad_labels, grad_beta, C, D, tiles, label_share,
-    BLOCK_G: tl.constexpr,
-):  # fmt: skip
-    """Gradient of each image's labels from the tiles' parts; 0 for a label without weight. Grid (C, B)."""
-    m = tl.program_id(0)
-    b = tl.program_id(1).to(tl.int64)
-    weight = tl.load(beta + b * C + m)
-    has_weight = weight > 0
-    of_weight = 0.0
-    if has_weight:
-        of_weight = tl.load(grad_cost + b) * label_share * tl.load(label_cost + b * C + m)
-        for tile in range(tiles):
-            of_weight += tl.load(part_column_weight + (b * tiles + tile) * C + m)
-    tl.store(grad_beta + b * C + m, of_weight)
-    for start in range(0, D, BLOCK_G):
-        g = start + tl.arange(0, BLOCK_G)
-        total = tl.zeros((BLOCK_G,), tl.float32)
-        if has_weight:
-            for tile in range(tiles):
-                total += tl.load(part_columns + ((b * tiles + tile) * C + m) * D + g, mask=g < D, other=0.0)
-        tl.store(grad_labels + (b * C + m) * D + g, total, mask=g < D)
+    part = tl.program_id(1)
+    b = tl.program_id(2).to(tl.int64)
+    m = tl.arange(0, BLOCK_C)
+    weight_m = tl.load(beta + b * C + m, mask=m < C, other=0.0)
+    columns = labels + b * stride_lb + m.to(tl.int64) * stride_lc
+    y = tl.load(columns[:, None] + g[None, :], mask=(weight_m > 0)[:, None] & (g < D)[None, :], other=0.0).to(DTYPE)
+    of_labels = tl.zeros((BLOCK_G, BLOCK_C), tl.float32)  # transposed: a product's rows are 64 or more
+    for start in range(part * span, tl.minimum(part * span + span, N), BLOCK_N):
+        n = start + tl.arange(0, BLOCK_N)
+        weight_n = tl.load(theta + b * N + n, mask=n < N, other=0.0)
+        place = (b * N + n)[:, None] * width + m[None, :]
+        e = tl.load(grad_dots + place, mask=(n < N)[:, None] & (m < width)[None, :], other=0.0)
+        rows = patches + b * stride_pb + n.to(tl.int64) * stride_pn
+        x_ok = (weight_n > 0)[:, None] & (g < D)[None, :]
+        of_patches = _dot(e, y, tl.zeros((BLOCK_N, BLOCK_G), tl.float32), TF32)
+        if NORMALIZE:
+            pull = tl.load(patch_pull + b * N + n, mask=n < N, other=0.0)
+            own = tl.load(rows[:, None] + g[None, :], mask=x_ok, other=0.0, eviction_policy="evict_last")
+            of_patches -= pull[:, None] * own.to(tl.float32)
+        target = grad_patches + (b * N + n)[:, None] * D + g[None, :]
+        of_patches = _cast(of_patches, grad_patches.dtype.element_ty)
+        tl.store(target, of_patches, mask=(n < N)[:, None] & (g < D)[None, :])
+        if WITH_LABELS:
+            x = tl.load(rows[:, None] + g[None, :], mask=x_ok, other=0.0).to(DTYPE)
+            of_labels = _dot(tl.trans(x), e, of_labels, TF32)
+    if WITH_LABELS:
+        if part == 0:
+            pull = tl.zeros((BLOCK_C,), tl.float32)
+            of_weight = tl.zeros((BLOCK_C,), tl.float32)
+            for start in range(0, tiles, BLOCK_T):
+                tile = start + tl.arange(0, BLOCK_T)
+                place = (b * tiles + tile)[:, None] * C + m[None, :]
+                there = (tile < tiles)[:, None] & (m < C)[None, :]
+                pull += tl.sum(tl.load(part_label_pull + place, mask=there, other=0.0), axis=0)
+                of_weight += tl.sum(tl.load(part_beta + place, mask=there, other=0.0), axis=0)
+            if NORMALIZE:
+                y_ok = (g < D)[:, None] & (weight_m > 0)[None, :]
+                of_labels -= pull[None, :] * tl.load(columns[None, :] + g[:, None], mask=y_ok, other=0.0).to(tl.float32)
+            if tl.program_id(0) == 0:
+                tl.store(grad_beta + b * C + m, of_weight, mask=m < C)
+        place = ((b * tl.num_programs(1) + part) * C + m)[None, :] * D + g[:, None]
+        tl.store(part_labels + place, of_labels, mask=(g < D)[:, None] & (m < C)[None, :])

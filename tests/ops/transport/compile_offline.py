@@ -18,40 +18,45 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from mlcv.ops.transport import kernels, launch
+from mlcv.ops.transport.custom_op import few_labels
 
-INTEGERS = {"N", "R", "C", "D", "B", "tiles", "images"}
-SHARES = {"rho", "row_share", "label_share"}
+INTEGERS = {"N", "R", "C", "D", "width", "tiles", "span"}
 NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 # Of an H200 and of the smallest data-centre GPU that is aimed at: bytes of shared memory that a program may have.
 SHARED = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 
 
 def variants(dtype):
-    """Constants as `launch` gives them for 3 labels and for many, of dimension 512."""
-    numbers = {"NORMALIZE": True, "DTYPE": launch.TYPES[dtype]}
-    for labels in (3, 80):
-        yield "forward", kernels.forward_kernel, {**numbers, **launch.forward_blocks(dtype, labels)}
+    """Constants as `launch` gives them for each block of labels, of dimension 512."""
+    product = {"DTYPE": launch.TYPES[dtype], "TF32": launch.PRODUCTS[dtype]}
+    yield "length", kernels.length_kernel, launch.LENGTH_BLOCKS
     yield "combine", kernels.combine_kernel, launch.combine_blocks(80)
-    for emit in (True, False):
-        yield "gradient", kernels.gradient_kernel, {**numbers, **launch.gradient_blocks(dtype, 512, emit)}
-    yield "reduce", kernels.reduce_kernel, launch.REDUCE_BLOCKS
+    for labels in (3, 20, 50, 80, 1000):
+        sizes = launch.forward_blocks(dtype, labels)
+        yield "forward", kernels.forward_kernel, {"MEASURE": labels <= sizes["BLOCK_C"], **product, **sizes}
+        yield "dots", kernels.dots_kernel, {**product, **launch.dots_blocks(dtype, labels)}
+        if labels <= few_labels(dtype):
+            stored = launch.TYPES[torch.bfloat16 if dtype == torch.bfloat16 else torch.float32]
+            flags = {"WITH_LABELS": True, "NORMALIZE": True, "DTYPE": stored, "TF32": launch.PRODUCTS[dtype]}
+            yield "points", kernels.points_kernel, {**flags, **launch.points_blocks(dtype, labels, 512)}
 
 
 def compiled(name, kernel, constants, dtype, capability):
     constants = dict(constants)
     num_warps = constants.pop("num_warps")
-    points = {"patches", "labels", "rows", "columns", "grad_rows"}
+    points = {"patches", "labels", "points", "grad_patches"}
     signature, hints = {}, {}
     for place, argument in enumerate(kernel.arg_names):
         if argument in constants:
             signature[argument] = "constexpr"
         elif argument in INTEGERS or argument.startswith("stride"):
             signature[argument] = "i32"
-        elif argument in SHARES:
+        elif argument == "rho":
             signature[argument] = "fp32"
         else:
-            signature[argument] = "*" + (NAMES[dtype] if argument in points else "fp32")
-        if signature[argument].startswith("*") or argument.startswith("stride") or argument == "D":
+            is_stored = argument == "grad_dots" and dtype == torch.bfloat16
+            signature[argument] = "*" + (NAMES[dtype] if argument in points or is_stored else "fp32")
+        if signature[argument].startswith("*") or argument.startswith("stride") or argument in ("D", "width"):
             hints[(place,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constants, hints)
     built = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": num_warps})
@@ -61,11 +66,23 @@ def compiled(name, kernel, constants, dtype, capability):
         command = [Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump", "--dump-resource-usage", path]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return {
-        "kernel": name, "dtype": NAMES[dtype], "emit": constants.get("EMIT"), "capability": capability,
+        "kernel": name, "dtype": NAMES[dtype], "labels": constants.get("BLOCK_C"), "capability": capability,
         "registers": int(re.search(r"REG:(\d+)", said).group(1)),
         "spilled": int(re.search(r"STACK:(\d+)", said).group(1)),
         "shared": built.metadata.shared, "allowed": SHARED[capability],
+        "endangered": endangered(built.asm["ttgir"]),
     }  # fmt: skip
+
+
+def endangered(ttgir):
+    """Blocks of shared memory that an asynchronous product reads and that are loaded into registers, too.
+
+    Triton (3.6 to 3.8) gives their loads one buffer too few, so a later load overwrites what a product still reads.
+    """
+    turned = dict(re.findall(r"(%\S+) = ttg\.memdesc_trans (%\S+)", ttgir))
+    products = re.findall(r"ttng\.warp_group_dot (%[^,\s]+), (%[^,\s]+),[^\n]*isAsync = true", ttgir)
+    read = {turned.get(block, block) for pair in products for block in pair}
+    return sorted(read & {turned.get(block, block) for block in re.findall(r"ttg\.local_load (%\S+)", ttgir)})
 
 
 def main():

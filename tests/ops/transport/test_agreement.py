@@ -23,7 +23,9 @@ def nan_filled(monkeypatch):
     """Memory that a kernel should have written shows as NaN."""
     from mlcv.ops.transport import launch
 
-    monkeypatch.setattr(launch, "allocate", lambda like, *shape: like.new_full(shape, torch.nan))
+    monkeypatch.setattr(
+        launch, "allocate", lambda like, *shape, dtype=None: like.new_full(shape, torch.nan, dtype=dtype)
+    )
 
 
 @pytest.mark.parametrize("dtype", LIMITS, ids=str)
