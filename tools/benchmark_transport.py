@@ -3,9 +3,9 @@
 
 Implementations are compared in float64 first, at two images; who is off takes no part. Time is the median of runs in
 turn, on a GPU also replayed from a CUDA graph, where the host's launches cost nothing. Memory is the most that a call
-holds above its inputs, each in a process of its own. The floor is what no implementation can be below: bytes that must
-move (patches once forward, once backward, and their gradient) or multiplications, whichever takes longer at the rates
-that a copy and a matrix product reach here.
+holds above its inputs, on a CPU in a process of its own. The floor is what no implementation can be below: bytes that
+must move (patches once forward, once backward, and their gradient) or multiplications, whichever takes longer at the
+rates that a copy and a matrix product reach here.
 """
 
 import argparse
@@ -197,7 +197,7 @@ def measure(case, names, runs, limit):
         row.update(eager_p20_ms=low, eager_p80_ms=high, floor_ms=floor(case, bytes_rate, product_rate))
         if graph.get(name):
             row["graph_ms"] = statistics.median(graph[name])
-        row["peak_mib"] = measure_peak(prepared, name, case)
+        row["peak_mib"] = measure_peak(prepared, name, case, device=case.device)
         rows.append(row)
     return rows
 
@@ -209,7 +209,7 @@ def show(rows, baseline):
         cells = [
             "x".join(map(str, row["size"])), row["dtype"], row["weights"], row["mode"], row["implementation"],
             f"{row['graph_ms']:.3f}" if "graph_ms" in row else "", f"{row['eager_ms']:.3f}", f"{row['floor_ms']:.3f}",
-            f"{base[key] / row[key]:.1f}", f"{row['peak_mib']:.1f}", f"{base['peak_mib'] / row['peak_mib']:.1f}",
+            f"{base[key] / row[key]:.1f}", f"{row['peak_mib']:.1f}", f"{base['peak_mib'] / max(row['peak_mib'], 0.1):.1f}",
         ]  # fmt: skip
         print(f"| {' | '.join(cells)} |", flush=True)
 

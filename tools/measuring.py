@@ -21,11 +21,18 @@ def where(device):
     return f"{hardware}, Python {platform.python_version()}, torch {torch.__version__}"
 
 
-def measure_peak(prepare, *arguments):
-    """The most memory in MiB that a call holds above what it started with, in a process of its own.
+def measure_peak(prepare, *arguments, device="cpu"):
+    """The most memory in MiB that a call holds above what it started with; on the CPU in a process of its own.
 
     `prepare(*arguments)` returns the call; it is a module's function, as the process gets it by name.
     """
+    if device == "cuda":
+        call = prepare(*arguments)
+        call()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        call()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
     context = multiprocessing.get_context("spawn")
     answer = context.Queue()
     process = context.Process(target=_peak, args=(answer, prepare, arguments))
@@ -37,13 +44,6 @@ def measure_peak(prepare, *arguments):
 
 def _peak(answer, prepare, arguments):
     call = prepare(*arguments)
-    if torch.cuda.is_available() and torch.cuda.memory_allocated():
-        call()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        call()
-        answer.put((torch.cuda.max_memory_allocated() - before) / 2**20)
-        return
     # Matrix products and threads want their workspace once.
     (torch.randn(512, 512, requires_grad=True) @ torch.randn(512, 512)).tanh().sum().backward()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from what is held now
