@@ -209,7 +209,8 @@ def show(rows, baseline):
         cells = [
             "x".join(map(str, row["size"])), row["dtype"], row["weights"], row["mode"], row["implementation"],
             f"{row['graph_ms']:.3f}" if "graph_ms" in row else "", f"{row['eager_ms']:.3f}", f"{row['floor_ms']:.3f}",
-            f"{base[key] / row[key]:.1f}", f"{row['peak_mib']:.1f}", f"{base['peak_mib'] / max(row['peak_mib'], 0.1):.1f}",
+            f"{base[key] / row[key]:.1f}", f"{row['peak_mib']:.1f}",
+            f"{base['peak_mib'] / max(row['peak_mib'], 0.1):.1f}",
         ]  # fmt: skip
         print(f"| {' | '.join(cells)} |", flush=True)
 
