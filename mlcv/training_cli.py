@@ -1,6 +1,8 @@
 """LightningCLI with this project's conventions: run folders, links, checkpoints that know their configuration."""
 
+import functools
 import logging
+import operator
 import os
 import signal
 import sys
@@ -10,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, get_args
 
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch import LightningModule, Trainer
@@ -52,6 +54,17 @@ _NO_MATTER = ("batch_size", "num_workers", "check", "on_error")
 
 class Parser(LightningArgumentParser):
     """Says what is wrong with an option in one sentence, and which option comes nearest."""
+
+    def add_lightning_class_args(self, *args: Any, **kwargs: Any) -> list[str]:
+        added: list[str] = super().add_lightning_class_args(*args, **kwargs)
+        # One batch is not all of them, 1 not 1.0: but `typing` may hand out an equal Union in another's order, and the
+        # first type that fits is taken.
+        for action in self._actions:
+            hint = getattr(action, "_typehint", None)
+            if {int, float} <= set(get_args(hint)):
+                in_order = sorted(get_args(hint), key=lambda kind: kind is float)
+                action._typehint = functools.reduce(operator.or_, in_order)  # type: ignore[attr-defined]
+        return added
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         user_error = find_user_error(ex) if ex is not None else None

@@ -4,13 +4,16 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Optional, Union
 
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Callback
 
 from mlcv import __version__
 from mlcv.cli import main
+from mlcv.training_cli import Parser
 from tests.tiny_sets import write_coco, write_csv, write_voc
 
 SMALL = [
@@ -193,6 +196,21 @@ def test_a_wrong_key_in_a_config_file_is_told_with_the_right_one(tmp_path, capsy
     path.write_text("model: Clasifier\ndata: DigitScenesDataModule\n")
     assert main(["fit", "--config", str(path)]) == 2
     assert "there is no class 'Clasifier'; did you mean Classifier?" in complaint(capsys)
+
+
+class Limited(Callback):
+    """An option as Lightning's Trainer writes it, in the order that the cache of `typing` may make of it."""
+
+    def __init__(self, limit: Optional[Union[float, int]] = None):  # noqa: UP007, UP045
+        self.limit = limit
+
+
+@pytest.mark.parametrize(("text", "value"), [("1", 1), ("1.0", 1.0), ("0.5", 0.5), ("null", None)])
+def test_one_batch_is_not_all_of_them(text, value):
+    parser = Parser()
+    parser.add_lightning_class_args(Limited, "trainer")
+    limit = parser.parse_args([f"--trainer.limit={text}"]).trainer.limit
+    assert (limit, type(limit)) == (value, type(value))
 
 
 def test_a_wrong_path_to_the_data_is_told_before_training(tmp_path, capsys):
