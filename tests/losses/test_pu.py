@@ -69,7 +69,8 @@ def test_temperature_and_factor_carry_no_gradient(rng):
     t = (0.5 * logits.detach().std(dim=0, correction=0)).clamp(max=1)
     s = (logits / t).sigmoid()
     u, positive = s.mean(dim=0), (targets == 1).double()
-    terms = u.detach() ** 0.55 * u.log() - (positive * s.log()).sum(dim=0) / positive.sum(dim=0).clamp(min=1)
+    terms = u.detach() ** 0.55 * (u + 1e-10).log()
+    terms -= (positive * (s + 1e-10).log()).sum(dim=0) / positive.sum(dim=0).clamp(min=1)
     (theirs,) = torch.autograd.grad(terms.sum(), logits)
     torch.testing.assert_close(ours, theirs)
 
