@@ -26,6 +26,13 @@ _HOMES = {
     "UMultiClass": "mlcv.methods",
     "UserError": "mlcv.errors",
     "VOCDataModule": "mlcv.data",
+    "bench": "mlcv.commands.bench",
+    "calibrate": "mlcv.commands.calibrate",
+    "ensemble": "mlcv.commands.ensemble",
+    "evaluate": "mlcv.commands.evaluate",
+    "export": "mlcv.commands.export",
+    "predict": "mlcv.commands.predict",
+    "report": "mlcv.commands.report",
     "multilabel_scores": "mlcv.metrics",
 }
 

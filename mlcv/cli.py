@@ -8,7 +8,6 @@ import sys
 import tempfile
 import threading
 import traceback
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,22 +20,18 @@ from mlcv.launchers import RUN_DIR_VARIABLE, process_rank
 from mlcv.plain_config import trusting
 
 SUBCOMMANDS = {
-    "fit": "train, validate after each epoch, keep the best and the last checkpoint",
-    "validate": "metrics of a checkpoint on the validation split",
-    "test": "metrics of a checkpoint on the test split",
-    "predict": "probabilities and labels of any images, or of the test split, as CSV or JSON lines",
-    "evaluate": "metrics with confidence intervals of files of predictions, from here or elsewhere",
-    "calibrate": "probabilities, thresholds and sets that keep promises, from validation predictions",
-    "report": "one HTML file on one or more tested runs",
-    "bench": "how fast a config trains and predicts here, and where the time goes",
-    "export": "a checkpoint as ONNX and torch.export, with all that comes before and after the network",
+    "fit": ("training", "train, validate after each epoch, keep the best and the last checkpoint"),
+    "validate": ("training", "metrics of a checkpoint on the validation split"),
+    "test": ("training", "metrics of a checkpoint on the test split"),
+    "predict": ("training", "probabilities and labels of any images, or of the test split, as CSV or JSON lines"),
+    "evaluate": ("evaluate", "metrics with confidence intervals of files of predictions, from here or elsewhere"),
+    "calibrate": ("calibrate", "probabilities, thresholds and sets that keep promises, from validation predictions"),
+    "ensemble": ("ensemble", "one file of predictions from those of several models, or checkpoints"),
+    "report": ("report", "one HTML file on one or more tested runs"),
+    "bench": ("bench", "how fast a config trains and predicts here, and where the time goes"),
+    "export": ("export", "a checkpoint as ONNX and torch.export, with all that comes before and after the network"),
 }
-
-_MODULES = {
-    **{name: f"mlcv.posthoc.{name}" for name in ("evaluate", "calibrate", "report", "export")},
-    "bench": "mlcv.bench",
-}
-"""Whose `main` is a subcommand; all others are Lightning's."""
+"""Each one's module in `mlcv.commands`, and what it does."""
 
 _HELP = """usage: mlcv SUBCOMMAND --config FILE [--key value ...]
        mlcv --help | --version
@@ -66,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in {"-h", "--help"}:
         width = max(map(len, SUBCOMMANDS))
-        print(_HELP.format(subcommands="\n".join(f"  {name:{width}}  {text}" for name, text in SUBCOMMANDS.items())))  # noqa: T201  # help is for the terminal
+        lines = "\n".join(f"  {name:{width}}  {text}" for name, (_, text) in SUBCOMMANDS.items())
+        print(_HELP.format(subcommands=lines))  # noqa: T201  # help is for the terminal
         return 0
     if arguments[0] == "--version":
         print(f"mlcv {__version__}")  # noqa: T201
@@ -156,19 +152,6 @@ def _check_subcommand(name: str) -> None:
 
 
 def _run(arguments: list[str]) -> None:
-    if arguments[0] in _MODULES:
-        importlib.import_module(_MODULES[arguments[0]]).main(arguments[1:])  # so do torch and scikit-learn
-        return
-    # Scenes in memory need no loader process, and the user has set the number for the rest.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    # A resumed run goes on in its own folder, where earlier files are kept.
-    warnings.filterwarnings("ignore", message=".*directory .* exists and is not empty.*")
-    # A checkpoint that is tested needs none of what it was trained with.
-    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
-    # Of the folder where a tested checkpoint was trained; `Resuming` looks after it where training goes on.
-    warnings.filterwarnings("ignore", message=".*dirpath has changed from.*")
-    # Lightning 2.6's own use of torch.
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    from mlcv.training_cli import TrainingCLI  # noqa: PLC0415  # takes seconds, which --help shall not
-
-    TrainingCLI.run(arguments)
+    module, _ = SUBCOMMANDS[arguments[0]]
+    # Imported now, for it takes seconds, which --help shall not.
+    importlib.import_module(f"mlcv.commands.{module}").main(arguments if module == "training" else arguments[1:])

@@ -1,16 +1,23 @@
 """A run's folder, and the way back from its checkpoint to its data and settings."""
 
+import logging
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlcv.data.base import MultiLabelDataModule
 from mlcv.errors import ConfigError
 from mlcv.files import read_checkpoint
+from mlcv.fingerprints import weights_fingerprint
 from mlcv.methods.base import MultiLabelModule
+from mlcv.methods.checkpoints import load_method
 from mlcv.models.backbones import image_statistics
 from mlcv.plain_config import build, parse, plain, spec
+from mlcv.posthoc.calibrated import FILE_NAME, Calibration
+
+logger = logging.getLogger(__name__)
 
 CONFIG_KEY = "mlcv_config"
 """Under which a checkpoint of `mlcv fit` keeps its configuration, as YAML."""
@@ -119,3 +126,82 @@ def load_data(config: dict[str, Any]) -> MultiLabelDataModule:
     given = {"statistics": image_statistics(config["model"]), **data["init_args"]}
     built: MultiLabelDataModule = build({**data, "init_args": given}, MultiLabelDataModule)
     return built
+
+
+@dataclass(frozen=True)
+class Run:
+    """The run that a checkpoint is of: the way back to its method and its data.
+
+    Args:
+        checkpoint: path of a checkpoint of `mlcv fit`.
+        option: what the user calls it, for errors.
+    """
+
+    checkpoint: Path
+    option: str = "--ckpt_path"
+
+    @property
+    def folder(self) -> Path:
+        """Where its results are."""
+        return run_folder(self.checkpoint)
+
+    def method(self) -> MultiLabelModule:
+        """With its weights, in evaluation mode.
+
+        Raises:
+            ConfigError: as `load_method`.
+        """
+        return load_method(self.checkpoint, self.option)
+
+    def data(self, **changes: Any) -> MultiLabelDataModule:
+        """What it was trained on, with what its backbone expects of images.
+
+        Args:
+            changes: arguments that differ from the configuration's; those that are None do not.
+
+        Raises:
+            ConfigError: as `read_config` and `load_data`.
+        """
+        _, config = read_config(self.checkpoint, self.option)
+        given = {name: value for name, value in changes.items() if value is not None}
+        config["data"]["init_args"] = {**config["data"]["init_args"], **given}
+        return load_data(config)
+
+    def fingerprint(self) -> str:
+        """Of its weights.
+
+        Raises:
+            ConfigError: as `read_checkpoint`.
+        """
+        return weights_fingerprint(read_checkpoint(self.checkpoint, self.option)["state_dict"])
+
+    def calibration(self, named: str | None, class_names: tuple[str, ...]) -> Calibration | None:
+        """As `find_calibration`."""
+        return find_calibration(named, self.checkpoint, class_names, self.fingerprint())
+
+
+def find_calibration(
+    named: str | None, checkpoint: Path, class_names: tuple[str, ...], model: str | None
+) -> Calibration | None:
+    """The one that was named, or that of the checkpoint's run; None if there is none, or `none` was named.
+
+    Args:
+        named: path of a file, or `none`.
+        checkpoint: whose decisions are asked for.
+        class_names: C names.
+        model: fingerprint of the checkpoint's weights.
+
+    Raises:
+        ConfigError: for a file that cannot be read, is of other classes, or was made of another model's predictions.
+    """
+    path = Path(named) if named is not None else run_folder(checkpoint) / FILE_NAME
+    if named == "none" or (named is None and not path.is_file()):
+        return None
+    calibration = Calibration.load(path, class_names)
+    if calibration.model not in (None, model):
+        raise ConfigError(
+            f"{path} was made of the predictions of another model ({calibration.model}; {checkpoint} is {model}). Make "
+            f"it again (mlcv validate --ckpt_path {checkpoint}, then mlcv calibrate), or go without: --calibration none"
+        )
+    logger.info("calibrated by %s: thresholds for %s", path, calibration.goal)
+    return calibration

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "allocator": set(),
     "files": {"errors"},
     "fingerprints": {"errors", "files"},
-    "terminal": set(),
+    "terminal": {"launchers"},
     "launchers": set(),
     "plain_config": {"errors"},
     "labels": {"errors", "files"},
@@ -32,31 +32,26 @@ MAY_IMPORT = {
     "metrics": {"labels"},
     "methods": {"models", "losses", "metrics", "ops", "labels", "errors", "distributed", "files", "plain_config",
                 "fingerprints", "numerics"},
-    "runs": {"data", "methods", "models", "errors", "files", "plain_config"},
+    "runs": {"data", "methods", "models", "errors", "files", "fingerprints", "plain_config", "posthoc"},
     "callbacks": {"metrics", "labels", "errors", "files", "fingerprints", "posthoc", "tables", "terminal"},
-    "posthoc": {
-        "labels", "metrics", "errors", "tables", "data", "methods", "models", "runs", "files", "fingerprints",
-        "plain_config", "terminal",
-    },
-    "explain": {"data", "methods", "callbacks", "losses", "models", "errors", "plain_config"},
+    "posthoc": {"labels", "metrics", "errors", "tables", "data", "files", "plain_config", "terminal"},
     "trainer_settings": {"callbacks", "errors", "plain_config"},
-    "training_cli": {
-        "data", "methods", "callbacks", "posthoc", "errors", "explain", "losses", "models", "allocator", "runs",
-        "files", "fingerprints", "checkpoint_arguments", "launchers",
-    },
     "checkpoint_arguments": {"data", "plain_config", "runs", "trainer_settings", "errors", "launchers"},
-    "bench": {"training_cli", "allocator", "data", "methods", "errors", "files", "terminal"},
-    "cli": {"training_cli", "bench", "posthoc", "errors", "plain_config", "launchers"},
+    "commands": {
+        "allocator", "callbacks", "checkpoint_arguments", "data", "errors", "files", "fingerprints", "labels",
+        "launchers", "losses", "methods", "metrics", "models", "plain_config", "posthoc", "runs", "tables", "terminal",
+    },
+    "cli": {"commands", "errors", "plain_config", "launchers"},
 }  # fmt: skip
 
 THIRD_PARTY = {
-    "lightning": ("data/base", "methods/", "callbacks/", "training_cli", "bench", "trainer_settings"),
+    "lightning": ("data/base", "methods/", "callbacks/", "commands/training", "commands/bench", "trainer_settings"),
     "albumentations": ("data/transforms",),
     "timm": ("models/backbones", "methods/base", "methods/optim", "methods/teacher"),
     "open_clip": ("models/open_clip_tower",),
     "torchmetrics": ("metrics/",),
     "triton": ("ops/",),
-    "jsonargparse": ("training_cli",),
+    "jsonargparse": ("commands/training",),
 }
 
 

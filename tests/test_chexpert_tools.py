@@ -45,14 +45,15 @@ def test_self_training_learns_from_its_first_model_and_repeats_nothing(options, 
     assert "--data.batch_size=3" in other.stderr
 
 
-def test_checkpoints_and_files_are_averaged(options, tmp_path):
+def test_checkpoints_and_files_are_averaged(options, tmp_path, capsys):
     for seed in (1, 2):
         assert main(["fit", *options, f"--seed_everything={seed}", "--run_dir", str(tmp_path / str(seed))]) == 0
     first, second = (tmp_path / str(seed) / "checkpoints" / "last.ckpt" for seed in (1, 2))
     assert main(["predict", "--ckpt_path", str(second), "--run_dir", str(tmp_path / "predicted")]) == 0
     out = tmp_path / "both.csv"
-    done = tool("ensemble.py", first, tmp_path / "predicted" / "predictions.csv", "--out", out)
-    assert "mean of 2 models, 9 rows, 14 classes" in done.stdout, done.stderr
+    capsys.readouterr()
+    assert main(["ensemble", str(first), str(tmp_path / "predicted" / "predictions.csv"), "--out", str(out)]) == 0
+    assert f"mean of 2 models: {out}" in capsys.readouterr().out
     assert main(["predict", "--ckpt_path", str(first), "--run_dir", str(tmp_path / "alone")]) == 0
     tables = [list(csv.DictReader(path.open())) for path in (
         tmp_path / "alone" / "predictions.csv", tmp_path / "predicted" / "predictions.csv", out,
@@ -63,9 +64,8 @@ def test_checkpoints_and_files_are_averaged(options, tmp_path):
     truth = tmp_path / "CheXpert-v1.0-small" / "valid.csv"
     evaluate = ["evaluate", str(out), "--truth", str(truth), "--study", "max", "--resamples", "10", "--by", "Sex"]
     assert main([*evaluate, "--out", str(tmp_path / "judged")]) == 0
-    refused = tool("ensemble.py", tmp_path / "none.ckpt")
-    assert refused.returncode == 1
-    assert "cannot predict: mlcv: error: --ckpt_path: no file" in refused.stderr
+    assert main(["ensemble", str(tmp_path / "none.ckpt")]) == 2
+    assert "--ckpt_path: no file" in capsys.readouterr().err
 
 
 def test_drawn_radiographs_keep_the_tables_labels_and_hide_the_truth_of_uncertain_ones(tmp_path):

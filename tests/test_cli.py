@@ -13,7 +13,7 @@ from lightning.pytorch import Callback
 
 from mlcv import __version__
 from mlcv.cli import main
-from mlcv.training_cli import Parser
+from mlcv.commands.training import Parser
 from tests.tiny_sets import write_coco, write_csv, write_voc
 
 SMALL = [
@@ -91,7 +91,7 @@ def test_numbers_flow_from_data_and_backbone(finished_run):
     assert hyperparameters["num_classes"] == 10
     assert hyperparameters["image_size"] == 32
     assert list(hyperparameters["class_names"]) == [str(n) for n in range(10)]
-    from mlcv.training_cli import image_statistics
+    from mlcv.commands.training import image_statistics
 
     statistics = image_statistics({"init_args": {"backbone": "test_resnet"}})
     assert statistics["mean"] == [0.5, 0.5, 0.5]

@@ -22,7 +22,7 @@ NAME = {"ids": lambda p: str(p.relative_to(CONFIGS)) if isinstance(p, Path) else
 
 def parse(monkeypatch, *arguments):
     """The configuration that a command line gives, without building anything."""
-    from mlcv.training_cli import TrainingCLI
+    from mlcv.commands.training import TrainingCLI
 
     class Parsed(TrainingCLI):
         def before_instantiate_classes(self):

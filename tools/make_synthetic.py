@@ -18,13 +18,13 @@ import cv2
 import numpy as np
 import torch
 from rich.progress import track
-from trained import data_of
 
 from mlcv.data.samples import Collate
 from mlcv.data.transforms import Augment, training_transform
 from mlcv.errors import ConfigError, UserError
 from mlcv.methods.synthetic import choose_crops, lost_information, teacher_gap, update_pixels
 from mlcv.methods.teacher import read_online_teacher
+from mlcv.runs import Run
 
 AS_PIXELS = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 BATCH = 64
@@ -113,7 +113,7 @@ def make(options):
     out = options.out
     if (out / "labels.csv").exists():
         raise ConfigError(f"{out} holds a data set already; choose another folder with --out")
-    data = data_of(options.checkpoint, options.root)
+    data = Run(options.checkpoint, "checkpoint").data(num_workers=0, root=options.root)
     data.setup("fit")
     statistics = (data.statistics.mean, data.statistics.std)
     teacher = read_online_teacher(options.checkpoint, data.class_names, statistics)

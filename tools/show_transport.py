@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 from torch.nn.functional import interpolate
-from trained import data_of
 
 from mlcv.data.images import read_image
 from mlcv.data.samples import Collate
@@ -20,6 +19,7 @@ from mlcv.data.transforms import evaluation_transform
 from mlcv.errors import ConfigError, UserError
 from mlcv.methods import PatchCT
 from mlcv.methods.checkpoints import load_method
+from mlcv.runs import Run
 
 try:
     import matplotlib.pyplot as plt
@@ -36,7 +36,7 @@ def load(path, root):
     model = load_method(path, "checkpoint")
     if not isinstance(model, PatchCT):
         raise ConfigError(f"{path} is of {type(model).__name__}; only PatchCT has transport to show")
-    return model, model.thresholds, data_of(path, root)
+    return model, model.thresholds, Run(path, "checkpoint").data(num_workers=0, root=root)
 
 
 def from_files(paths, data):

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from rich.progress import track
 from torch.utils.data import DataLoader
-from trained import data_of
 
 from mlcv.data.samples import Collate, MultiLabelDataset
 from mlcv.data.transforms import evaluation_transform
@@ -21,6 +20,7 @@ from mlcv.errors import UserError
 from mlcv.files import read_checkpoint, whole_file
 from mlcv.fingerprints import note, weights_fingerprint
 from mlcv.methods.checkpoints import load_method
+from mlcv.runs import Run
 
 
 def soft_labels(checkpoint, data, device):
@@ -45,7 +45,7 @@ def main():
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     try:
-        data = data_of(options.checkpoint, options.root)
+        data = Run(options.checkpoint, "checkpoint").data(num_workers=0, root=options.root)
         probs = soft_labels(options.checkpoint, data, options.device)
     except UserError as error:
         sys.exit(f"error: {error}")

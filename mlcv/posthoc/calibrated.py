@@ -1,21 +1,28 @@
 """What `mlcv calibrate` found out about a model, as a file, and how predictions are changed by it."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mlcv.errors import ConfigError
 from mlcv.files import read_json, write_text
+from mlcv.labels.states import evaluable, known
 from mlcv.plain_config import arguments, construct
-from mlcv.posthoc.calibration import Scaling
-from mlcv.posthoc.conformal import Powerset
+from mlcv.posthoc.calibration import Scaling, fit_scaling
+from mlcv.posthoc.conformal import Powerset, choose_power, control_missed, only_positives
+from mlcv.posthoc.thresholds import choose_class_thresholds
 
 FORMAT = "mlcv calibration 2"
 FILE_NAME = "calibration.json"
 """Where a run keeps it, beside its configuration."""
+Method = Literal["temperature", "platt", "none"]
+Goal = Literal["f1", "precision", "recall"]
 _SOME = 5
 """Classes that a sentence names."""
 
@@ -53,6 +60,80 @@ class Calibration:
     no_powerset: str
     images: int
     model: str | None = None
+
+    @classmethod
+    def fit(
+        cls,
+        probs: Tensor,
+        targets: Tensor,
+        class_names: Sequence[str],
+        *,
+        method: Method = "platt",
+        goal: Goal = "f1",
+        level: float = 0.9,
+        risk: float = 0.1,
+        epsilon: float = 0.1,
+        seed: int = 0,
+        model: str | None = None,
+    ) -> "Calibration":
+        """Everything from one set of validation predictions.
+
+        A drawn half of the images fits the scaling and the kind of sets, the other half their sizes, whose guarantees
+        need images that nothing else was fitted to; thresholds are chosen on all. Images without any known label are
+        left out before anything is drawn.
+
+        Args:
+            probs: of the model.
+            targets: in {0, 1, -1}.
+            class_names: C names.
+            method: of the scaling; see `fit_scaling`.
+            goal: of the thresholds; see `choose_class_thresholds`.
+            level: of precision or recall.
+            risk: part of an image's labels that sets may miss, on average.
+            epsilon: how often the true label set may be left out.
+            seed: of the halves, and of the parts that judge scalings.
+            model: fingerprint of the weights.
+
+        Shape:
+            probs and targets (M, C).
+
+        Raises:
+            ConfigError: if no class has a known positive and a known negative, so that nothing can be calibrated.
+        """
+        probs, targets = labelled(probs, targets)
+        if not evaluable(targets).any():
+            raise ConfigError(
+                "0 classes could be calibrated: none has both a known positive and a known negative label; give "
+                "--truth with more labels, or --blank negative if blank cells mean absent"
+            )
+        order = torch.from_numpy(np.random.default_rng(seed).permutation(len(probs)))
+        first, second = order.tensor_split(2)
+        scaling = fit_scaling(probs[first], targets[first], method, seed)
+        calibrated = scaling(probs)
+        thresholds = choose_class_thresholds(calibrated, targets, goal, level)
+        fresh, labels = calibrated[second], targets[second]
+        few_missed = control_missed(fresh, labels, risk)
+        powerset, no_powerset = None, _why_no_powerset(targets, first, second, class_names)
+        if not no_powerset:
+            power = choose_power(calibrated[first], targets[first], epsilon)
+            powerset = Powerset.calibrate(fresh, labels, epsilon, power)
+        return cls(
+            tuple(class_names),
+            tuple(scaling.slope.tolist()),
+            tuple(scaling.offset.tolist()),
+            scaling.scaled_by,
+            tuple(thresholds.tolist()),
+            goal if goal == "f1" else f"{goal} of {level:g}",
+            few_missed.threshold,
+            risk,
+            {name: reason for name, reason in zip(class_names, few_missed.why_not, strict=True) if reason},
+            None
+            if powerset is None
+            else {"bound": powerset.bound, "power": powerset.power, "epsilon": powerset.epsilon},
+            no_powerset,
+            len(probs),
+            model,
+        )
 
     def probabilities(self, probs: Tensor) -> Tensor:
         """Calibrated, float64 (M, C), from those of the model."""
@@ -132,3 +213,20 @@ class Calibration:
                 "--calibration none"
             )
         return calibration
+
+
+def labelled(probs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Images with any known label."""
+    rows = known(targets).any(dim=1)
+    return probs[rows], targets[rows]
+
+
+def _why_no_powerset(targets: Tensor, first: Tensor, second: Tensor, class_names: Sequence[str]) -> str:
+    """Why whole label sets cannot be promised from these halves; empty if they can."""
+    odd = only_positives(targets) | only_positives(targets[second])
+    if odd.any():
+        those = ", ".join(name for name, is_odd in zip(class_names, odd.tolist(), strict=True) if is_odd)
+        return f"only positive labels of {those} are known, so that images known whole are those that have them"
+    if not all(known(targets[part]).all(dim=1).any() for part in (first, second)):
+        return "no image, or just one, has all its labels known"
+    return ""

@@ -1,6 +1,6 @@
 """Predictions and truth that belong together, as every command that judges reads them."""
 
-import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,47 +9,51 @@ import torch
 from mlcv.data.splits import group_keys, told_apart
 from mlcv.errors import ConfigError, DataError
 from mlcv.posthoc.columns import check_no_copies, common_classes, read_ids
-from mlcv.posthoc.judge import match
+from mlcv.posthoc.judge import Study, match
 from mlcv.posthoc.predictions import Predictions, read_predictions
 from mlcv.posthoc.studies import image_key
-from mlcv.posthoc.truth import Truth, codes_of, label_states, read_truth
+from mlcv.posthoc.truth import Truth, TruthFile, label_states, read_truth
 from mlcv.tables import GROUP, TRUTH, Codes, Table
 
 
-def read_all(options: argparse.Namespace) -> tuple[tuple[str, ...], Truth, list[Predictions]]:
-    """Class names, truth and predictions that the options of a command name, as files that fit together.
+def read_all(
+    predictions: Sequence[Path], source: TruthFile, study: Study = None
+) -> tuple[tuple[str, ...], Truth, list[Predictions]]:
+    """Class names, truth and predictions, of files that fit together.
 
     Args:
-        options: of `mlcv.posthoc.truth.add_truth_options`, and `predictions`, paths; `study`, if the command has it.
+        predictions: paths of at least one.
+        source: of the truth.
+        study: as `mlcv.posthoc.judge.match`, for a check.
 
     Raises:
         UserError: for files that are missing or malformed, or do not fit together.
     """
-    paths: list[Path] = options.predictions
-    names = common_classes([options.truth or paths[0], *paths], options.classes, options.id)
-    truth = _grouped(read_truth(options.truth or paths[0], names, codes_of(options), options.id), options)
-    models = [read_predictions(path, names, options.id) for path in paths]
-    for path, model in zip(paths, models, strict=True):
-        if options.truth is None:
-            _check_same_images(path, model, truth, codes_of(options))
-        elif options.classes is None:
-            scores, matched = match(model, truth, getattr(options, "study", None))
+    path_of_truth = source.path or predictions[0]
+    names = common_classes([path_of_truth, *predictions], source.classes, source.ids)
+    truth = _grouped(read_truth(path_of_truth, names, source.codes, source.ids), predictions, source)
+    models = [read_predictions(path, names, source.ids) for path in predictions]
+    for path, model in zip(predictions, models, strict=True):
+        if source.path is None:
+            _check_same_images(path, model, truth, source.codes)
+        elif source.classes is None:
+            scores, matched = match(model, truth, study)
             check_no_copies(scores, matched.targets, names, path)
     return names, truth, models
 
 
-def _grouped(truth: Truth, options: argparse.Namespace) -> Truth:
+def _grouped(truth: Truth, predictions: Sequence[Path], source: TruthFile) -> Truth:
     """With whose each row is, by the column that was asked for, or `group` where a file has it."""
-    column = options.group or GROUP
-    for path in dict.fromkeys([options.truth or options.predictions[0], *options.predictions]):
+    column = source.group or GROUP
+    for path in dict.fromkeys([source.path or predictions[0], *predictions]):
         table = Table(path)
         if column in table.names:
             keys = told_apart(group_keys(table.column(column)))
-            key_of = dict(zip(map(image_key, read_ids(table, options.id)), keys, strict=True))
+            key_of = dict(zip(map(image_key, read_ids(table, source.ids)), keys, strict=True))
             groups = [key_of.get(image_key(name)) for name in truth.ids]
             if None not in groups:
                 return replace(truth, groups=tuple(map(str, groups)), unit=f"groups by {column!r}")
-    if options.group:
+    if source.group:
         raise ConfigError(f"--group {column}: neither truth nor predictions have this column for all rows of the truth")
     return truth
 

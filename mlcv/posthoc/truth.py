@@ -1,7 +1,6 @@
 """Files of truth: CSV tables of labels, a row an image or study, with what else is known of each."""
 
-import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +49,30 @@ class Truth:
         return Truth(tuple(self.ids[row] for row in rows), self.targets[list(rows)], about, groups, self.unit)
 
 
+@dataclass(frozen=True)
+class TruthFile:
+    """Where labels to judge by are, and how they are read.
+
+    Args:
+        path: CSV; None if the first file of predictions holds them.
+        classes: their names, or `tasks`, which are CheXpert's five; None for all columns that the files share.
+        ids: header of the column that names the rows, if unusual.
+        group: header of the column with whose rows are resampled together, such as a patient's; `group` if None.
+        codes: what the cells mean.
+    """
+
+    path: Path | None = None
+    classes: tuple[str, ...] | None = None
+    ids: str | None = None
+    group: str | None = None
+    codes: Codes = Codes(uncertain=("-1",))  # noqa: RUF009  # frozen
+
+    @classmethod
+    def of(cls, given: "TruthFile | Path | str | None") -> "TruthFile":
+        """Of a path, or as it is."""
+        return given if isinstance(given, TruthFile) else cls(None if given is None else Path(given))
+
+
 def label_states(table: Table, class_names: Sequence[str], codes: Codes) -> States:
     """States (M, C) of a table's labels, uncertain ones apart; with predictions they have columns of their own."""
     has_both = any(header.startswith(TRUTH) for header in table.names)
@@ -88,35 +111,3 @@ def read_truth(
     own = name_column(table.names, path, names)
     rest = [h for h in table.names if h not in (own, *class_names, *OUR_COLUMNS) and not h.startswith(TRUTH)]
     return Truth(ids, targets, {header: tuple(table.column(header)) for header in rest})
-
-
-def whole_number(least: int) -> Callable[[str], int]:
-    """For an option of argparse: a number from `least` on."""
-
-    def read(text: str) -> int:
-        if not text.lstrip("-").isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"a whole number from {least} on is needed, got {text!r}")
-        return int(text)
-
-    return read
-
-
-def add_truth_options(parser: argparse.ArgumentParser) -> None:
-    """What every command asks that reads a truth."""
-    parser.add_argument("--truth", type=Path, help="CSV of labels (default: in the first predictions)")
-    parser.add_argument("--classes", nargs="+", help="names, or `tasks` (CheXpert's five); else all common columns")
-    parser.add_argument("--id", metavar="COLUMN", help="header of the column that names the rows, if unusual")
-    parser.add_argument(
-        "--group", metavar="COLUMN", help="whose rows are resampled together, such as patient (default: group, if any)"
-    )
-    parser.add_argument("--blank", choices=["unknown", "negative"], default="unknown", help="what blank cells mean")
-    for name, text in (("positive", "1, yes, true, ..."), ("negative", "0, no, false, ..."), ("uncertain", "-1")):
-        parser.add_argument(f"--{name}", nargs="+", metavar="CELL", help=f"cells of the truth that mean it ({text})")
-
-
-def codes_of(options: argparse.Namespace) -> Codes:
-    """What the cells of a truth mean, by these options."""
-    given = {name: tuple(getattr(options, name)) for name in ("positive", "negative") if getattr(options, name)}
-    said = {cell for cells in given.values() for cell in cells}
-    uncertain = options.uncertain or [cell for cell in ("-1",) if cell not in said]
-    return Codes(uncertain=tuple(uncertain), blank=options.blank, **given)

@@ -9,11 +9,11 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 import mlcv.methods
+from mlcv.commands.export import Deployed
 from mlcv.methods import CLIPPretraining, LabelProjector, Student
 from mlcv.methods.base import MultiLabelModule
 from mlcv.models import LoRA
 from mlcv.posthoc.calibrated import Calibration
-from mlcv.posthoc.export import Deployed
 from tests.contracts.test_methods import METHODS
 
 CLASSES = 6

@@ -3,7 +3,6 @@
 Every function of the metrics and of what is calibrated, judged and drawn that is given targets is listed here.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import importlib
@@ -29,7 +28,7 @@ from mlcv.metrics.scores import (
     scores_of_decisions,
 )
 from mlcv.posthoc import calibration, figures, judge
-from mlcv.posthoc.calibrate import calibrate
+from mlcv.posthoc.calibrated import Calibration
 from mlcv.posthoc.calibration import calibration_error, fit_scaling
 from mlcv.posthoc.conformal import Powerset, choose_power, control_missed, only_positives
 from mlcv.posthoc.figures import draw_curves
@@ -175,8 +174,8 @@ def scalings(case, method):
         return [fit_scaling(probs, case.targets, method) for probs in softer], parts
 
 
-def options(method):
-    return argparse.Namespace(seed=3, method=method, goal="f1", level=0.9, risk=0.2, epsilon=0.2)
+def fit(case, method):
+    return Calibration.fit(case.probs, case.targets, NAMES, method=method, risk=0.2, epsilon=0.2, seed=3)
 
 
 ROUTINES = {
@@ -207,8 +206,8 @@ ROUTINES = {
     "only_positives": positives_of_one,
     "Powerset.calibrate": lambda case: Powerset.calibrate(case.probs, case.targets, 0.2),
     "choose_power": lambda case: [choose_power(case.probs, case.targets, e / 20) for e in range(1, 15)],
-    "calibrate by platt": lambda case: calibrate(case.probs, case.targets, NAMES, options("platt")),
-    "calibrate by nothing": lambda case: calibrate(case.probs, case.targets, NAMES, options("none")),
+    "calibrate by platt": lambda case: fit(case, "platt"),
+    "calibrate by nothing": lambda case: fit(case, "none"),
     "summary": lambda case: judge.summary(judged(case), NAMES),
     "difference": lambda case: judge.difference(judged(case), other(case)),
     "part": lambda case: (

@@ -13,12 +13,12 @@ import tempfile
 import traceback
 from pathlib import Path
 
-import mlcv.bench
-import mlcv.posthoc.calibrate
-import mlcv.posthoc.evaluate
-import mlcv.posthoc.export
-import mlcv.posthoc.report
-import mlcv.training_cli  # noqa: F401
+import mlcv.commands.bench
+import mlcv.commands.calibrate
+import mlcv.commands.evaluate
+import mlcv.commands.export
+import mlcv.commands.report
+import mlcv.commands.training  # noqa: F401
 from mlcv.cli import main
 
 LIMIT = 60

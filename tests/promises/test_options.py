@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from mlcv.cli import main
+from mlcv.commands.mistakes import blaming_options
 from mlcv.errors import ConfigError, find_user_error
-from mlcv.explain import blaming_options
 from tests.promises.forked import Commands
 
 DATA = [
@@ -182,7 +182,7 @@ def test_an_error_that_nobody_foresaw_is_a_sentence_and_a_file(capsys, monkeypat
     def fails(_):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("mlcv.posthoc.calibrate.main", fails)
+    monkeypatch.setattr("mlcv.commands.calibrate.main", fails)
     monkeypatch.setenv("MLCV_RUN_DIR", str(tmp_path))
     assert main(["calibrate"]) == 2
     (kept,) = tmp_path.iterdir()

@@ -149,7 +149,7 @@ def test_a_signal_in_a_callback_whose_errors_python_ignores_is_not_lost(capsys, 
         time.sleep(10)
         raise AssertionError("the signal is lost")
 
-    monkeypatch.setattr("mlcv.posthoc.calibrate.main", command)
+    monkeypatch.setattr("mlcv.commands.calibrate.main", command)
     assert main(["calibrate"]) == 128 + signum
     assert capsys.readouterr().err == "mlcv: stopped.\n"
 

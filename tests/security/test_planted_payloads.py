@@ -26,9 +26,9 @@ SAMPLE = 20
 @pytest.fixture(scope="module")
 def parser():
     """The command line's own parser, which takes seconds to make."""
+    from mlcv.commands.training import Parser, TrainingCLI
     from mlcv.data.base import MultiLabelDataModule
     from mlcv.methods.base import MultiLabelModule
-    from mlcv.training_cli import Parser, TrainingCLI
 
     class Parsed(TrainingCLI):
         def before_instantiate_classes(self):
@@ -79,7 +79,7 @@ def stored(request, tmp_path, monkeypatch):
 
 def dumped(monkeypatch, *arguments):
     """The configuration that a run with these options would store."""
-    from mlcv.training_cli import ConfigKeeper, TrainingCLI
+    from mlcv.commands.training import ConfigKeeper, TrainingCLI
 
     class Dumped(TrainingCLI):
         def before_instantiate_classes(self):

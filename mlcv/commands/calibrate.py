@@ -2,24 +2,22 @@
 
 import argparse
 import math
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table as Grid
 from torch import Tensor
 
+from mlcv.commands.options import add_truth_options, truth_file, whole_number
 from mlcv.errors import ConfigError
-from mlcv.labels.states import POSITIVE, evaluable, known
-from mlcv.posthoc.calibrated import FILE_NAME, Calibration
-from mlcv.posthoc.calibration import calibration_error, fit_scaling
-from mlcv.posthoc.conformal import Powerset, choose_power, control_missed, only_positives
+from mlcv.labels.states import POSITIVE, evaluable
+from mlcv.posthoc.calibrated import FILE_NAME, Calibration, Goal, Method, labelled
+from mlcv.posthoc.calibration import calibration_error
 from mlcv.posthoc.judge import match
 from mlcv.posthoc.matching import read_all
-from mlcv.posthoc.thresholds import choose_class_thresholds
-from mlcv.posthoc.truth import add_truth_options, whole_number
+from mlcv.posthoc.truth import TruthFile
 from mlcv.terminal import console
 
 
@@ -30,73 +28,59 @@ def main(arguments: list[str]) -> None:
         UserError: for files that are missing or malformed, or do not fit together.
     """
     options = _parser().parse_args(arguments)
-    path: Path = options.predictions[0]
-    if path.name.startswith("test"):
-        raise ConfigError(f"{path} looks like the test split; what is chosen there is no test: use val_predictions.csv")
-    names, truth, (model,) = read_all(options)
-    scores, truth = match(model, truth)
-    if not ((scores >= 0) & (scores <= 1)).all():
-        raise ConfigError(f"{path} holds scores outside [0, 1]; probabilities are calibrated, so apply a sigmoid first")
-    out = options.out or path.with_name(FILE_NAME)
-    calibration = replace(calibrate(scores, truth.targets, names, options), model=model.model)
+    names, probs, targets, model = _read(options.predictions, truth_file(options))
+    chosen = {name: getattr(options, name) for name in ("method", "goal", "level", "risk", "epsilon", "seed")}
+    calibration = Calibration.fit(probs, targets, names, model=model, **chosen)
+    out = options.out or options.predictions.with_name(FILE_NAME)
     calibration.save(out)
-    _print(calibration, scores, truth.targets)
+    _print(calibration, probs, targets)
     console().print(f"calibration: {out}", soft_wrap=True)
 
 
-def calibrate(probs: Tensor, targets: Tensor, names: tuple[str, ...], options: argparse.Namespace) -> Calibration:
-    """Everything from one set of validation predictions, probs (M, C) and targets (M, C) in {0, 1, -1}.
+def calibrate(
+    predictions: str | Path,
+    truth: str | Path | TruthFile | None = None,
+    *,
+    method: Method = "platt",
+    goal: Goal = "f1",
+    level: float = 0.9,
+    risk: float = 0.1,
+    epsilon: float = 0.1,
+    seed: int = 0,
+) -> Calibration:
+    """Probabilities, thresholds and sets that keep promises, from a file of validation predictions.
 
-    A drawn half of the images fits the scaling and the kind of sets, the other half their sizes, whose guarantees need
-    images that nothing else was fitted to; thresholds are chosen on all. Images without any known label are left out
-    before anything is drawn.
+    Args:
+        predictions: `val_predictions.csv` of `mlcv validate`, or any CSV of probabilities.
+        truth: CSV of labels, or how one is read; None if the predictions hold them.
+        method: of the scaling of logits.
+        goal: of the thresholds.
+        level: of precision or recall, where that is the goal.
+        risk: part of an image's labels that sets may miss, on average.
+        epsilon: how often the true label set may be left out.
+        seed: of the halves of the images, and of the parts that judge scalings.
+
+    Returns:
+        the calibration; `.save(path)` writes it for predict and export.
 
     Raises:
-        ConfigError: if no class has a known positive and a known negative, so that nothing can be calibrated.
+        UserError: for files that are missing or malformed or do not fit together, scores outside [0, 1], predictions of
+            a test split, or labels of which no class has a positive and a negative.
     """
-    probs, targets = _labelled(probs, targets)
-    if not evaluable(targets).any():
-        raise ConfigError(
-            "0 classes could be calibrated: none has both a known positive and a known negative label; give --truth "
-            "with more labels, or --blank negative if blank cells mean absent"
-        )
-    order = torch.from_numpy(np.random.default_rng(options.seed).permutation(len(probs)))
-    first, second = order.tensor_split(2)
-    scaling = fit_scaling(probs[first], targets[first], options.method, options.seed)
-    calibrated = scaling(probs)
-    thresholds = choose_class_thresholds(calibrated, targets, options.goal, options.level)
-    fresh, labels = calibrated[second], targets[second]
-    few_missed = control_missed(fresh, labels, options.risk)
-    powerset, no_powerset = None, ""
-    odd = only_positives(targets) | only_positives(labels)
-    if odd.any():
-        those = ", ".join(name for name, is_odd in zip(names, odd.tolist(), strict=True) if is_odd)
-        no_powerset = f"only positive labels of {those} are known, so that images known whole are those that have them"
-    elif not all(known(targets[part]).all(dim=1).any() for part in (first, second)):
-        no_powerset = "no image, or just one, has all its labels known"
-    else:
-        power = choose_power(calibrated[first], targets[first], options.epsilon)
-        powerset = Powerset.calibrate(fresh, labels, options.epsilon, power)
-    return Calibration(
-        names,
-        tuple(scaling.slope.tolist()),
-        tuple(scaling.offset.tolist()),
-        scaling.scaled_by,
-        tuple(thresholds.tolist()),
-        options.goal if options.goal == "f1" else f"{options.goal} of {options.level:g}",
-        few_missed.threshold,
-        options.risk,
-        {name: reason for name, reason in zip(names, few_missed.why_not, strict=True) if reason},
-        None if powerset is None else {"bound": powerset.bound, "power": powerset.power, "epsilon": powerset.epsilon},
-        no_powerset,
-        len(probs),
-    )
+    options: Any = {"method": method, "goal": goal, "level": level, "risk": risk, "epsilon": epsilon, "seed": seed}
+    names, probs, targets, model = _read(Path(predictions), TruthFile.of(truth))
+    return Calibration.fit(probs, targets, names, model=model, **options)
 
 
-def _labelled(probs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Images with any known label."""
-    rows = known(targets).any(dim=1)
-    return probs[rows], targets[rows]
+def _read(path: Path, truth: TruthFile) -> tuple[tuple[str, ...], Tensor, Tensor, str | None]:
+    """Class names, probabilities and targets (M, C), and whose they are."""
+    if path.name.startswith("test"):
+        raise ConfigError(f"{path} looks like the test split; what is chosen there is no test: use val_predictions.csv")
+    names, labels, (model,) = read_all([path], truth)
+    scores, labels = match(model, labels)
+    if not ((scores >= 0) & (scores <= 1)).all():
+        raise ConfigError(f"{path} holds scores outside [0, 1]; probabilities are calibrated, so apply a sigmoid first")
+    return names, scores, labels.targets, model.model
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -104,9 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="mlcv calibrate",
         description="Fits probabilities, thresholds and conformal sets to validation predictions; predict uses them.",
     )
-    parser.add_argument(
-        "predictions", type=Path, nargs=1, help="val_predictions.csv of `mlcv validate`, or any CSV of them"
-    )
+    parser.add_argument("predictions", type=Path, help="val_predictions.csv of `mlcv validate`, or any CSV of them")
     add_truth_options(parser)
     parser.add_argument("--method", choices=["temperature", "platt", "none"], default="platt", help="of the scaling")
     parser.add_argument("--goal", choices=["f1", "precision", "recall"], default="f1", help="of the thresholds")
@@ -121,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _print(calibration: Calibration, probs: Tensor, targets: Tensor) -> None:
-    probs, targets = _labelled(probs, targets)
+    probs, targets = labelled(probs, targets)
     calibrated, chosen = calibration.decide(probs)
     before, after = calibration_error(probs, targets), calibration_error(calibrated, targets)
     out = console()

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from mlcv import DigitScenesDataModule
-from mlcv.bench import StepTimer
 from mlcv.cli import main
+from mlcv.commands.bench import StepTimer
 from mlcv.methods.classifier import Classifier
 
 FEW = [

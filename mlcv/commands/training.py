@@ -29,10 +29,10 @@ from mlcv.callbacks.random_state import KeepRandomState
 from mlcv.callbacks.results import ResultsWriter
 from mlcv.callbacks.resuming import Resuming
 from mlcv.checkpoint_arguments import with_checkpoint_config, with_checkpoint_found
+from mlcv.commands.mistakes import blaming_options, check_values, explain, option_names
 from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.image_files import ImageFilesDataModule
 from mlcv.errors import ConfigError, Stopped, find_user_error, one_line
-from mlcv.explain import blaming_options, check_values, explain, option_names
 from mlcv.files import keep_earlier, read_checkpoint, write_text
 from mlcv.fingerprints import fingerprint_of, weights_fingerprint
 from mlcv.launchers import RUN_DIR_VARIABLE, process_rank, run_dir_of_first, starts_apart
@@ -40,8 +40,17 @@ from mlcv.methods.base import OF_THE_DATA, MultiLabelModule
 from mlcv.models.backbones import image_statistics
 from mlcv.models.starting_weights import weights_of
 from mlcv.posthoc.calibrated import Calibration
-from mlcv.posthoc.stored import find_calibration
-from mlcv.runs import CONFIG_KEY, GREY_KEY, TRUST_HELP, check_new, check_writable, new_run_folder, run_folder
+from mlcv.runs import (
+    CONFIG_KEY,
+    GREY_KEY,
+    TRUST_HELP,
+    check_new,
+    check_writable,
+    find_calibration,
+    new_run_folder,
+    run_folder,
+)
+from mlcv.terminal import set_up_logging
 
 logger = logging.getLogger(__name__)
 
@@ -331,25 +340,23 @@ class TrainingCLI(LightningCLI):
         return [CSVLogger(self.run_dir, name="", version=""), TensorBoardLogger(self.run_dir, name="", version="")]
 
 
-class _Terminal(logging.Handler):
-    """Writes to whatever standard error is at the time."""
+def main(arguments: list[str]) -> None:
+    """Runs one of Lightning's subcommands, the first argument, with its options.
 
-    def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(self.format(record) + "\n")
-
-
-def set_up_logging() -> None:
-    """This project says what it does; Lightning, only what a user needs."""
-    ours = logging.getLogger("mlcv")
-    # What every process would say alike, the first says.
-    ours.setLevel(logging.INFO if process_rank() == 0 else logging.WARNING)
-    if not ours.handlers:
-        ours.addHandler(_Terminal())
-    # Frozen parts stay in evaluation mode by our own choice.
-    warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")
-    # Lightning advertises its other products at each start.
-    theirs = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    theirs.addFilter(lambda record: "Tip: For seamless" not in record.getMessage())
+    Raises:
+        UserError: for whatever a user can mend.
+    """
+    # Scenes in memory need no loader process, and the user has set the number for the rest.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # A resumed run goes on in its own folder, where earlier files are kept.
+    warnings.filterwarnings("ignore", message=".*directory .* exists and is not empty.*")
+    # A checkpoint that is tested needs none of what it was trained with.
+    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
+    # Of the folder where a tested checkpoint was trained; `Resuming` looks after it where training goes on.
+    warnings.filterwarnings("ignore", message=".*dirpath has changed from.*")
+    # Lightning 2.6's own use of torch.
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    TrainingCLI.run(arguments)
 
 
 def _configs_first(arguments: list[str]) -> list[str]:

@@ -1,67 +1,100 @@
 """`mlcv report`: runs side by side in one HTML file that needs nothing else."""
 
 import argparse
-import base64
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import torch
 from jinja2 import Environment, PackageLoader
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from mlcv import __version__
-from mlcv.data.images import Pixels, read_image
-from mlcv.data.samples import Collate, MultiLabelDataset
-from mlcv.errors import ConfigError, DataError
+from mlcv.commands.gallery import Gallery
+from mlcv.commands.options import add_truth_options, truth_file, whole_number
+from mlcv.errors import ConfigError
 from mlcv.files import unshielded, write_text
 from mlcv.labels.states import NEGATIVE, POSITIVE, UNCERTAIN, UNKNOWN
-from mlcv.methods.base import MultiLabelModule
-from mlcv.methods.checkpoints import load_method
 from mlcv.metrics.bootstrap import Interval
 from mlcv.metrics.scores import multilabel_scores, scores_of_decisions
 from mlcv.posthoc.columns import read_ids
 from mlcv.posthoc.judge import Judged, difference, judge, match, part, summary
 from mlcv.posthoc.matching import read_all
 from mlcv.posthoc.predictions import Predictions
-from mlcv.posthoc.truth import add_truth_options, codes_of, label_states, whole_number
-from mlcv.runs import TRUST_HELP, load_data, read_config
+from mlcv.posthoc.truth import TruthFile, label_states
+from mlcv.runs import TRUST_HELP
 from mlcv.tables import Table
 from mlcv.terminal import console
 
+TITLE = "Multi-label classification report"
 _FILE = "test_predictions.csv"
-_SIDE = 160
-"""Of a picture in the page, in pixels."""
 _KINDS = {"good": (POSITIVE, True), "missed": (POSITIVE, False), "false": (NEGATIVE, True)}
 """Which images are shown: their label, and whether the likeliest or the unlikeliest."""
+
+
+def report(
+    predictions: Sequence[str | Path],
+    truth: str | Path | TruthFile | None = None,
+    *,
+    checkpoint: str | Path | None = None,
+    examples: int = 3,
+    resamples: int = 1000,
+    title: str = TITLE,
+    out: str | Path = "report.html",
+) -> Path:
+    """One HTML file on one or more runs, which needs nothing else; the first one is shown in detail.
+
+    Args:
+        predictions: folders of tested runs, or CSV files of probabilities.
+        truth: CSV of labels, or how one is read; None if the first predictions hold them.
+        checkpoint: of the first run: for its images, and heat maps if its head has any.
+        examples: images of each kind and class.
+        resamples: of the bootstrap.
+        title: of the page.
+        out: the file; an earlier one is kept under another name.
+
+    Returns:
+        `out`.
+
+    Raises:
+        UserError: for files that are missing or malformed or do not fit together, or without matplotlib.
+    """
+    if find_spec("matplotlib") is None:
+        raise ConfigError("a report needs matplotlib: pip install matplotlib")
+    paths = [path / _FILE if path.is_dir() else path for path in map(Path, predictions)]
+    source = TruthFile.of(truth)
+    names, labels, found = read_all(paths, source)
+    states = torch.from_numpy(label_states(Table(source.path or paths[0]), names, source.codes)).long()
+    models = [judge(model, labels, None, resamples) for model in _named(paths, found)]
+    if not all(((model.scores >= 0) & (model.scores <= 1)).all() for model in models):
+        raise ConfigError("a report needs probabilities in [0, 1]; mlcv evaluate judges scores of any scale")
+    chosen = [_chosen(path, model, names) for path, model in zip(paths, models, strict=True)]
+    gallery = Gallery(None if checkpoint is None else Path(checkpoint), models[0].truth.ids)
+    page = _page(title, models, chosen, states, names, resamples, _examples(gallery, examples, models[0], names))
+    write_text(Path(out), page, keep=True)
+    return Path(out)
 
 
 def main(arguments: list[str]) -> None:
     """Reads, judges and writes.
 
     Raises:
-        UserError: for files that are missing or malformed, or do not fit together.
+        UserError: as `report`.
     """
     options = _parser().parse_args(arguments)
-    if find_spec("matplotlib") is None:
-        raise ConfigError("a report needs matplotlib: pip install matplotlib")
-    options.predictions = paths = [path / _FILE if path.is_dir() else path for path in options.predictions]
-    names, truth, found = read_all(options)
-    states = torch.from_numpy(label_states(Table(options.truth or paths[0]), names, codes_of(options))).long()
-    models = [judge(model, truth, None, options.resamples) for model in _named(paths, found)]
-    if not all(((model.scores >= 0) & (model.scores <= 1)).all() for model in models):
-        raise ConfigError("a report needs probabilities in [0, 1]; mlcv evaluate judges scores of any scale")
-    chosen = [_chosen(path, model, names) for path, model in zip(paths, models, strict=True)]
-    page = _page(options, models, chosen, states, names)
-    write_text(options.out, page, keep=True)
-    size = options.out.stat().st_size / 2**20
-    console().print(f"report: {options.out} ({size:.1f} MiB)", soft_wrap=True)
+    out = report(
+        options.predictions,
+        truth_file(options),
+        checkpoint=options.ckpt_path,
+        examples=options.examples,
+        resamples=options.resamples,
+        title=options.title,
+        out=options.out,
+    )
+    console().print(f"report: {out} ({out.stat().st_size / 2**20:.1f} MiB)", soft_wrap=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ckpt_path", type=Path, help="of the first run: for its images, and heat maps if it has any")
     parser.add_argument("--examples", type=int, default=3, help="images of each kind and class (default: 3)")
     parser.add_argument("--resamples", type=whole_number(1), default=1000, help="of the bootstrap (default: 1000)")
-    parser.add_argument("--title", default="Multi-label classification report")
+    parser.add_argument("--title", default=TITLE)
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="the file (default: report.html)")
     return parser
 
@@ -102,20 +135,25 @@ def _chosen(path: Path, model: Judged, names: tuple[str, ...]) -> Tensor:
 
 
 def _page(
-    options: argparse.Namespace, models: list[Judged], chosen: list[Tensor], states: Tensor, names: tuple[str, ...]
+    title: str,
+    models: list[Judged],
+    chosen: list[Tensor],
+    states: Tensor,
+    names: tuple[str, ...],
+    resamples: int,
+    examples: list[dict[str, Any]],
 ) -> str:
     import mlcv.posthoc.figures as figures  # noqa: PLC0415  # matplotlib is an extra
 
     first, targets = models[0], models[0].truth.targets
     scores = [multilabel_scores(model.scores, targets, names) for model in models]
-    examples, has_maps = _examples(options, first, names)
     labels = [model.name for model in models]
     facts = {
-        "title": options.title,
+        "title": title,
         "version": __version__,
         "images": len(targets),
         "class_count": len(names),
-        "resamples": f"{options.resamples} resamples of {models[0].resampled}",
+        "resamples": f"{resamples} resamples of {models[0].resampled}",
         "shares": ", ".join(f"{100 * row['count'] / states.numel():.1f} % {row['name']}" for row in _states(states)),
         "excluded": f"Not judged: {', '.join(scores[0].excluded)}." if scores[0].excluded else "",
         "models": [
@@ -147,11 +185,11 @@ def _page(
             }
             for row in _states(states)
         ],
-        "groups": _groups(first, states, options.resamples, names),
+        "groups": _groups(first, states, resamples, names),
         "examples": examples,
-        "maps": has_maps,
+        "maps": any(strip["has_maps"] for strip in examples),
     }
-    template = Environment(loader=PackageLoader("mlcv.posthoc", "."), autoescape=True).get_template("report.html.j2")
+    template = Environment(loader=PackageLoader("mlcv.commands", "."), autoescape=True).get_template("report.html.j2")
     page: str = template.render(facts)
     return page
 
@@ -216,89 +254,23 @@ def _groups(model: Judged, states: Tensor, resamples: int, names: tuple[str, ...
     return rows
 
 
-def _examples(options: argparse.Namespace, model: Judged, names: tuple[str, ...]) -> tuple[list[dict[str, Any]], bool]:
-    """For each class its best and worst images, and whether there are heat maps; none where no image can be had."""
-    gallery = _Gallery(options.ckpt_path, model.truth.ids)
-    strips, has_maps = [], False
+def _examples(gallery: Gallery, count: int, model: Judged, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """For each class its best and worst images; none where no image can be had."""
+    strips = []
     for c, name in enumerate(names):
         images = []
         for kind, (state, is_likely) in _KINDS.items():
             rows = (model.truth.targets[:, c] == state).nonzero().flatten()
-            order = rows[model.scores[rows, c].argsort(descending=is_likely)][: options.examples]
+            order = rows[model.scores[rows, c].argsort(descending=is_likely)][:count]
             for row in order.tolist():
                 picture = gallery.picture(row, c)
                 if picture is not None:
-                    title = f"{model.truth.ids[row]}: {name} {model.scores[row, c]:.3f}"
                     prob = f"{float(model.scores[row, c]):.3f}"
+                    title = f"{model.truth.ids[row]}: {name} {prob}"
                     images.append({"kind": kind, "title": title, "prob": prob, "data": picture})
         if images:
-            strips.append({"name": name, "images": images})
-        has_maps = gallery.has_maps
-    return strips, has_maps
-
-
-class _Gallery:
-    """Pictures of images by their row, from a checkpoint's own test split or from the paths in the file."""
-
-    def __init__(self, checkpoint: Path | None, ids: tuple[str, ...]) -> None:
-        self.ids, self.has_maps = ids, False
-        self.method: MultiLabelModule | None = None
-        self.dataset: MultiLabelDataset | None = None
-        self._maps: dict[int, Tensor | None] = {}
-        if checkpoint is not None:
-            self.method = load_method(checkpoint, "--ckpt_path")
-            data = load_data(read_config(checkpoint)[1])
-            data.setup("test")
-            self.dataset, self.collate = data.datasets["test"], Collate(data.statistics.mean, data.statistics.std)
-            places = {self.dataset.describe(index): index for index in range(len(self.dataset))}
-            if not set(ids) <= set(places):
-                raise ConfigError(f"--ckpt_path: {checkpoint} was tested on other images than those of the predictions")
-            self.places = [places[name] for name in ids]
-
-    def picture(self, row: int, c: int) -> str | None:
-        """JPEG in base 64, with the class's heat map laid over it; None if there is no such image."""
-        image = self._load(row)
-        if image is None:
-            return None
-        maps = self._heat(row)
-        if maps is not None:
-            self.has_maps = True
-            image = _laid_over(image, maps[c])
-        _, code = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])
-        return base64.b64encode(code.tobytes()).decode()
-
-    def _load(self, row: int) -> Pixels | None:
-        if self.dataset is not None:
-            sample = self.dataset[self.places[row]]
-            pixels = sample["image"]
-        else:
-            path = Path(self.ids[row])
-            if not path.is_file():
-                return None
-            try:
-                pixels = read_image(path, _SIDE)
-            except DataError:
-                return None
-        scale = _SIDE / min(pixels.shape[:2])
-        sized: Pixels = cv2.resize(np.ascontiguousarray(pixels), None, fx=scale, fy=scale)  # type: ignore[assignment]
-        return np.repeat(sized[..., None], 3, axis=2) if sized.ndim == 2 else sized
-
-    def _heat(self, row: int) -> Tensor | None:
-        if self.method is None or self.dataset is None:
-            return None
-        if row not in self._maps:
-            with torch.no_grad():
-                _, maps = self.method.forward_with_maps(self.collate([self.dataset[self.places[row]]])["image"])
-            self._maps[row] = None if maps is None else maps[0].float()
-        return self._maps[row]
-
-
-def _laid_over(image: Pixels, heat: Tensor) -> Pixels:
-    height, width = image.shape[:2]
-    sized = interpolate(heat[None, None], (height, width), mode="bilinear", align_corners=False)[0, 0]
-    strength = ((sized - sized.min()) / (sized.max() - sized.min()).clamp_min(1e-12)).numpy()[..., None] * 0.6
-    mixed = image * (1 - strength) + np.array([215, 48, 39]) * strength
-    return mixed.astype(np.uint8)
+            strips.append({"name": name, "images": images, "has_maps": gallery.has_maps})
+    return strips
 
 
 def _cell(interval: Interval) -> dict[str, Any]:

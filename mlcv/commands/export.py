@@ -6,7 +6,7 @@ import io
 import json
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -23,14 +23,11 @@ from mlcv.data.images import read_image
 from mlcv.data.samples import Collate
 from mlcv.data.transforms import evaluation_transform
 from mlcv.errors import ConfigError
-from mlcv.files import read_checkpoint, whole_file
-from mlcv.fingerprints import weights_fingerprint
+from mlcv.files import whole_file
 from mlcv.methods.base import MultiLabelModule
-from mlcv.methods.checkpoints import load_method
 from mlcv.posthoc.calibrated import FILE_NAME, Calibration
 from mlcv.posthoc.calibration import EPS, Scaling
-from mlcv.posthoc.stored import find_calibration
-from mlcv.runs import TRUST_HELP, load_data, read_config, run_folder
+from mlcv.runs import TRUST_HELP, Run
 from mlcv.terminal import console
 
 TOLERANCE = 1e-4
@@ -94,35 +91,68 @@ class Deployed(nn.Module):
         return probs, probs >= self.thresholds
 
 
-def main(arguments: list[str]) -> None:
-    """Exports, runs what it has written, and keeps it if it agrees.
+def export(
+    checkpoint: str | Path,
+    *,
+    formats: Sequence[str] = ("onnx", "pt2"),
+    out: str | Path | None = None,
+    calibration: str | None = None,
+    images: str | Path | None = None,
+) -> dict[Path, dict[str, float]]:
+    """Writes a checkpoint as files that run without this project, and keeps those that say what it says.
+
+    Args:
+        checkpoint: of `mlcv fit`.
+        formats: `onnx`, `pt2` (torch.export), or both.
+        out: folder of model.onnx and model.pt2; the run's if None.
+        calibration: path of a calibration, or `none`; None for the run's own, if it has one.
+        images: real images to compare on; if None the run's test images, where they are here.
+
+    Returns:
+        of each file, by how much its probabilities differ at most from the module's: on `random`, and on `real` images.
 
     Raises:
         UserError: for a checkpoint or calibration that cannot be read, a network that cannot be exported, or a file
             whose outputs are not the module's.
     """
-    options = _parser().parse_args(arguments)
-    _check_libraries(options.formats)
-    checkpoint: Path = options.ckpt_path
-    _, config = read_config(checkpoint)
-    method, data = load_method(checkpoint, "--ckpt_path"), load_data(config)
-    folder: Path = options.out or run_folder(checkpoint)
-    model = weights_fingerprint(read_checkpoint(checkpoint)["state_dict"])
-    calibration = find_calibration(options.calibration, checkpoint, method.class_names, model)
-    module = Deployed(method, data.statistics.mean, data.statistics.std, calibration).eval()
-    about = _describe(module, data, calibration, checkpoint)
-    trials = _trials(data, options.images)
-    out = console()
-    for kind in options.formats:
-        path = folder / f"model.{kind}"
-        content, run = _MAKERS[kind](module, trials["random"], about)
-        differences = {name: _difference(module, data, run, t) for name, t in trials.items()}
-        _check(path, differences)
+    strange = sorted(set(formats) - set(_MAKERS))
+    if strange:
+        raise ConfigError(f"no format {strange[0]!r}; known are {', '.join(_MAKERS)}")
+    _check_libraries(formats)
+    run = Run(Path(checkpoint))
+    data, method = run.data(), run.method()
+    fitted = run.calibration(calibration, method.class_names)
+    module = Deployed(method, data.statistics.mean, data.statistics.std, fitted).eval()
+    about = _describe(module, data, fitted, run.checkpoint)
+    trials = _trials(data, None if images is None else Path(images))
+    found = {}
+    for kind in formats:
+        path = Path(out or run.folder) / f"model.{kind}"
+        content, function = _MAKERS[kind](module, trials["random"], about)
+        found[path] = {name: _difference(module, data, function, pixels) for name, pixels in trials.items()}
+        _check(path, found[path])
         with whole_file(path, "wb") as file:
             file.write(content)
-        found = ", ".join(f"{value:.1e} on {len(trials[name])} {name} images" for name, value in differences.items())
-        size = path.stat().st_size / 2**20
-        out.print(f"{path}: {size:.1f} MiB, largest difference {found}", soft_wrap=True)
+    return found
+
+
+def main(arguments: list[str]) -> None:
+    """Exports, runs what it has written, and keeps it if it agrees.
+
+    Raises:
+        UserError: as `export`.
+    """
+    options = _parser().parse_args(arguments)
+    found = export(
+        options.ckpt_path,
+        formats=options.formats,
+        out=options.out,
+        calibration=options.calibration,
+        images=options.images,
+    )
+    for path, differences in found.items():
+        told = ", ".join(f"{value:.1e} on {name} images" for name, value in differences.items())
+        console().print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, largest difference {told}", soft_wrap=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -143,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check_libraries(formats: list[str]) -> None:
+def _check_libraries(formats: Sequence[str]) -> None:
     absent = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if "onnx" in formats and absent:
         raise ConfigError(f'ONNX needs {", ".join(absent)}: pip install "mlcv[export]", or give --formats pt2')

@@ -1,6 +1,5 @@
 """`mlcv calibrate`: its file, what it promises on images it has not seen, and what it refuses."""
 
-import argparse
 import csv
 import dataclasses
 import json
@@ -12,7 +11,6 @@ import torch
 
 from mlcv.cli import main
 from mlcv.errors import ConfigError
-from mlcv.posthoc.calibrate import calibrate
 from mlcv.posthoc.calibrated import Calibration
 from mlcv.posthoc.calibration import calibration_error
 
@@ -127,13 +125,12 @@ def test_what_cannot_be_calibrated_at_all_gives_no_file(tmp_path, numpy_rng, cap
 
 @pytest.mark.parametrize("known", [0.5, 0.2])
 def test_labels_missed_are_as_few_as_promised_where_most_are_unknown(numpy_rng, known):
-    options = argparse.Namespace(seed=0, method="platt", goal="f1", level=0.9, risk=0.1, epsilon=0.1)
     missed = []
     for _ in range(12):
         probs, targets = map(torch.from_numpy, over_confident(numpy_rng, 1500))
         targets[torch.from_numpy(numpy_rng.random(targets.shape)) > known] = -1
         targets[::2] = -1
-        calibration = calibrate(probs, targets, NAMES, options)
+        calibration = Calibration.fit(probs, targets, NAMES)
         probs, targets = map(torch.from_numpy, over_confident(numpy_rng, 2000))
         lost = (~calibration.covering(calibration.probabilities(probs)) & (targets == 1)).sum(dim=1)
         missed.append((lost / (targets == 1).sum(dim=1).clamp(min=1)).double().mean().item())

@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -19,12 +20,12 @@ from rich.table import Column, Table
 
 from mlcv import __version__
 from mlcv.allocator import keep_freed_memory
+from mlcv.commands.training import Parser, TrainingCLI
 from mlcv.data.base import MultiLabelDataModule, usable_cores
 from mlcv.errors import ConfigError
 from mlcv.files import read_json, write_text
 from mlcv.methods.base import MultiLabelModule
-from mlcv.terminal import console
-from mlcv.training_cli import Parser, TrainingCLI, set_up_logging
+from mlcv.terminal import console, set_up_logging
 
 PARTS = ("data", "forward", "backward", "optimizer")
 _SHORT = ("data", "fwd", "bwd", "opt")
@@ -151,28 +152,69 @@ class _BenchCLI(TrainingCLI):
         return super(TrainingCLI, self).instantiate_trainer(**kwargs)
 
 
-def main(arguments: list[str]) -> None:
-    """Measures, prints and writes.
+@dataclass
+class Benchmark:
+    """What `bench` measured.
+
+    Args:
+        rows: one a phase, precision and mode.
+        about: hardware, versions, and what was measured.
+    """
+
+    rows: list[Row]
+    about: dict[str, Any]
+
+    def save(self, path: Path) -> None:
+        """Writes it as JSON; an earlier file is kept under another name."""
+        content = {**self.about, "rows": [asdict(row) for row in self.rows]}
+        write_text(path, json.dumps(content, indent=1) + "\n", keep=True)
+
+
+def bench(
+    options: Sequence[str],
+    *,
+    steps: int = 50,
+    warmup: int = 10,
+    precisions: Sequence[str] = ("32-true",),
+    modes: Sequence[str] = ("eager",),
+) -> Benchmark:
+    """Trains and predicts for some steps, writing nothing, and says where their time goes.
+
+    Args:
+        options: as of `mlcv fit`, such as `["--config", "configs/digits/bce.yaml"]`.
+        steps: that are measured.
+        warmup: steps before them.
+        precisions: Lightning's names.
+        modes: `eager`, `compiled`.
 
     Raises:
         UserError: for a config that cannot be read, or data that ends too soon.
     """
-    options, rest = _parser().parse_known_args(arguments)
-    earlier = _read(options.compare) if options.compare is not None else None
     warnings.filterwarnings("ignore", module="lightning")  # it knows nothing of a run that is only timed
     set_up_logging()
     logging.getLogger("lightning").setLevel(logging.ERROR)
     keep_freed_memory()
-    rows, about = [], _hardware()
-    for precision in options.precisions:
-        for mode in options.modes:
-            measured, facts = _measure(rest, precision, mode, options)
-            rows += measured
-            about |= facts
-    found = {**about, "rows": [asdict(row) for row in rows]}
-    _print(rows, about, earlier)
+    found = Benchmark([], _hardware())
+    for precision in precisions:
+        for mode in modes:
+            rows, facts = _measure(list(options), precision, mode, steps, warmup)
+            found.rows += rows
+            found.about |= facts
+    return found
+
+
+def main(arguments: list[str]) -> None:
+    """Measures, prints and writes.
+
+    Raises:
+        UserError: as `bench`.
+    """
+    options, rest = _parser().parse_known_args(arguments)
+    earlier = _read(options.compare) if options.compare is not None else None
+    found = bench(rest, steps=options.steps, warmup=options.warmup, precisions=options.precisions, modes=options.modes)
+    _print(found.rows, found.about, earlier)
     if options.out is not None:
-        write_text(options.out, json.dumps(found, indent=1) + "\n", keep=True)
+        found.save(options.out)
         console().print(f"numbers: {options.out}", soft_wrap=True)
 
 
@@ -192,9 +234,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _measure(
-    rest: list[str], precision: str, mode: str, options: argparse.Namespace
+    options: list[str], precision: str, mode: str, steps: int, warmup: int
 ) -> tuple[list[Row], dict[str, Any]]:
-    total = options.warmup + options.steps
+    total = warmup + steps
     fixed = {
         "precision": precision, "max_steps": total, "max_epochs": -1, "limit_val_batches": 0, "logger": "false",
         "enable_checkpointing": "false", "enable_progress_bar": "false", "enable_model_summary": "false",
@@ -210,12 +252,12 @@ def _measure(
         auto_configure_optimizers=False,
         parser_class=Parser,
         run=False,
-        args=[*rest, *(f"--trainer.{name}={value}" for name, value in fixed.items())],
+        args=[*options, *(f"--trainer.{name}={value}" for name, value in fixed.items())],
     )
     model: Any = torch.compile(cli.model) if mode == "compiled" else cli.model
     rows = []
     for phase in ("train", "predict"):
-        timer = StepTimer(options.warmup)
+        timer = StepTimer(warmup)
         cli.trainer.callbacks.append(timer)  # type: ignore[attr-defined]
         if phase == "train":
             cli.trainer.fit(model, cli.datamodule)

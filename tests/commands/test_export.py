@@ -14,8 +14,9 @@ from PIL import Image
 
 from mlcv import DigitScenesDataModule
 from mlcv.cli import main
+from mlcv.commands import export
+from mlcv.methods.checkpoints import load_method
 from mlcv.methods.classifier import Classifier
-from mlcv.posthoc import export
 from mlcv.posthoc.calibrated import Calibration
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -98,7 +99,7 @@ def test_a_folder_labelled_without_this_project_gets_what_predict_gives(checkpoi
 def test_every_kind_of_method_is_exported_as_it_is(tmp_path, options, capsys):
     path = trained(tmp_path / "run", *options)
     assert main(["export", "--ckpt_path", str(path), "--out", str(tmp_path)]) == 0
-    method = export.load_method(path, "test")
+    method = load_method(path, "test")
     about = run(tmp_path / "model.onnx", np.zeros((1, 64, 64, 3), np.uint8))[1]
     pixels = np.random.default_rng().integers(256, size=(5, 64, 64, 3), dtype=np.uint8)
     image = (torch.from_numpy(pixels).float() / 255 - torch.tensor(about["mean"])) / torch.tensor(about["std"])
@@ -122,7 +123,7 @@ def test_a_softmax_is_exported_with_its_calibration(tmp_path, capsys):
     calibration.save(tmp_path / "c.json")
     arguments = ["--out", str(tmp_path), "--calibration", str(tmp_path / "c.json")]
     assert main(["export", "--ckpt_path", str(path), *arguments]) == 0
-    method = export.load_method(path, "test")
+    method = load_method(path, "test")
     pixels = np.random.default_rng().integers(256, size=(5, 64, 64, 3), dtype=np.uint8)
     (probs, _), about = run(tmp_path / "model.onnx", pixels)
     image = (torch.from_numpy(pixels).float() / 255 - torch.tensor(about["mean"])) / torch.tensor(about["std"])

@@ -1,0 +1,77 @@
+"""`mlcv ensemble`: one file of predictions from several models."""
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from mlcv.files import write_table
+from mlcv.posthoc.columns import common_classes
+from mlcv.posthoc.predictions import combine, read_predictions
+from mlcv.runs import TRUST_HELP
+from mlcv.terminal import console
+
+
+def ensemble(
+    models: Sequence[str | Path],
+    *,
+    how: Literal["mean", "rank"] = "mean",
+    out: str | Path = "ensemble.csv",
+    options: Sequence[str] = (),
+) -> Path:
+    """Combines predictions of the same images, as CheXpert's paper those of its runs' ten best checkpoints.
+
+    Args:
+        models: CSV files of predictions, and checkpoints of `mlcv fit`, which predict their test split first.
+        how: `mean` of the scores, or of their `rank`s where scales differ.
+        out: the file; an earlier one is kept under another name.
+        options: more of `mlcv predict`, for checkpoints.
+
+    Returns:
+        `out`.
+
+    Raises:
+        UserError: for files that cannot be read, or of other images or classes than the first.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [_predicted(Path(path), Path(folder, str(n)), options) for n, path in enumerate(models)]
+        names = common_classes(paths)
+        together = combine([read_predictions(path, names) for path in paths], how)
+    rows = ([name, *scores] for name, scores in zip(together.ids, together.scores.tolist(), strict=True))
+    write_table(Path(out), ["image", *names], rows, keep=True)
+    return Path(out)
+
+
+def main(arguments: list[str]) -> None:
+    """Reads or predicts, combines and writes.
+
+    Raises:
+        UserError: as `ensemble`.
+    """
+    options = _parser().parse_args(arguments)
+    out = ensemble(options.models, how=options.how, out=options.out, options=options.options)
+    console().print(f"{options.how} of {len(options.models)} models: {out}", soft_wrap=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mlcv ensemble",
+        description="One file of predictions from several: CSV files, or checkpoints, which predict their test split.",
+        epilog=TRUST_HELP,
+    )
+    parser.add_argument("models", type=Path, nargs="+", help="CSV files of predictions, or checkpoints of `mlcv fit`")
+    parser.add_argument("--how", choices=["mean", "rank"], default="mean", help="rank where scales differ")
+    parser.add_argument("--out", type=Path, default=Path("ensemble.csv"), help="the file (default: ensemble.csv)")
+    parser.add_argument("--options", nargs=argparse.REMAINDER, default=[], help="of `mlcv predict`, for checkpoints")
+    return parser
+
+
+def _predicted(path: Path, folder: Path, options: Sequence[str]) -> Path:
+    """A file of predictions as it is; of a checkpoint, made in a folder."""
+    if path.suffix != ".ckpt":
+        return path
+    from mlcv.commands.predict import predict  # noqa: PLC0415  # imports Lightning, which files do not need
+
+    folder.mkdir()
+    return predict(path, out=folder / "predictions.csv", options=[f"--run_dir={folder}", *options])

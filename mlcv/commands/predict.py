@@ -1,0 +1,37 @@
+"""Predictions of a checkpoint, from Python; the command line's are Lightning's, as all of `training`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlcv.commands.training import main
+from mlcv.runs import Run
+
+
+def predict(
+    checkpoint: str | Path,
+    images: str | Path | None = None,
+    *,
+    out: str | Path | None = None,
+    calibration: str | Path | None = None,
+    options: Sequence[str] = (),
+) -> Path:
+    """Writes probabilities and labels of images as `mlcv predict` does, going on with what an earlier call has begun.
+
+    Args:
+        checkpoint: of `mlcv fit`.
+        images: a file or folder; None for the test split of the data that it was trained on.
+        out: .csv or .jsonl; predictions.csv in the run's folder if None.
+        calibration: file of `mlcv calibrate`, or `none`; the run's own, if any, if None.
+        options: more of `mlcv predict`, such as `["--data.batch_size=8"]`.
+
+    Returns:
+        the path of the file; `mlcv.posthoc.read_predictions` reads a CSV.
+
+    Raises:
+        UserError: for a checkpoint, calibration or image that cannot be read.
+    """
+    path = Path(out) if out is not None else Run(Path(checkpoint)).folder / "predictions.csv"
+    given = {"--ckpt_path": checkpoint, "--predictions": path, "--data.path": images, "--calibration": calibration}
+    said = [f"{name}={value}" for name, value in given.items() if value is not None]
+    main(["predict", *said, *options])
+    return path

@@ -1,0 +1,68 @@
+"""What holds for every command: a typed function for Python, a thin `main` over it, and one kind of error."""
+
+import ast
+import importlib
+import inspect
+import typing
+from pathlib import Path
+
+import pytest
+
+import mlcv
+from mlcv.cli import SUBCOMMANDS, main
+from mlcv.errors import UserError
+
+MODULES = sorted({module for module, _ in SUBCOMMANDS.values()})
+FUNCTIONS = sorted(set(SUBCOMMANDS) & set(mlcv.__all__))
+
+
+def test_every_command_but_lightnings_has_a_function():
+    assert [name for name in SUBCOMMANDS if name not in FUNCTIONS] == ["fit", "validate", "test"]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_of_a_command_has_a_main(module):
+    assert callable(importlib.import_module(f"mlcv.commands.{module}").main)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_function_is_typed_and_says_what_each_argument_is(name):
+    function = getattr(mlcv, name)
+    hints = typing.get_type_hints(function)
+    parameters = inspect.signature(function).parameters
+    assert set(hints) == {*parameters, "return"}
+    assert "Namespace" not in str(hints)
+    section = inspect.getdoc(function).partition("Args:")[2].partition("Raises:")[0]
+    assert [p for p in parameters if f"\n    {p}: " not in section] == []
+    assert "Raises:" in inspect.getdoc(function)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "training"])
+def test_main_reads_options_calls_the_function_and_prints(module):
+    """No line of work is in a place that Python users cannot call."""
+    tree = ast.parse(Path(importlib.import_module(f"mlcv.commands.{module}").__file__).read_text())
+    (body,) = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main"]
+    called = {node.func.id for node in ast.walk(body) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    assert module in called or module == "calibrate"  # whose table shows what it was fitted to
+    assert len(body.body) < 12
+
+
+WRONG = {
+    "bench": lambda path: [["--config", str(path)]],
+    "calibrate": lambda path: [path],
+    "ensemble": lambda path: [[path]],
+    "evaluate": lambda path: [[path]],
+    "export": lambda path: [path],
+    "predict": lambda path: [path],
+    "report": lambda path: [[path]],
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_wrong_path_is_a_users_error_that_names_it(name, tmp_path, capsys):
+    absent = tmp_path / "absent.file"
+    with pytest.raises(UserError, match=r"absent\.file"):
+        getattr(mlcv, name)(*WRONG[name](absent))
+    option = {"bench": ["--config"], "export": ["--ckpt_path"], "predict": ["--ckpt_path"]}.get(name, [])
+    assert main([name, *option, str(absent)]) == 2
+    assert "absent.file" in capsys.readouterr().err
