@@ -206,8 +206,8 @@ ROUTINES = {
     "only_positives": positives_of_one,
     "Powerset.calibrate": lambda case: Powerset.calibrate(case.probs, case.targets, 0.2),
     "choose_power": lambda case: [choose_power(case.probs, case.targets, e / 20) for e in range(1, 15)],
-    "calibrate by platt": lambda case: fit(case, "platt"),
-    "calibrate by nothing": lambda case: fit(case, "none"),
+    "fit by platt": lambda case: fit(case, "platt"),
+    "fit by nothing": lambda case: fit(case, "none"),
     "summary": lambda case: judge.summary(judged(case), NAMES),
     "difference": lambda case: judge.difference(judged(case), other(case)),
     "part": lambda case: (
@@ -223,7 +223,7 @@ ROUTINES = {
 # What is given targets or a truth and keeps, matches or combines them; `holds` says of each image what it does.
 NOTHING_COUNTED = {
     "Outputs", "Truth", "Judged", "judge", "update", "match", "subgroups", "truth_of_studies", "combine", "holds",
-    "check_no_copies", "Predicted",
+    "check_no_copies", "Predicted", "labelled",
 }  # fmt: skip
 
 
