@@ -13,7 +13,7 @@ def keep_freed_memory() -> bool:
     """Lets the process reuse the memory of freed tensors instead of handing it back to the system.
 
     By default glibc returns each block over 32 MiB at once, so that every large activation of every step is mapped and
-    zeroed anew; `tools/benchmark_overhead.py --default_allocator` shows the cost. The peak stays what the largest step
+    zeroed anew; `tools/benchmarks/overhead.py --default_allocator` shows the cost. The peak stays what the largest step
     needs. Does nothing off glibc, or where the environment sets the allocator (MALLOC_*, GLIBC_TUNABLES).
 
     Returns:

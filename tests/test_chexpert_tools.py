@@ -26,7 +26,7 @@ def test_self_training_learns_from_its_first_model_and_repeats_nothing(options, 
     config = tmp_path / "config.yaml"
     config.write_text("trainer: {accelerator: cpu}\n")
     folder = tmp_path / "self"
-    done = tool("self_train.py", config, "--folder", folder, *options)
+    done = tool("studies/self_train.py", config, "--folder", folder, *options)
     assert done.returncode == 0, done.stderr
     soft = np.load(folder / "soft_labels.npy")
     assert soft.shape == (18, 14)
@@ -35,11 +35,11 @@ def test_self_training_learns_from_its_first_model_and_repeats_nothing(options, 
     stamp = (folder / "ignore" / "checkpoints" / "last.ckpt").stat().st_mtime_ns
     for path in (folder / "self_trained" / "checkpoints").iterdir():
         path.unlink()
-    again = tool("self_train.py", config, "--folder", folder, *options)
+    again = tool("studies/self_train.py", config, "--folder", folder, *options)
     assert again.returncode == 0, again.stderr
     assert (folder / "ignore" / "checkpoints" / "last.ckpt").stat().st_mtime_ns == stamp
     assert (folder / "self_trained" / "checkpoints" / "last.ckpt").is_file()
-    other = tool("self_train.py", config, "--folder", folder, *options, "--data.batch_size=3")
+    other = tool("studies/self_train.py", config, "--folder", folder, *options, "--data.batch_size=3")
     assert other.returncode == 1
     assert "was begun with other arguments" in other.stderr
     assert "--data.batch_size=3" in other.stderr
@@ -114,13 +114,13 @@ def test_label_noise_is_counted_both_ways(tmp_path):
     ]
     with (tmp_path / "table.csv").open("w", newline="") as file:
         csv.writer(file).writerows([header, *rows])
-    done = tool("label_noise.py", tmp_path / "table.csv")
+    done = tool("studies/label_noise.py", tmp_path / "table.csv")
     assert "4 images of 3 patients" in done.stdout, done.stderr
     assert "| Pneumothorax (Pneumothorax) | 50.0 % | 50.0 % | 50.0 % | 50.0 % | 0.00 |" in done.stdout
     assert "| Nodule or mass (Nodule, Mass) | 25.0 % | 50.0 % | 50.0 % | 0.0 % | 0.50 |" in done.stdout
-    part = tool("label_noise.py", tmp_path / "table.csv", "--set=test")
+    part = tool("studies/label_noise.py", tmp_path / "table.csv", "--set=test")
     assert "3 images of 2 patients" in part.stdout
-    refused = tool("label_noise.py", tmp_path / "table.csv", "--set=train")
+    refused = tool("studies/label_noise.py", tmp_path / "table.csv", "--set=train")
     assert "no row of the set 'train'; its sets are test, val" in refused.stderr
 
 
@@ -137,7 +137,9 @@ def test_policies_are_compared_on_few_drawings(tmp_path):
         "--folder",
         tmp_path / "runs",
     ]
-    done = tool("compare_policies.py", *arguments, "--policies", "U-Ones", "U-SelfTrained", "U-MultiClass", "--", *few)
+    done = tool(
+        "studies/compare_policies.py", *arguments, "--policies", "U-Ones", "U-SelfTrained", "U-MultiClass", "--", *few
+    )
     rows = [line for line in done.stdout.splitlines() if line.startswith("| U-")]
     assert len(rows) == 3, done.stderr
     assert all(0 <= float(row.split("|")[-2].split()[0]) <= 100 for row in rows)

@@ -22,7 +22,7 @@ FEW = ["--data.num_train=64", "--data.num_val=16", "--data.num_test=16", "--trai
 
 
 def compare(*arguments):
-    return tool("compare.py", *arguments)
+    return tool("studies/compare.py", *arguments)
 
 
 def tool(name, *arguments):
@@ -93,7 +93,7 @@ def test_transport_is_shown_of_patch_ct_only(tmp_path):
 
 def test_transport_is_measured_after_it_is_checked(tmp_path):
     arguments = ["--device=cpu", "--sizes=coco-196", "--batch=2", "--patches=20", "--runs=2", "--weights=positive"]
-    done = tool("benchmark_transport.py", *arguments, "--json", tmp_path / "rows.json")
+    done = tool("benchmarks/transport.py", *arguments, "--json", tmp_path / "rows.json")
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
     found = {(row["implementation"], row["mode"]) for row in rows}
@@ -171,23 +171,23 @@ def test_a_synthetic_set_is_a_data_set_that_a_student_learns_from(teacher, tmp_p
 def test_the_comparison_of_hello_runs_on_few_scenes_and_nothing_twice(tmp_path):
     few = ["--data.num_val=32", "--data.num_test=64", "--trainer.max_epochs=1"]
     arguments = ["--seeds=1", "--scenes=256", "--jobs=2", "--folder", tmp_path, "--", *few]
-    done = tool("compare_hello.py", *arguments)
+    done = tool("studies/compare_hello.py", *arguments)
     assert "| student | projector of rank 4, online |" in done.stdout, done.stderr
     assert len((tmp_path / "results.csv").read_text().splitlines()) == 11
     assert (tmp_path / "plot.png").stat().st_size > 5000
-    assert tool("compare_hello.py", *arguments).stdout == done.stdout
+    assert tool("studies/compare_hello.py", *arguments).stdout == done.stdout
 
 
 def test_storage_of_soft_labels_is_that_of_the_published_example(tmp_path):
     # HeLlO: 300 epochs of 1,000 images of 1,000 classes in half precision take 572 MiB.
-    done = tool("label_storage.py", "--images=1000", "--epochs=300", "--classes=1000")
+    done = tool("studies/label_storage.py", "--images=1000", "--epochs=300", "--classes=1000")
     assert "| float16 | 572.2 MiB |" in done.stdout, done.stderr
     assert "| float32 | 1.1 GiB |" in done.stdout
     assert "| float16, top 10 | 11.4 MiB |" in done.stdout  # 10 (2 + 2) bytes a view
-    refused = tool("label_storage.py", "--images=1", "--epochs=1")
+    refused = tool("studies/label_storage.py", "--images=1", "--epochs=1")
     assert refused.returncode == 2
     assert "--classes or --projector" in refused.stderr
-    refused = tool("label_storage.py", "--images=1", "--epochs=1", "--projector", tmp_path / "p.safetensors")
+    refused = tool("studies/label_storage.py", "--images=1", "--epochs=1", "--projector", tmp_path / "p.safetensors")
     assert refused.returncode == 1
     assert "error: no projector at" in refused.stderr
 
@@ -195,7 +195,7 @@ def test_storage_of_soft_labels_is_that_of_the_published_example(tmp_path):
 def test_storage_of_a_projector_is_its_file(tiny_clip, tmp_path):
     path = tmp_path / "p.safetensors"
     CLIPProjector(tiny_clip[0], str(tiny_clip[1]), ["a", "b"], lora=LoRA(1, 1)).save(path)
-    done = tool("label_storage.py", "--images=1000000", "--epochs=100", "--projector", path)
+    done = tool("studies/label_storage.py", "--images=1000000", "--epochs=100", "--projector", path)
     assert "2 classes" in done.stdout, done.stderr
     percent = 100 * path.stat().st_size / (4 * 1000000 * 100 * 2)
     assert f"| float32 | 762.9 MiB | {percent:.3g} % |" in done.stdout

@@ -9,7 +9,7 @@ import torch
 
 from mlcv.errors import ConfigError
 from mlcv.models import GatedGraph, SemanticDecoupling, SemanticGraphHead
-from tools.benchmark_semantic_decoupling import LiteralSemanticDecoupling
+from tools.benchmarks.semantic_decoupling import LiteralSemanticDecoupling
 
 ROOT = Path(__file__).parents[2]
 
@@ -120,7 +120,7 @@ def test_refuses_embeddings_of_other_classes_and_patches_that_are_no_square():
 
 
 def test_the_tool_compares_and_prints_both():
-    command = [sys.executable, "tools/benchmark_semantic_decoupling.py", "--side=4", "--classes=5", "--runs=1"]
+    command = [sys.executable, "tools/benchmarks/semantic_decoupling.py", "--side=4", "--classes=5", "--runs=1"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     assert "literal" in result.stdout
     assert "ratio" in result.stdout

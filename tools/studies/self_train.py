@@ -4,7 +4,7 @@
 The second model is trained from the start on the first one's probabilities where labels are uncertain. What is finished
 is not repeated, and a stage that was stopped is resumed: give the same command again.
 
-  tools/self_train.py configs/chexpert/densenet121_ignore.yaml --folder runs/self --data.root data/CheXpert-v1.0-small
+  tools/studies/self_train.py configs/chexpert/densenet121_ignore.yaml --data.root data/CheXpert-v1.0-small
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main():
     if not soft.is_file():
         fit(first, options.config, ignoring)
         best = first / "checkpoints" / "best.ckpt"
-        call(str(Path(__file__).with_name("store_soft_labels.py")), str(best), "--out", str(soft))
+        call(str(Path(__file__).parents[1] / "store_soft_labels.py"), str(best), "--out", str(soft))
     policy = ["--data.policy.uncertain=self_trained", f"--data.policy.soft_labels={soft}"]
     fit(options.folder / "self_trained", options.config, [*rest, *policy])
 

@@ -49,7 +49,7 @@ def train(folder, policy, seed, options):
         if choice is None:
             config = folder / "empty.yaml"
             config.write_text("trainer: {accelerator: cpu}\n")
-            call("tools/self_train.py", str(config), "--folder", str(run), *arguments)
+            call("tools/studies/self_train.py", str(config), "--folder", str(run), *arguments)
             checkpoints = run / "self_trained" / "checkpoints"
         else:
             check(mlcv(options.threads, "fit", f"--run_dir={run}", *arguments, *choice))
