@@ -118,6 +118,16 @@ def test_lengths_whose_square_float32_does_not_hold(implementation, length, rng)
             assert all(gradient.isfinite().all() for gradient in got)
 
 
+@pytest.mark.parametrize("place", [2, 3], ids=["patch weights", "label weights"])
+@pytest.mark.parametrize("weight", [torch.nan, torch.inf])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_a_weight_that_is_no_number_spoils_its_image_alone(implementation, weight, place, rng):
+    tensors = inputs(Case(3, 10, 6, 8, all_patches=True), torch.float32, rng)
+    tensors[place][1, 4] = weight
+    cost = conditional_transport(*tensors[:4], reduction="none", implementation=implementation)
+    assert cost.isnan().tolist() == [False, True, False]
+
+
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_what_has_no_weight_gets_no_gradient(implementation, rng, nan_filled):
     case = Case(3, 20, 10, 8, positives=3)
