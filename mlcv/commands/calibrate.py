@@ -13,8 +13,9 @@ from torch import Tensor
 from mlcv.commands.options import add_truth_options, truth_file, whole_number
 from mlcv.errors import ConfigError
 from mlcv.labels.states import POSITIVE, evaluable
+from mlcv.metrics.scores import expected_calibration_error
 from mlcv.posthoc.calibrated import FILE_NAME, Calibration, Goal, Method, labelled
-from mlcv.posthoc.calibration import calibration_error
+from mlcv.posthoc.calibration import classwise_calibration_error
 from mlcv.posthoc.judge import match
 from mlcv.posthoc.matching import read_all
 from mlcv.posthoc.truth import TruthFile
@@ -105,10 +106,10 @@ def _parser() -> argparse.ArgumentParser:
 def _print(calibration: Calibration, probs: Tensor, targets: Tensor) -> None:
     probs, targets = labelled(probs, targets)
     calibrated, chosen = calibration.decide(probs)
-    before, after = calibration_error(probs, targets), calibration_error(calibrated, targets)
+    before, after = classwise_calibration_error(probs, targets), classwise_calibration_error(calibrated, targets)
     out = console()
     title = f"{calibration.images} images; thresholds for {calibration.goal}; these numbers are of the data fitted to"
-    grid = Grid("class", "ECE before", "after", "scaled by", "threshold", "P", "R", "pos.", title=title)
+    grid = Grid("class", "cwECE before", "after", "scaled by", "threshold", "P", "R", "pos.", title=title)
     for c, name in enumerate(calibration.class_names):
         positive, predicted = targets[:, c] == POSITIVE, chosen[:, c] & (targets[:, c] >= 0)
         hits = (positive & predicted).sum().double()
@@ -121,7 +122,9 @@ def _print(calibration: Calibration, probs: Tensor, targets: Tensor) -> None:
     out.print(grid)
     judged = evaluable(targets)
     means = " to ".join(f"{float(errors[judged].mean()):.4f}" for errors in (before, after))
-    out.print(f"expected calibration error, mean of {int(judged.sum())} classes: {means}")
+    out.print(f"classwise ECE (cwECE), mean of {int(judged.sum())} classes: {means}")
+    both = (float(expected_calibration_error(given, targets)) for given in (probs, calibrated))
+    out.print(f"ECE, of all entries together: {' to '.join(f'{value:.4f}' for value in both)}")
     _print_promises(calibration, calibrated, out)
 
 

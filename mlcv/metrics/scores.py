@@ -98,7 +98,7 @@ def multilabel_scores(
         **{f"{name}_top3_any": value for name, value in any3.items()},
         "GAP@20": global_average_precision(scores, targets),
         **ranking_metrics(scores, targets),
-        "ECE": _calibration_error(probs, targets),
+        "ECE": expected_calibration_error(probs, targets),
         "num_evaluable_classes": judged.sum(),
     }
     if eleven_point:
@@ -124,7 +124,7 @@ def scores_of_decisions(probs: Tensor, chosen: Tensor, targets: Tensor) -> dict[
         probs, chosen (bool) and targets (M, C), as for `multilabel_scores`.
     """
     found = precision_recall(_counts(chosen.long(), targets), targets)
-    return {name: float(value) for name, value in {**found, "ECE": _calibration_error(probs, targets)}.items()}
+    return {name: float(value) for name, value in {**found, "ECE": expected_calibration_error(probs, targets)}.items()}
 
 
 def global_average_precision(scores: Tensor, targets: Tensor, top: int = 20) -> Tensor:
@@ -202,7 +202,12 @@ def _areas(scores: Tensor, targets: Tensor, judged: Tensor, eleven_point: bool) 
     return areas
 
 
-def _calibration_error(probs: Tensor, targets: Tensor) -> Tensor:
+def expected_calibration_error(probs: Tensor, targets: Tensor) -> Tensor:
+    """ECE: of all known entries together, over 15 bins of equal width; NaN without any.
+
+    Shape:
+        probs (M, C) in [0, 1], targets (M, C) in {0, 1, -1}; a scalar.
+    """
     entries = known(targets)
     if not entries.any():
         return torch.tensor(torch.nan)

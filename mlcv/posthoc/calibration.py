@@ -98,10 +98,10 @@ def fit_scaling(probs: Tensor, targets: Tensor, method: Method, seed: int = 0) -
     return Scaling(torch.from_numpy(slope), torch.from_numpy(offset), tuple(scaled_by))
 
 
-def calibration_error(probs: Tensor, targets: Tensor, bins: int = 15) -> Tensor:
-    """Expected calibration error of each class over bins of equal mass, on known entries: (C,), NaN without any.
+def classwise_calibration_error(probs: Tensor, targets: Tensor, bins: int = 15) -> Tensor:
+    """Classwise ECE (Kull et al., NeurIPS 2019), over bins of equal mass, of known entries: (C,), NaN without any.
 
-    torchmetrics has it for one binary problem, and with bins of equal width, most of which are empty for rare classes.
+    Bins of equal width, as those of `ECE`, are mostly empty for rare classes.
 
     Shape:
         probs (M, C) in [0, 1], targets (M, C) in {0, 1, -1}.
@@ -176,7 +176,8 @@ def _is_better(candidate: Array, base: Array, labels: Array) -> bool:
     entries = known(labels)
     true = torch.from_numpy(labels[entries])[:, None]
     before, after = (
-        calibration_error(torch.from_numpy(expit(logits[entries]))[:, None], true) for logits in (base, candidate)
+        classwise_calibration_error(torch.from_numpy(expit(logits[entries]))[:, None], true)
+        for logits in (base, candidate)
     )
     return bool(after <= before)
 

@@ -12,7 +12,7 @@ import torch
 from mlcv.cli import main
 from mlcv.errors import ConfigError
 from mlcv.posthoc.calibrated import Calibration
-from mlcv.posthoc.calibration import calibration_error
+from mlcv.posthoc.calibration import classwise_calibration_error
 
 NAMES = ("a", "b", "c", "d")
 
@@ -40,7 +40,7 @@ def test_new_images_are_calibrated_and_sets_keep_their_promises(tmp_path, numpy_
         calibration = Calibration.load(tmp_path / "calibration.json", NAMES)
         probs, targets = map(torch.from_numpy, over_confident(numpy_rng, 2000))
         calibrated = calibration.probabilities(probs)
-        errors.append([calibration_error(p, targets).mean().item() for p in (probs, calibrated)])
+        errors.append([classwise_calibration_error(p, targets).mean().item() for p in (probs, calibrated)])
         lost = (~calibration.covering(calibrated) & (targets == 1)).sum(dim=1) / (targets == 1).sum(dim=1).clamp(min=1)
         missed.append(lost.double().mean().item())
         covered.append(calibration.label_sets().holds(calibrated, targets).double().mean().item())
@@ -48,7 +48,9 @@ def test_new_images_are_calibrated_and_sets_keep_their_promises(tmp_path, numpy_
     assert after < 0.05 < 0.1 < before
     assert 0.07 <= np.mean(missed) <= 0.11
     assert 0.78 <= np.mean(covered) <= 0.84
-    assert "expected calibration error" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "classwise ECE" in out
+    assert re.search(r"ECE, of all entries together: 0\.\d{4} to 0\.\d{4}", out)
 
 
 @pytest.mark.parametrize("goal", ["f1", "precision", "recall"])

@@ -23,13 +23,14 @@ from mlcv.metrics import PointingGame, choose_thresholds, f1_curves, multilabel_
 from mlcv.metrics.bootstrap import bootstrap_areas, weighted_areas
 from mlcv.metrics.scores import (
     eleven_point_average_precision,
+    expected_calibration_error,
     global_average_precision,
     precision_recall,
     scores_of_decisions,
 )
 from mlcv.posthoc import calibration, figures, judge
 from mlcv.posthoc.calibrated import Calibration
-from mlcv.posthoc.calibration import calibration_error, fit_scaling
+from mlcv.posthoc.calibration import classwise_calibration_error, fit_scaling
 from mlcv.posthoc.conformal import Powerset, choose_power, control_missed, only_positives
 from mlcv.posthoc.figures import draw_curves
 from mlcv.posthoc.predictions import Predictions
@@ -196,7 +197,8 @@ ROUTINES = {
         case.probs, case.targets, [name.split("/")[0] for name in case.names], resamples=20
     ),
     "bootstrap_areas of images": lambda case: bootstrap_areas(case.probs, case.targets, resamples=20),
-    "calibration_error": lambda case: calibration_error(case.probs, case.targets),
+    "classwise_calibration_error": lambda case: classwise_calibration_error(case.probs, case.targets),
+    "expected_calibration_error": lambda case: expected_calibration_error(case.probs, case.targets),
     "fit_scaling by temperature": lambda case: scalings(case, "temperature"),
     "fit_scaling by platt": lambda case: scalings(case, "platt"),
     "choose_class_thresholds": lambda case: [

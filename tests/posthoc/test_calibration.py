@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import f1_score, precision_score, recall_score
 
 from mlcv.errors import ConfigError
-from mlcv.posthoc.calibration import FOLDS, LEAST, Scaling, _fit, _parts, calibration_error, fit_scaling
+from mlcv.posthoc.calibration import FOLDS, LEAST, Scaling, _fit, _parts, classwise_calibration_error, fit_scaling
 from mlcv.posthoc.thresholds import choose_class_thresholds, top_k
 
 
@@ -25,7 +25,7 @@ def test_a_temperature_is_undone(data):
     scaling = fit_scaling(wrong, targets, "temperature")
     torch.testing.assert_close(scaling.slope, torch.tensor([1 / 3, 1, 2.5]).double(), rtol=0.12, atol=0)
     assert (scaling.offset == 0).all()
-    before, after = calibration_error(wrong, targets), calibration_error(scaling(wrong), targets)
+    before, after = classwise_calibration_error(wrong, targets), classwise_calibration_error(scaling(wrong), targets)
     assert (after < 0.03).all()
     assert before[0] > 0.08
 
@@ -77,7 +77,7 @@ def changes(generator, kind, count, draws, method="platt"):
         scaling = fit_scaling(*draw(count), method)
         probs, targets = draw(2000)
         after = scaling(probs)
-        error, error_after = (calibration_error(p, targets).mean().item() for p in (probs, after))
+        error, error_after = (classwise_calibration_error(p, targets).mean().item() for p in (probs, after))
         found.append((error_after - error, log_loss(after, targets) - log_loss(probs, targets)))
         scaled_by += scaling.scaled_by
     return np.mean(found, axis=0), np.std(found, axis=0) / np.sqrt(draws), scaled_by
@@ -204,7 +204,7 @@ def test_separable_classes_and_certain_probabilities_stay_finite():
 
 def test_calibration_error_is_its_definition(data):
     right, targets = data
-    errors = calibration_error(right**2, targets, bins=7)
+    errors = classwise_calibration_error(right**2, targets, bins=7)
     for c in range(3):
         rows = targets[:, c] >= 0
         pairs = sorted(zip((right[rows, c] ** 2).tolist(), targets[rows, c].tolist(), strict=True))
@@ -212,7 +212,7 @@ def test_calibration_error_is_its_definition(data):
         for part in np.array_split(np.array(pairs), 7):
             total += len(part) / len(pairs) * abs(part[:, 0].mean() - part[:, 1].mean())
         assert errors[c].item() == pytest.approx(total, abs=1e-9)
-    assert calibration_error(right, torch.full_like(targets, -1)).isnan().all()
+    assert classwise_calibration_error(right, torch.full_like(targets, -1)).isnan().all()
 
 
 def test_thresholds_reach_what_they_are_chosen_for(data):
