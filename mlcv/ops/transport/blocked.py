@@ -4,6 +4,7 @@ The gradient is computed from the statistics that the forward pass keeps, O(B (N
 With F_n and G_m the costs of a patch and of a label, and g the gradient of the image's cost:
 
     d cost / d s_nm = rho theta_n pi(m|n) ((c_nm - F_n) / t - 1) + (1 - rho) beta_m pi(n|m) ((c_nm - G_m) / t - 1)
+    d cost / d t = sum_nm (rho theta_n pi(m|n) (c_nm - F_n)^2 + (1 - rho) beta_m pi(n|m) (c_nm - G_m)^2) / t^2
 """
 
 from collections.abc import Iterator
@@ -11,7 +12,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from mlcv.numerics import at_least_float32
 from mlcv.ops.transport.reference import inverse_length
 
 # Pairs of patch and label at a time: with its few temporaries, what a core's caches hold.
@@ -32,7 +32,10 @@ def forward(
     patch_lse, patch_cost = torch.zeros_like(theta), torch.zeros_like(theta)
     label_lse, label_cost = torch.zeros_like(beta), torch.zeros_like(beta)
     for b, kept, present in _images(theta, beta):
-        x, y = _unit(patches[b][kept], normalize)[0], _unit(_of_image(labels, b)[present], normalize)[0]
+        x, y = (
+            _unit(patches[b][kept], normalize, theta.dtype)[0],
+            _unit(_of_image(labels, b)[present], normalize, theta.dtype)[0],
+        )
         log_theta, log_beta = theta[b, kept, None].log(), beta[b, present].log()
         lse, mean = x.new_empty(len(x)), x.new_empty(len(x))
         top, total, mass = x.new_full((len(y),), -torch.inf), x.new_zeros(len(y)), x.new_zeros(len(y))
@@ -41,7 +44,8 @@ def forward(
             score = similarity / temperature
             forward_score = score + log_beta
             lse[rows] = forward_score.logsumexp(dim=1)
-            mean[rows] = ((forward_score - lse[rows, None]).exp() * similarity).sum(dim=1)
+            plan = (forward_score - lse[rows, None]).exp()
+            mean[rows] = (plan * similarity).sum(dim=1) / plan.sum(dim=1)  # 1 but for rounding, which 1 / t enlarges
             backward_score = score + log_theta[rows]
             new_top = torch.maximum(top, backward_score.amax(dim=0))
             share = (backward_score - new_top).exp()
@@ -73,8 +77,8 @@ def backward(
     grad_theta, grad_beta = theta.new_zeros(theta.shape), beta.new_zeros(beta.shape)
     grad_temperature = torch.zeros_like(temperature)
     for b, kept, present in _images(theta, beta):
-        x, x_scale = _unit(patches[b][kept], normalize)
-        y, y_scale = _unit(_of_image(labels, b)[present], normalize)
+        x, x_scale = _unit(patches[b][kept], normalize, theta.dtype)
+        y, y_scale = _unit(_of_image(labels, b)[present], normalize, theta.dtype)
         weight_n, weight_m = theta[b, kept], beta[b, present]
         lse_n, cost_n = (values[b, kept, None] for values in statistics[:2])
         lse_m, cost_m = (values[b, present] for values in statistics[2:4])
@@ -86,12 +90,11 @@ def backward(
             there = (score + weight_m.log() - lse_n[rows]).exp() * (rho * weight_n[rows, None])
             back = (score + weight_n[rows, None].log() - lse_m).exp() * ((1 - rho) * weight_m)
             pull = there + back
-            there = there * (1 - similarity - cost_n[rows])
-            back = back * (1 - similarity - cost_m)
+            off_n, off_m = 1 - similarity - cost_n[rows], 1 - similarity - cost_m
+            there, back = there * off_n, back * off_m
             drift_n[rows], drift_m = back.sum(dim=1), drift_m + there.sum(dim=0)
-            grad_score = there + back
-            grad_t = grad_t - (grad_score * score).sum() / temperature
-            grad_similarity = grad_score / temperature - pull
+            grad_t = grad_t + (there * off_n + back * off_m).sum() / temperature**2
+            grad_similarity = (there + back) / temperature - pull
             grad_x[rows] = grad_similarity @ y
             if with_labels:
                 grad_y += grad_similarity.T @ x[rows]
@@ -125,8 +128,8 @@ def _of_image(labels: Tensor, b: int) -> Tensor:
     return labels if labels.ndim == 2 else labels[b]
 
 
-def _unit(points: Tensor, normalize: bool) -> tuple[Tensor, Tensor | None]:
-    points = at_least_float32(points)
+def _unit(points: Tensor, normalize: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    points = points.to(dtype)
     if not normalize:
         return points, None
     scale = inverse_length(points)

@@ -1,10 +1,13 @@
 """`mlcv::transport` and its gradient as operators of torch, so that `torch.compile` sees two opaque calls."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mlcv.numerics import full_precision
 from mlcv.ops.transport import blocked
 
 
@@ -42,7 +45,8 @@ def transport(
         patches (B, N) and labels (C,) or (B, C); what is read of none of them, for a weight of 0, is any number.
     """
     weights = theta.contiguous(), beta.contiguous()
-    cost, statistics = _backend(implementation).forward(patches, labels, *weights, temperature, rho, normalize)
+    with _where(patches):
+        cost, statistics = _backend(implementation).forward(patches, labels, *weights, temperature, rho, normalize)
     return cost, *statistics
 
 
@@ -77,9 +81,10 @@ def transport_backward(
     """
     statistics = (patch_lse, patch_cost, label_lse, label_cost, patch_scale, label_scale)
     weights = theta.contiguous(), beta.contiguous()
-    gradients: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _backend(implementation).backward(
-        grad_cost, patches, labels, *weights, temperature, statistics, rho, normalize, with_labels
-    )
+    with _where(patches):  # a backward pass may be called under autocast
+        gradients: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _backend(implementation).backward(
+            grad_cost, patches, labels, *weights, temperature, statistics, rho, normalize, with_labels
+        )
     return gradients
 
 
@@ -90,6 +95,13 @@ def _(
     grad_patches, grad_labels = patches.new_empty(patches.shape), labels.new_empty(labels.shape)
     grad_theta, grad_beta = theta.new_empty(theta.shape), beta.new_empty(beta.shape)
     return grad_patches, grad_labels, grad_theta, grad_beta, temperature.new_empty(())
+
+
+@contextmanager
+def _where(patches: Tensor) -> Iterator[None]:
+    """On the tensor's device, with autocast off."""
+    with full_precision(patches), torch.cuda.device_of(patches):  # type: ignore[no-untyped-call]
+        yield
 
 
 def _backend(implementation: str) -> Any:

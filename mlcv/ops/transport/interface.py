@@ -48,8 +48,8 @@ def conditional_transport(
     Args:
         patches: embeddings.
         labels: embeddings, shared by all images or one set an image.
-        patch_weights: theta, normalised here to sum 1; uniform if None. What is not above 0 is left out and gets no
-            gradient; NaN or infinity makes the image's cost NaN.
+        patch_weights: theta, normalised here to sum 1; uniform if None. What is not above 0 is left out, whatever its
+            embedding holds, and gets no gradient; NaN or infinity (of their sum, too) makes the image's cost NaN.
         label_weights: beta, likewise; an image whose weights are all 0 costs 0 and gets zero gradients.
         temperature: t > 0; may be a tensor that learns (its value is not checked, the host would have to wait).
         rho: share of the forward direction, in [0, 1].
@@ -74,6 +74,8 @@ def conditional_transport(
     """
     _check(patches, labels, patch_weights, label_weights)
     _check_numbers(temperature, rho, max_labels)
+    if reduction not in ("mean", "sum", "none"):
+        raise ConfigError(f"reduction is mean, sum or none; got {reduction!r}")
     chosen = _choose(implementation, patches, labels)
     with full_precision(patches):
         dtype = torch.promote_types(torch.promote_types(patches.dtype, labels.dtype), torch.float32)
@@ -93,7 +95,12 @@ def conditional_transport(
                 labels, beta = _pack(labels, beta, max_labels)
         if chosen == "reference":
             cost = transport_cost(
-                _unit(patches, dtype, normalize), _unit(labels, dtype, normalize), theta, beta, t, rho
+                _unit(_used(patches, theta), dtype, normalize),
+                _unit(_used(labels, beta), dtype, normalize),
+                theta,
+                beta,
+                t,
+                rho,
             )
         else:
             cost = transport(patches, labels, theta, beta, t, rho, normalize, chosen)[0]
@@ -120,7 +127,7 @@ def transport_plans(
 
     Shape:
         as there; returns two (B, N, C) in float32 or float64. The first sums to 1 over labels, the second over patches,
-        both are 0 where a weight is.
+        the first is 0 where a label's weight is, the second where a patch's is.
 
     Raises:
         ConfigError: for shapes that do not fit, or a temperature of 0 or less.
@@ -132,7 +139,8 @@ def transport_plans(
         like = patches.new_empty(0, dtype=dtype)
         theta = _simplex(patch_weights, patches.shape[:2], like)[0]
         beta = _simplex(label_weights, (len(patches), labels.shape[-2]), like)[0]
-        similarity = _unit(patches, dtype, normalize) @ _unit(labels, dtype, normalize).transpose(-1, -2)
+        x, y = _unit(_used(patches, theta), dtype, normalize), _unit(_used(labels, beta), dtype, normalize)
+        similarity = x @ y.transpose(-1, -2)
         return navigators(similarity, theta, beta, _scalar(temperature, similarity))
 
 
@@ -180,9 +188,16 @@ def _check_count(is_over: Tensor, max_labels: int) -> None:
 def _pack(labels: Tensor, beta: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The labels of most weight of each image (B, count, D) and their weights (B, count), without asking the host."""
     weights, index = beta.topk(count, dim=1, sorted=False)
-    if labels.ndim == 2:
-        return embedding(index, labels), weights
+    if labels.ndim == 2:  # in float32 at least, in which its gradient is summed over images
+        wide = torch.promote_types(labels.dtype, torch.float32)
+        return embedding(index, labels.to(wide)).to(labels.dtype), weights
     return labels.take_along_dim(index[:, :, None], dim=1), weights
+
+
+def _used(points: Tensor, weights: Tensor) -> Tensor:
+    """Points with zeros for those of weight 0, whatever they hold; of shared ones, of weight 0 in all images."""
+    is_used = weights > 0 if points.ndim == 3 else (weights > 0).any(dim=0)
+    return points.masked_fill(~is_used[..., None], 0.0)
 
 
 def _unit(points: Tensor, dtype: torch.dtype, normalize: bool) -> Tensor:
@@ -192,7 +207,7 @@ def _unit(points: Tensor, dtype: torch.dtype, normalize: bool) -> Tensor:
 
 def _scalar(number: float | Tensor, like: Tensor) -> Tensor:
     """A number as a tensor on the device, filled there: a copy from the host would wait, and no CUDA graph takes it."""
-    return number.to(like) if isinstance(number, Tensor) else like.new_full((), number)
+    return number.reshape(()).to(like) if isinstance(number, Tensor) else like.new_full((), number)
 
 
 def _simplex(weights: Tensor | None, shape: tuple[int, ...], like: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -29,7 +29,7 @@ def _cast(a, DTYPE: tl.constexpr):
     """A float32 block in another type, rounded to nearest."""
     if INTERPRETED and DTYPE == tl.bfloat16:
         bits = a.to(tl.uint32, bitcast=True)
-        bits += 0x7FFF + ((bits >> 16) & 1)
+        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
         a = bits.to(tl.float32, bitcast=True)
     return a.to(DTYPE)
 
@@ -62,11 +62,11 @@ def _finite(top):
 
 
 @triton.jit
-def _similarity(
-    x_rows, x_ok, x_scale, y_rows, y_ok, y_scale, D,
+def _dots(
+    x_rows, x_ok, x_scale, y_rows, y_ok, D,
     MEASURE: tl.constexpr, DTYPE: tl.constexpr, TF32: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Similarities of a block of patches to one of labels; with MEASURE the patches' inverse lengths are found, too.
+    """Dot products of a block of patches and one of labels; with MEASURE the patches' inverse lengths are found, too.
 
     Their squares are the diagonal of a product, or of float32 are summed over lanes after the loop.
     """
@@ -84,7 +84,7 @@ def _similarity(
             r = tl.arange(0, x_rows.shape[0])
             own = tl.where(r[:, None] == r[None, :], own, 0.0)
         x_scale = _inverse_length(tl.sum(own, axis=1))
-    return dot * x_scale[:, None] * y_scale[None, :], x_scale
+    return dot, x_scale
 
 
 @triton.jit
@@ -116,7 +116,7 @@ def forward_kernel(
     weight_n = tl.load(theta + b * N + n, mask=n < N, other=0.0)
     log_n = _log(weight_n)
     rows = patches + b * stride_pb + n.to(tl.int64) * stride_pn
-    scale_n = tl.load(patch_scale + b * N + n, mask=(n < N) & (not MEASURE), other=1.0)
+    scale_n = tl.load(patch_scale + b * N + n, mask=(weight_n > 0) & (not MEASURE), other=0.0)
     scale = 1.0 / tl.load(temperature)
     top = tl.full((BLOCK_N,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_N,), tl.float32)
@@ -126,10 +126,9 @@ def forward_kernel(
         weight_m = tl.load(beta + b * C + m, mask=m < C, other=0.0)
         if tl.max(weight_m, axis=0) > 0:
             columns = labels + b * stride_lb + m.to(tl.int64) * stride_lc
-            scale_m = tl.load(label_scale + b * stride_sb + m, mask=m < C, other=0.0)
-            similarity, scale_n = _similarity(
-                rows, weight_n > 0, scale_n, columns, weight_m > 0, scale_m, D, MEASURE, DTYPE, TF32, BLOCK_D
-            )
+            scale_m = tl.load(label_scale + b * stride_sb + m, mask=weight_m > 0, other=0.0)
+            dots, scale_n = _dots(rows, weight_n > 0, scale_n, columns, weight_m > 0, D, MEASURE, DTYPE, TF32, BLOCK_D)
+            similarity = dots * scale_n[:, None] * scale_m[None, :]
             there = similarity * scale + _log(weight_m)[None, :]
             new_top = tl.maximum(top, tl.max(there, axis=1))
             share = tl.exp(there - new_top[:, None])
@@ -229,23 +228,26 @@ def dots_kernel(
         columns = labels + b * stride_lb + m.to(tl.int64) * stride_lc
         lse_n = tl.load(patch_lse + b * N + n, mask=weight_n > 0, other=0.0)
         lse_m = tl.load(label_lse + b * C + m, mask=weight_m > 0, other=0.0)
-        scale_n = tl.load(patch_scale + b * N + n, mask=n < N, other=0.0)
-        scale_m = tl.load(label_scale + b * stride_sb + m, mask=m < C, other=0.0)
+        scale_n = tl.load(patch_scale + b * N + n, mask=weight_n > 0, other=0.0)
+        scale_m = tl.load(label_scale + b * stride_sb + m, mask=weight_m > 0, other=0.0)
         scale = 1.0 / tl.load(temperature)
-        s, _ = _similarity(rows, weight_n > 0, scale_n, columns, weight_m > 0, scale_m, D, False, DTYPE, TF32, BLOCK_D)
+        dots, _ = _dots(rows, weight_n > 0, scale_n, columns, weight_m > 0, D, False, DTYPE, TF32, BLOCK_D)
+        s = dots * scale_n[:, None] * scale_m[None, :]
         there = tl.exp(s * scale + _log(weight_m)[None, :] - lse_n[:, None]) * (rho * weight_n)[:, None]
         back = tl.exp(s * scale + _log(weight_n)[:, None] - lse_m[None, :]) * ((1.0 - rho) * weight_m)[None, :]
         e = -there - back
-        there = there * (1.0 - s - cost_n[:, None])
-        back = back * (1.0 - s - cost_m[None, :])
+        off_n = 1.0 - s - cost_n[:, None]
+        off_m = 1.0 - s - cost_m[None, :]
+        there = there * off_n
+        back = back * off_m
         drift_n = tl.sum(back, axis=1)
         drift_m = tl.sum(there, axis=0)
-        score = (there + back) * scale
-        of_temperature = -tl.sum(tl.sum(score * s, axis=1), axis=0) * scale
-        e = upstream * (e + score)
-        pull_n = tl.sum(e * s, axis=1) * scale_n * scale_n
-        pull_m = tl.sum(e * s, axis=0) * scale_m * scale_m
-        e = e * scale_n[:, None] * scale_m[None, :]
+        of_temperature = tl.sum(tl.sum(there * off_n + back * off_m, axis=1), axis=0) * scale * scale
+        e = upstream * (e + (there + back) * scale) * scale_n[:, None] * scale_m[None, :]
+        # Of what is stored, so that rounding it turns no point out of its own direction.
+        e = _cast(e, grad_dots.dtype.element_ty).to(tl.float32)
+        pull_n = tl.sum(e * dots, axis=1) * scale_n * scale_n
+        pull_m = tl.sum(e * dots, axis=0) * scale_m * scale_m
     of_n = (b * tl.num_programs(1) + block) * N + n
     own = tl.where(block == 0, rho, 0.0) * cost_n
     of_theta = tl.where(weight_n > 0, upstream * (own + drift_n / tl.where(weight_n > 0, weight_n, 1.0)), 0.0)

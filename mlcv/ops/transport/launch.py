@@ -116,6 +116,7 @@ def backward(
     spread = _spread_few if are_few else _spread_many
     images = len(patches) if are_few else max(1, STORED // (patches.shape[1] * num_labels))
     parts = []
+    grad_labels = torch.zeros_like(labels)
     for start in range(0, len(patches), images):
         some = slice(start, start + images)
         x, y = patches[some], labels[some] if labels.ndim == 3 else labels
@@ -123,12 +124,17 @@ def backward(
         known = [statistic[some] for statistic in statistics[:5]]
         known.append(statistics[5][some] if labels.ndim == 3 else statistics[5])
         dots = _dots(grad_cost[some], x, y, *weights, temperature, known, rho)
-        parts.append((*spread(dots, x, y, *weights, normalize, with_labels), dots.of_temperature))
-    *gradients, of_temperature = (part[0] if len(parts) == 1 else torch.cat(part) for part in zip(*parts, strict=True))
-    of_patches, of_labels, of_theta, of_beta = gradients
-    if labels.ndim == 2:
-        of_labels = _total(of_labels, 0)
-    return of_patches, of_labels.to(labels.dtype), of_theta, of_beta, of_temperature.sum()
+        of_patches, of_labels, of_theta, of_beta = spread(dots, x, y, *weights, normalize, with_labels)
+        parts.append((of_patches, of_theta, of_beta, dots.of_temperature))
+        if of_labels is not None and labels.ndim == 3:
+            grad_labels[some] = of_labels
+        elif of_labels is not None:
+            total = _total(of_labels, 0)
+            grad_labels = total if start == 0 else grad_labels + total
+    grad_patches, grad_theta, grad_beta, of_temperature = (
+        part[0] if len(parts) == 1 else torch.cat(part) for part in zip(*parts, strict=True)
+    )
+    return grad_patches, grad_labels.to(labels.dtype), grad_theta, grad_beta, of_temperature.sum()
 
 
 class _Dots(NamedTuple):
@@ -180,8 +186,8 @@ def _dots(
 
 def _spread_few(
     dots: _Dots, patches: Tensor, labels: Tensor, theta: Tensor, beta: Tensor, normalize: bool, with_labels: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of patches, labels (a part or more of each image's), theta and beta; all labels are in one block."""
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """Gradients of patches, of each image's labels if asked, of theta and beta; all labels are in one block."""
     batch, num_patches, dim = patches.shape
     num_labels = labels.shape[-2]
     dtype = torch.promote_types(patches.dtype, labels.dtype)
@@ -190,7 +196,7 @@ def _spread_few(
     span = sizes["BLOCK_N"] * triton.cdiv(steps, max(1, min(steps, WAVES // (batch * columns))))
     parts = triton.cdiv(num_patches, span)
     of_patches = allocate(patches, batch, num_patches, dim)
-    of_labels = allocate(theta, batch, parts, num_labels, dim) if with_labels else theta.new_zeros(batch, 1, 1, 1)
+    of_labels = allocate(theta, batch, parts, num_labels, dim) if with_labels else of_patches  # which is not written
     of_beta = allocate(beta, batch, num_labels) if with_labels else torch.zeros_like(beta)
     points_kernel[(columns, parts, batch)](
         dots.gradient, patches, labels, theta, beta, _total(dots.patch_pull, 1), dots.of_beta, dots.label_pull,
@@ -199,34 +205,31 @@ def _spread_few(
         *_strides(patches), *_strides(labels),
         WITH_LABELS=with_labels, NORMALIZE=normalize, DTYPE=TYPES[_stored(dtype)], TF32=PRODUCTS[dtype], **sizes,
     )  # fmt: skip
-    of_labels = _total(of_labels, 1) if with_labels else of_labels[:, 0].expand(batch, num_labels, dim)
-    return of_patches, of_labels, _total(dots.of_theta, 1), of_beta
+    return of_patches, _total(of_labels, 1) if with_labels else None, _total(dots.of_theta, 1), of_beta
 
 
 def _spread_many(
     dots: _Dots, patches: Tensor, labels: Tensor, theta: Tensor, beta: Tensor, normalize: bool, with_labels: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
     """The same for any number of labels: here the products are large enough for the library's own."""
     e = dots.gradient[..., : labels.shape[-2]]
-    has_weight = beta > 0 if labels.ndim == 3 else (beta > 0).any(dim=0)
-    x = torch.where((theta > 0)[..., None], patches, 0.0)
-    y = torch.where(has_weight[..., None], labels, 0.0)
-    of_patches = (e @ y.to(e.dtype)).float()
+    # What is not finite has weight 0, or has made e NaN already.
+    x, y = (torch.where(points.isfinite(), points, 0.0) for points in (patches, labels))
+    of_patches = (e @ y.to(e.dtype)).to(theta.dtype)
     if normalize:
         of_patches -= dots.patch_pull.sum(dim=1)[..., None] * x
-    of_labels, of_beta = torch.zeros_like(y, dtype=torch.float32), torch.zeros_like(beta)
-    if with_labels:
-        pull = dots.label_pull.sum(dim=1)
-        if labels.ndim == 2:
-            of_labels, pull = e.flatten(0, 1).T @ x.to(e.dtype).flatten(0, 1), pull.sum(dim=0)
-        else:
-            of_labels = e.transpose(1, 2) @ x.to(e.dtype)
-        of_labels = of_labels.float()
-        if normalize:
-            of_labels -= pull[..., None] * y
-        of_beta = dots.of_beta.sum(dim=1)
-    of_labels = of_labels[None] if labels.ndim == 2 else of_labels
-    return of_patches.to(patches.dtype), of_labels, dots.of_theta.sum(dim=1), of_beta
+    of_patches, of_theta = of_patches.to(patches.dtype), dots.of_theta.sum(dim=1)
+    if not with_labels:
+        return of_patches, None, of_theta, torch.zeros_like(beta)
+    pull, x = dots.label_pull.sum(dim=1), x.to(e.dtype)
+    if labels.ndim == 2:  # summed over images at once
+        of_labels, pull = (e.flatten(0, 1).T @ x.flatten(0, 1))[None], pull.sum(dim=0)
+    else:
+        of_labels = e.transpose(1, 2) @ x
+    of_labels = of_labels.to(theta.dtype)
+    if normalize:
+        of_labels -= pull[..., None] * y
+    return of_patches, of_labels, of_theta, dots.of_beta.sum(dim=1)
 
 
 def _scales(
@@ -235,9 +238,8 @@ def _scales(
     """Inverse lengths of patches, which the forward pass may have to write itself, and of labels."""
     if not normalize:
         return torch.ones_like(theta), theta.new_ones(labels.shape[:-1])
-    return allocate(theta, *theta.shape) if is_measured else _inverse_lengths(patches, theta), _inverse_lengths(
-        labels, theta
-    )
+    of_patches = allocate(theta, *theta.shape) if is_measured else _inverse_lengths(patches, theta)
+    return of_patches, _inverse_lengths(labels, theta)
 
 
 def _inverse_lengths(points: Tensor, like: Tensor) -> Tensor:

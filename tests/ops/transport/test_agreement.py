@@ -144,6 +144,74 @@ def test_what_has_no_weight_gets_no_gradient(implementation, rng, nan_filled):
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e25])
+@pytest.mark.parametrize("labels", [6, 40, 150])
+@pytest.mark.parametrize("shared", [True, False])
+def test_an_embedding_without_weight_may_hold_anything(shared, labels, value, implementation, rng, nan_filled):
+    case = Case(2, 20, labels, 8, shared=shared, all_patches=True)
+    tensors = inputs(case, torch.float32, rng)
+    tensors[2][:, 3], tensors[3][:, 2] = 0, 0
+    expected = results(case, tensors, implementation=implementation)
+    tensors[0][:, 3], tensors[1][..., 2, :] = value, value
+    torch.testing.assert_close(results(case, tensors, implementation=implementation), expected)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1, 1, 1)])
+def test_a_temperature_of_any_shape_with_one_number(shape, implementation, rng):
+    tensors = inputs(Case(2, 10, 4, 8), torch.float32, rng)[:4]
+    t = torch.full(shape, 0.3, device=DEVICE, requires_grad=True)
+    conditional_transport(*tensors, temperature=t, implementation=implementation).backward()
+    assert t.grad.shape == t.shape
+
+
+@pytest.mark.parametrize("implementation", ["blocked", "triton"])
+@pytest.mark.parametrize(
+    "case", [Case(1, 65, 300, 3, temperature=1e-3), Case(2, 196, 80, 64, temperature=1e-3)], ids=str
+)
+def test_the_temperatures_gradient_does_not_cancel(case, implementation, rng):
+    tensors = inputs(case, torch.float32, rng)
+    exact = results(case, [tensor.double() for tensor in tensors], implementation="reference")[-1]
+    torch.testing.assert_close(
+        results(case, tensors, implementation=implementation)[-1].double(), exact, rtol=1e-3, atol=0
+    )
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("labels", [1, 20])
+def test_gradients_of_points_near_a_label_are_as_right_as_others(labels, implementation, rng):
+    """They are across the point; what rounding adds along it must cancel, too."""
+    case = Case(2, 50, labels, 64, temperature=0.05)
+    tensors = inputs(case, torch.float32, rng)
+    tensors[0] = (tensors[1][torch.arange(50) % labels] + 0.1 * tensors[0]).expand(2, 50, 64)
+    tensors = [tensor.bfloat16() if place < 2 else tensor for place, tensor in enumerate(tensors)]
+    exact = results(case, [tensor.double() for tensor in tensors], implementation="reference")
+    assert errors(case, results(case, tensors, implementation=implementation), exact)["patches"] < 4e-3
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_a_gradient_under_autocast_is_the_same(implementation, rng):
+    tensors = inputs(Case(2, 30, 40, 16, temperature=0.02), torch.float32, rng)
+    gradients = []
+    for is_on in (False, True):
+        patches = tensors[0].detach().requires_grad_()
+        cost = conditional_transport(patches, *tensors[1:4], temperature=tensors[4], implementation=implementation)
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=is_on):
+            cost.backward()
+        gradients.append(patches.grad)
+    rtol = 0.02 if implementation == "reference" else 0  # plain PyTorch follows autocast
+    torch.testing.assert_close(*gradients, rtol=rtol, atol=rtol * float(gradients[0].abs().max()))
+
+
+@pytest.mark.parametrize("implementation", ["reference", "blocked", "auto"])
+def test_one_kind_of_embeddings_in_float64(implementation, rng):
+    patches, labels, theta, beta, _ = inputs(Case(2, 1000, 200, 4), torch.float32, rng)
+    cost = conditional_transport(patches, labels.double(), theta, beta, implementation=implementation)
+    exact = conditional_transport(patches.double(), labels.double(), theta, beta, implementation="reference")
+    torch.testing.assert_close(cost, exact)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_a_vector_of_zeros_is_similar_to_nothing_and_gets_no_gradient(implementation, rng):
     case = Case(2, 10, 4, 8, all_patches=True)
     tensors = inputs(case, torch.float32, rng)
