@@ -199,18 +199,23 @@ def test_a_wrong_key_in_a_config_file_is_told_with_the_right_one(tmp_path, capsy
 
 
 class Limited(Callback):
-    """An option as Lightning's Trainer writes it, in the order that the cache of `typing` may make of it."""
+    """Options as Lightning's Trainer writes them, in the order that the cache of `typing` may make of it."""
 
-    def __init__(self, limit: Optional[Union[float, int]] = None):  # noqa: UP007, UP045
-        self.limit = limit
+    def __init__(
+        self,
+        limit: Optional[Union[float, int]] = None,  # noqa: UP007, UP045
+        interval: Optional[Union[float, int, str]] = None,  # noqa: UP007, UP045
+    ):
+        self.limit, self.interval = limit, interval
 
 
 @pytest.mark.parametrize(("text", "value"), [("1", 1), ("1.0", 1.0), ("0.5", 0.5), ("null", None)])
 def test_one_batch_is_not_all_of_them(text, value):
     parser = Parser()
     parser.add_lightning_class_args(Limited, "trainer")
-    limit = parser.parse_args([f"--trainer.limit={text}"]).trainer.limit
-    assert (limit, type(limit)) == (value, type(value))
+    trainer = parser.parse_args([f"--trainer.limit={text}", f"--trainer.interval={text}"]).trainer
+    for read in (trainer.limit, trainer.interval):
+        assert (read, type(read)) == (value, type(value))
 
 
 def test_a_wrong_path_to_the_data_is_told_before_training(tmp_path, capsys):

@@ -69,10 +69,11 @@ class Parser(LightningArgumentParser):
         # One batch is not all of them, 1 not 1.0: but `typing` may hand out an equal Union in another's order, and the
         # first type that fits is taken.
         for action in self._actions:
-            hint = getattr(action, "_typehint", None)
-            if {int, float} <= set(get_args(hint)):
-                in_order = sorted(get_args(hint), key=lambda kind: kind is float)
-                action._typehint = functools.reduce(operator.or_, in_order)  # type: ignore[attr-defined]
+            kinds = list(get_args(getattr(action, "_typehint", None)))
+            if {int, float} <= set(kinds) and kinds.index(float) < kinds.index(int):
+                first, second = kinds.index(float), kinds.index(int)
+                kinds[first], kinds[second] = int, float
+                action._typehint = functools.reduce(operator.or_, kinds)  # type: ignore[attr-defined]
         return added
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
