@@ -12,7 +12,8 @@ and labels, and s = r q (x . y):
     d cost / d x_n = sum_m e_nm y_m - r_n^2 (sum_m s_nm d cost / d s_nm) x_n, and likewise for labels.
 
 In a loop, no loaded block is both an operand of a product and of anything else: Triton (3.6 to 3.8) gives such a block
-one buffer too few, and on Hopper the next load overwrites what an unfinished product still reads.
+one buffer too few, and on Hopper the next load overwrites what an unfinished product still reads. (Float32 may: it is
+split in registers before it is multiplied.) `tests/ops/transport/compile_offline.py` looks for such blocks.
 """
 
 import os

@@ -109,14 +109,14 @@ def backward(
     """Gradients of patches, labels, theta, beta and temperature."""
     patches, labels, grad_cost = _rows(patches), _rows(labels), grad_cost.contiguous()
     if not len(patches):
-        zeros = [torch.zeros_like(tensor) for tensor in (patches, labels, theta, beta, temperature)]
+        zeros = [tensor.new_zeros(tensor.shape) for tensor in (patches, labels, theta, beta, temperature)]
         return zeros[0], zeros[1], zeros[2], zeros[3], zeros[4]
     num_labels = labels.shape[-2]
     are_few = num_labels <= few_labels(torch.promote_types(patches.dtype, labels.dtype))
     spread = _spread_few if are_few else _spread_many
     images = len(patches) if are_few else max(1, STORED // (patches.shape[1] * num_labels))
     parts = []
-    grad_labels = torch.zeros_like(labels)
+    grad_labels = labels.new_zeros(labels.shape)
     for start in range(0, len(patches), images):
         some = slice(start, start + images)
         x, y = patches[some], labels[some] if labels.ndim == 3 else labels

@@ -28,7 +28,8 @@ def test_opcheck_passes(implementation, labels, rng):
     plain = [x.detach() if isinstance(x, torch.Tensor) else x for x in arguments(case, rng, implementation)]
     outputs = transport(*plain)
     upstream = torch.ones(2, device=DEVICE)
-    torch.library.opcheck(transport_backward, (upstream, *plain[:5], *outputs[1:], *plain[5:], True))
+    for with_labels in (True, False):
+        torch.library.opcheck(transport_backward, (upstream, *plain[:5], *outputs[1:], *plain[5:], with_labels))
 
 
 class Cost(nn.Module):
