@@ -15,6 +15,7 @@ from pathlib import Path
 
 import mlcv.commands.bench
 import mlcv.commands.calibrate
+import mlcv.commands.ensemble
 import mlcv.commands.evaluate
 import mlcv.commands.export
 import mlcv.commands.report

@@ -117,6 +117,7 @@ def test_no_option_of_the_other_commands_does(commands, run_folder, numpy_rng, r
     given = {
         "evaluate": ["p.csv", "--truth", "done/test_predictions.csv"],
         "calibrate": ["done/val_predictions.csv"],
+        "ensemble": ["p.csv", "done/test_predictions.csv"],
         "report": ["done"],
         "export": ["--ckpt_path", checkpoint, "--formats", "pt2"],
         "bench": [*DATA, *METHODS["Classifier"], "--steps", "1", "--warmup", "0"],
