@@ -80,6 +80,11 @@ def create_open_clip(name: str, weights: str | None, option: str, **kwargs: Any)
     except (RuntimeError, OSError, HfHubHTTPError) as error:
         said = str(error).strip().splitlines()[0]
         raise ConfigError(f"{option}: {what}: {said}. Without network access give the path of a file") from error
+    except Exception as error:  # whatever a file of another kind makes of it, whose content is nobody's business
+        if weights is None or weights in tags:
+            raise
+        kind = type(error).__name__
+        raise ConfigError(f"{option}: {what}: the file holds no weights of this model ({kind})") from error
 
 
 def tokenizer_of(name: str) -> Any:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from mlcv.errors import ConfigError
 from mlcv.models import CLIPProjector, LoRA
+from mlcv.models.open_clip_tower import create_open_clip
 
 NAMES = ["dog", "cat", "potted_plant"]
 
@@ -116,3 +117,16 @@ def test_a_file_that_lacks_a_tensor_of_its_description_is_refused(projector, tmp
         save_file({**rest, **change}, tmp_path / "p.safetensors", about)
         with pytest.raises(ConfigError, match=rf"1 tensors are not those of its own description, such as {name}"):
             CLIPProjector.from_file(tmp_path / "p.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["text", "empty", "cut", "a list", "a module"])
+def test_a_file_that_holds_no_weights_is_told_in_one_sentence(tiny_clip, tmp_path, kind):
+    name, weights = tiny_clip
+    path = tmp_path / "other.pt"
+    if kind in ("a list", "a module"):
+        torch.save([1, 2] if kind == "a list" else torch.nn.Linear(1, 1), path)
+    else:
+        path.write_bytes({"text": b"class_path: x.Y\n", "empty": b"", "cut": weights.read_bytes()[:5000]}[kind])
+    with pytest.raises(ConfigError, match=r"model\.weights: .*other\.pt") as told:
+        create_open_clip(name, str(path), "model.weights")
+    assert "\n" not in str(told.value)
