@@ -239,6 +239,12 @@ class MultiLabelModule(LightningModule):
             raise DataError(f"no image of the {stage} split can be read, so there is nothing to judge")
         self.evaluated = outputs
         probs, ranks = self.precise_probabilities(outputs.logits), self.ranking_scores(outputs.logits)
+        no_number = int(probs.isnan().any(dim=1).sum())
+        if no_number:
+            raise ConfigError(
+                f"the network gives NaN for {no_number} of the {len(probs)} images of the {stage} split: its weights "
+                "have become no numbers, so training has diverged. Lower model.optim.lr or model.optim.weight_decay"
+            )
         self.scores = multilabel_scores(
             probs, outputs.targets, self.class_names, eleven_point=self.eleven_point, scores=ranks
         )

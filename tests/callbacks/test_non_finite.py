@@ -34,3 +34,12 @@ def test_finite_losses_pass():
     check._last = (torch.tensor(1.0), torch.arange(2), 3)
     check._check(Trainer(logger=False, enable_checkpointing=False))
     assert check._last is None
+
+
+def test_weights_that_became_no_numbers_are_told_in_validation():
+    module = Classifier("test_resnet", 10)
+    torch.nn.init.constant_(next(module.head.parameters()), torch.nan)
+    data = DigitScenesDataModule(8, 8, 8, batch_size=8, image_size=32)
+    trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
+    with pytest.raises(UserError, match="NaN for 8 of the 8 images of the val split.*training has diverged"):
+        trainer.validate(module, data, verbose=False)
