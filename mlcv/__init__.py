@@ -31,9 +31,9 @@ _HOMES = {
     "ensemble": "mlcv.commands.ensemble",
     "evaluate": "mlcv.commands.evaluate",
     "export": "mlcv.commands.export",
+    "multilabel_scores": "mlcv.metrics",
     "predict": "mlcv.commands.predict",
     "report": "mlcv.commands.report",
-    "multilabel_scores": "mlcv.metrics",
 }
 
 __all__ = [*_HOMES, "__version__"]

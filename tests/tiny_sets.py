@@ -18,6 +18,13 @@ def write_image(path, size=(48, 64), seed=0, quality=90):
     return path
 
 
+def write_rows(path, header, rows):
+    """A CSV file."""
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
 def write_coco(root, year=2014, images=6):
     """Each image has an object of class (n mod 80), every other one another of class 0, in JSON order."""
     for split in ("train", "val"):

@@ -3,7 +3,6 @@
 import argparse
 import math
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -14,10 +13,11 @@ from mlcv.commands.options import add_truth_options, truth_file, whole_number
 from mlcv.errors import ConfigError
 from mlcv.labels.states import POSITIVE, evaluable
 from mlcv.metrics.scores import expected_calibration_error
-from mlcv.posthoc.calibrated import FILE_NAME, Calibration, Goal, Method, labelled
-from mlcv.posthoc.calibration import classwise_calibration_error
+from mlcv.posthoc.calibrated import FILE_NAME, Calibration, labelled
+from mlcv.posthoc.calibration import Method, classwise_calibration_error
 from mlcv.posthoc.judge import match
 from mlcv.posthoc.matching import read_all
+from mlcv.posthoc.thresholds import Goal
 from mlcv.posthoc.truth import TruthFile
 from mlcv.terminal import console
 
@@ -68,9 +68,10 @@ def calibrate(
         UserError: for files that are missing or malformed or do not fit together, scores outside [0, 1], predictions of
             a test split, or labels of which no class has a positive and a negative.
     """
-    options: Any = {"method": method, "goal": goal, "level": level, "risk": risk, "epsilon": epsilon, "seed": seed}
     names, probs, targets, model = _read(Path(predictions), TruthFile.of(truth))
-    return Calibration.fit(probs, targets, names, model=model, **options)
+    return Calibration.fit(
+        probs, targets, names, method=method, goal=goal, level=level, risk=risk, epsilon=epsilon, seed=seed, model=model
+    )
 
 
 def _read(path: Path, truth: TruthFile) -> tuple[tuple[str, ...], Tensor, Tensor, str | None]:

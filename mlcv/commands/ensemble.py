@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from mlcv.commands.predict import predict
 from mlcv.files import write_table
 from mlcv.posthoc.columns import common_classes
 from mlcv.posthoc.predictions import combine, read_predictions
@@ -71,7 +72,5 @@ def _predicted(path: Path, folder: Path, options: Sequence[str]) -> Path:
     """A file of predictions as it is; of a checkpoint, made in a folder."""
     if path.suffix != ".ckpt":
         return path
-    from mlcv.commands.predict import predict  # noqa: PLC0415  # imports Lightning, which files do not need
-
     folder.mkdir()
     return predict(path, out=folder / "predictions.csv", options=[f"--run_dir={folder}", *options])

@@ -98,7 +98,7 @@ def export(
     out: str | Path | None = None,
     calibration: str | None = None,
     images: str | Path | None = None,
-) -> dict[Path, dict[str, float]]:
+) -> dict[Path, dict[str, tuple[float, int]]]:
     """Writes a checkpoint as files that run without this project, and keeps those that say what it says.
 
     Args:
@@ -109,7 +109,8 @@ def export(
         images: real images to compare on; if None the run's test images, where they are here.
 
     Returns:
-        of each file, by how much its probabilities differ at most from the module's: on `random`, and on `real` images.
+        of each file, for `random` and for `real` images: by how much its probabilities differ at most from the
+        module's, and on how many images.
 
     Raises:
         UserError: for a checkpoint or calibration that cannot be read, a network that cannot be exported, or a file
@@ -129,10 +130,11 @@ def export(
     for kind in formats:
         path = Path(out or run.folder) / f"model.{kind}"
         content, function = _MAKERS[kind](module, trials["random"], about)
-        found[path] = {name: _difference(module, data, function, pixels) for name, pixels in trials.items()}
-        _check(path, found[path])
+        differences = {name: _difference(module, data, function, pixels) for name, pixels in trials.items()}
+        _check(path, differences)
         with whole_file(path, "wb") as file:
             file.write(content)
+        found[path] = {name: (value, len(trials[name])) for name, value in differences.items()}
     return found
 
 
@@ -151,7 +153,7 @@ def main(arguments: list[str]) -> None:
         images=options.images,
     )
     for path, differences in found.items():
-        told = ", ".join(f"{value:.1e} on {name} images" for name, value in differences.items())
+        told = ", ".join(f"{value:.1e} on {count} {name} images" for name, (value, count) in differences.items())
         console().print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, largest difference {told}", soft_wrap=True)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlcv.commands.training import main
-from mlcv.runs import Run
+from mlcv.runs import run_folder
 
 
 def predict(
@@ -30,7 +30,7 @@ def predict(
     Raises:
         UserError: for a checkpoint, calibration or image that cannot be read.
     """
-    path = Path(out) if out is not None else Run(Path(checkpoint)).folder / "predictions.csv"
+    path = Path(out) if out is not None else run_folder(Path(checkpoint)) / "predictions.csv"
     given = {"--ckpt_path": checkpoint, "--predictions": path, "--data.path": images, "--calibration": calibration}
     said = [f"{name}={value}" for name, value in given.items() if value is not None]
     main(["predict", *said, *options])

@@ -73,7 +73,8 @@ def report(
         raise ConfigError("a report needs probabilities in [0, 1]; mlcv evaluate judges scores of any scale")
     chosen = [_chosen(path, model, names) for path, model in zip(paths, models, strict=True)]
     gallery = Gallery(None if checkpoint is None else Path(checkpoint), models[0].truth.ids)
-    page = _page(title, models, chosen, states, names, resamples, _examples(gallery, examples, models[0], names))
+    strips = _examples(gallery, examples, models[0], names)
+    page = _page(title, models, chosen, states, names, resamples, strips, gallery.has_maps)
     write_text(Path(out), page, keep=True)
     return Path(out)
 
@@ -142,6 +143,7 @@ def _page(
     names: tuple[str, ...],
     resamples: int,
     examples: list[dict[str, Any]],
+    has_maps: bool,
 ) -> str:
     import mlcv.posthoc.figures as figures  # noqa: PLC0415  # matplotlib is an extra
 
@@ -187,7 +189,7 @@ def _page(
         ],
         "groups": _groups(first, states, resamples, names),
         "examples": examples,
-        "maps": any(strip["has_maps"] for strip in examples),
+        "maps": has_maps,
     }
     template = Environment(loader=PackageLoader("mlcv.commands", "."), autoescape=True).get_template("report.html.j2")
     page: str = template.render(facts)
@@ -269,7 +271,7 @@ def _examples(gallery: Gallery, count: int, model: Judged, names: tuple[str, ...
                     title = f"{model.truth.ids[row]}: {name} {prob}"
                     images.append({"kind": kind, "title": title, "prob": prob, "data": picture})
         if images:
-            strips.append({"name": name, "images": images, "has_maps": gallery.has_maps})
+            strips.append({"name": name, "images": images})
     return strips
 
 

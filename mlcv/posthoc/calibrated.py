@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,15 +13,13 @@ from mlcv.errors import ConfigError
 from mlcv.files import read_json, write_text
 from mlcv.labels.states import evaluable, known
 from mlcv.plain_config import arguments, construct
-from mlcv.posthoc.calibration import Scaling, fit_scaling
+from mlcv.posthoc.calibration import Method, Scaling, fit_scaling
 from mlcv.posthoc.conformal import Powerset, choose_power, control_missed, only_positives
-from mlcv.posthoc.thresholds import choose_class_thresholds
+from mlcv.posthoc.thresholds import Goal, choose_class_thresholds
 
 FORMAT = "mlcv calibration 2"
 FILE_NAME = "calibration.json"
 """Where a run keeps it, beside its configuration."""
-Method = Literal["temperature", "platt", "none"]
-Goal = Literal["f1", "precision", "recall"]
 _SOME = 5
 """Classes that a sentence names."""
 

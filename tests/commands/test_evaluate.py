@@ -12,14 +12,9 @@ from mlcv.cli import main
 from mlcv.errors import ConfigError, DataError
 from mlcv.posthoc import aggregate, combine, read_predictions, read_truth, study_of
 from mlcv.posthoc.judge import judge, match, operating_points, subgroups
+from tests.tiny_sets import write_rows as write
 
 NAMES = ("Edema", "Fracture")
-
-
-def write(path, header, rows):
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
-    return path
 
 
 @pytest.fixture

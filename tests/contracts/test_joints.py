@@ -1,6 +1,5 @@
 """What is passed on where two rooms meet: each of these was once lost in silence, with every other test content."""
 
-import csv
 import json
 import re
 from types import SimpleNamespace
@@ -20,14 +19,9 @@ from mlcv.losses.base import ElementwiseLoss
 from mlcv.metrics.bootstrap import bootstrap_areas
 from mlcv.posthoc import Calibration, Predictions, Truth
 from mlcv.posthoc.judge import judge, part
+from tests.tiny_sets import write_rows as table
 
 NAMES = ("a", "b")
-
-
-def table(path, header, rows):
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
-    return path
 
 
 @pytest.fixture

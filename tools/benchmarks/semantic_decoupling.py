@@ -84,7 +84,7 @@ def main():
             step(module, patches, embeddings)
             seconds[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    peaks = {name: measure_peak(prepared, name, options) for name in modules}
+    peaks = {name: measure_peak(prepared, name, options, device=options.device) for name in modules}
     print(
         f"B {options.batch}, {options.side}x{options.side} patches, {options.classes} classes, {options.features} "
         f"features, {options.hidden} hidden, float32, forward and backward, {where(options.device)}"

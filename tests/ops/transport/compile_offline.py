@@ -36,7 +36,7 @@ def variants(dtype):
         yield "forward", kernels.forward_kernel, {"MEASURE": labels <= sizes["BLOCK_C"], **product, **sizes}
         yield "dots", kernels.dots_kernel, {**product, **launch.dots_blocks(dtype, labels)}
         if labels <= few_labels(dtype):
-            stored = launch.TYPES[torch.bfloat16 if dtype == torch.bfloat16 else torch.float32]
+            stored = launch.TYPES[launch._stored(dtype)]
             flags = {"WITH_LABELS": True, "NORMALIZE": True, "DTYPE": stored, "TF32": launch.PRODUCTS[dtype]}
             yield "points", kernels.points_kernel, {**flags, **launch.points_blocks(dtype, labels, 512)}
 
