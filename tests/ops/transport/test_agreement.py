@@ -111,7 +111,8 @@ def test_lengths_whose_square_float32_does_not_hold(implementation, length, rng)
         scaled = [tensor * (length if n == place else 1) for n, tensor in enumerate(tensors)]
         if implementation == "triton":
             cost = conditional_transport(*scaled[:4], temperature=case.temperature, implementation=implementation)
-            assert cost.isnan() if length > 1 else cost == 1  # what is shorter counts as zeros, which are near nothing
+            # What is shorter counts as zeros, which are near nothing: the cost is the weights' sum, 1 but for rounding.
+            assert cost.isnan() if length > 1 else abs(cost - 1) < 1e-6
         else:
             got = results(case, scaled, implementation=implementation)
             torch.testing.assert_close(got[0].double(), exact, rtol=1e-5, atol=1e-6)
