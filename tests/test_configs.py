@@ -132,9 +132,9 @@ def test_every_experiment_trains_validates_and_tests(path, tmp_path):
         options.append(f"--model.weights={tmp_path / 'clip.pt'}")
     elif model["class_path"] != "CLIPPretraining":  # these two have small models
         options += ["--model.backbone=test_resnet", "--model.weights=null", "--model.freeze=[]"]
-        options += ["--model.backbone_args={}"] if model["class_path"] != "PUMLC" else []
-    if "label_embeddings" in model["init_args"]:
-        options.append("--model.label_embeddings=null")
+        options += ["--model.backbone_args={}"]
+    if "labels" in model["init_args"]:
+        options.append("--model.labels.embeddings=null")
     data = tiny(path.parent.name, tmp_path / "set")
     assert main(["fit", "--config", str(path), *data, *options, "--run_dir", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run" / "test_per_class.csv").is_file()

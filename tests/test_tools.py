@@ -62,7 +62,12 @@ def test_methods_are_compared_on_real_photographs(tmp_path, shared_data, name):
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("patch_ct")
-    options = ["--data=DigitScenesDataModule", "--model=PatchCT", "--model.backbone=test_vit", "--model.background=0.5"]
+    options = [
+        "--data=DigitScenesDataModule",
+        "--model=PatchCT",
+        "--model.backbone=test_vit",
+        "--model.transport.background=0.5",
+    ]
     quiet = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu"]
     assert main(["fit", *options, *FEW, *quiet, "--data.image_size=32", "--run_dir", str(folder)]) == 0
     return folder / "checkpoints" / "last.ckpt"

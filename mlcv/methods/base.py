@@ -1,8 +1,5 @@
 """What every method shares: hyperparameters that survive a checkpoint, parameter groups, evaluation."""
 
-import dataclasses
-import functools
-import inspect
 import math
 import warnings
 from collections.abc import Sequence
@@ -20,11 +17,13 @@ from typing_extensions import Self
 from mlcv.errors import ConfigError, DataError
 from mlcv.files import read_checkpoint
 from mlcv.losses.base import check_may_see, may_see
+from mlcv.methods.arguments import class_path, plain_arguments
 from mlcv.methods.optim import Optim
 from mlcv.metrics.outputs import EvaluationOutputs, Outputs
 from mlcv.metrics.pointing import PointingGame
 from mlcv.metrics.scores import Scores, multilabel_scores
 from mlcv.metrics.thresholds import choose_thresholds, tuned_f1
+from mlcv.models.head import Head
 from mlcv.models.starting_weights import weights_of
 from mlcv.numerics import at_least_float32
 from mlcv.plain_config import arguments, construct, parameters
@@ -42,6 +41,8 @@ Batch = dict[str, Any]
 class MultiLabelModule(LightningModule):
     """Base of all methods: a subclass builds `backbone`, and `loss` if it has one; and `head`, or writes `forward`.
 
+    `BackboneMethod` builds the backbone, too.
+
     After an evaluation epoch, `scores` holds its results and `evaluated` what they are of, until the next one.
     Validation also chooses the thresholds that are best for CF1 and OF1; they go into the checkpoint, and a test
     reports `CF1_tuned` and `OF1_tuned` by them.
@@ -55,7 +56,7 @@ class MultiLabelModule(LightningModule):
 
     backbone: nn.Module
     head: nn.Module
-    loss: nn.Module
+    loss: nn.Module | None
 
     def __init__(
         self,
@@ -73,11 +74,12 @@ class MultiLabelModule(LightningModule):
         not_taken = set(OF_THE_DATA) - {name for name, _ in parameters(cast(Any, type(self)))}
         given = {name: value for name, value in self.hparams.items() if name[0] != "_" and name not in not_taken}
         self.hparams.clear()
-        self._set_hparams({**plain_arguments(given), CLASS_KEY: _path(type(self))})
+        self._set_hparams({**plain_arguments(given), CLASS_KEY: class_path(type(self))})
         self.class_names = tuple(class_names) if class_names is not None else tuple(map(str, range(num_classes)))
         if len(self.class_names) != num_classes:
             raise ConfigError(f"{len(self.class_names)} class names were given for {num_classes} classes")
         self.num_classes, self.optim, self.eleven_point = num_classes, optim, eleven_point
+        self.loss = None
         self.collected = EvaluationOutputs()
         self.pointing = PointingGame()
         self.scores: Scores | None = None
@@ -156,22 +158,36 @@ class MultiLabelModule(LightningModule):
 
     def forward_with_maps(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits (B, C), and a heat map for each class (B, C, h, w) if the method has any."""
-        backbone: Any = self.backbone
-        class_maps: Any = getattr(getattr(self, "head", None), "class_maps", None)
-        if class_maps is None:
+        backbone, head = cast("Any", self.backbone), getattr(self, "head", None)
+        if not isinstance(head, Head) or not head.has_maps:
             return self(image), None
         pooled, (patches,) = backbone.pooled_and_patches(image)
-        logits = self.head(patches if self.head.features == "patches" else pooled)
-        return logits, as_grid(class_maps(patches))
+        maps = head.maps(patches)
+        return head(patches if head.features == "patches" else pooled), None if maps is None else as_grid(maps)
 
-    @property
-    def _has_loss(self) -> bool:
-        return getattr(self, "loss", None) is not None
+    def setup(self, stage: str) -> None:
+        """Shows the training labels to `on_labels`, before a checkpoint's state is loaded."""
+        if stage == "fit" and self._trainer is not None:
+            data: Any = getattr(self.trainer, "datamodule", None)
+            loader = self.trainer.fit_loop._data_source.instance  # which a Trainer was given in Python
+            dataset = getattr(loader, "dataset", None) if data is None else getattr(data, "datasets", {}).get("train")
+            targets = getattr(dataset, "targets", None)
+            if isinstance(targets, Tensor):
+                self.on_labels(targets)
+
+    def on_labels(self, targets: Tensor) -> None:
+        """Looks at the labels of all training images, once, before training: for label graphs, priors and the like.
+
+        Args:
+            targets: (N, C), after protocol and policy; see `mlcv.labels`.
+
+        Raises:
+            ConfigError: if the loss has no answer to unknown labels, and there are some.
+        """
+        if self.loss is not None:
+            check_may_see(self.loss, targets)
 
     def on_train_start(self) -> None:
-        targets = getattr(getattr(self.trainer.train_dataloader, "dataset", None), "targets", None)
-        if targets is not None and self._has_loss:
-            check_may_see(self.loss, targets)
         schedule, steps = self.lr_schedulers(), self.trainer.estimated_stepping_batches
         if not isinstance(schedule, OneCycleLR):
             return
@@ -183,17 +199,20 @@ class MultiLabelModule(LightningModule):
             )
 
     def on_train_epoch_start(self) -> None:
-        start_epoch = getattr(self.loss, "start_epoch", None) if self._has_loss else None
+        start_epoch = getattr(self.loss, "start_epoch", None)
         if start_epoch is not None:
             start_epoch(self.current_epoch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        check_may_see(self.loss, batch["target"])  # looks at targets only for losses of other origin
+        if self.loss is not None:
+            check_may_see(self.loss, batch["target"])  # looks at targets only for losses of other origin
         loss = self._loss(self(batch["image"]), batch["target"])
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["index"]))
         return loss
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        if self.loss is None:
+            raise ConfigError(f"{type(self).__name__} has no `loss`, so it needs a training_step of its own")
         loss: Tensor = self.loss(logits, targets)
         if loss.ndim:
             raise ConfigError(f"model.loss: has shape {tuple(loss.shape)}, and one number is needed, such as the mean")
@@ -256,7 +275,7 @@ class MultiLabelModule(LightningModule):
                 self.scores.summary["pointing_game"] = float(self.pointing.compute())
                 self.pointing.reset()
         summary = {f"{stage}/{name}": value for name, value in self.scores.summary.items()}
-        if self._has_loss and may_see(self.loss, outputs.targets):  # else it has no value
+        if self.loss is not None and may_see(self.loss, outputs.targets):  # else it has no value
             with torch.no_grad():
                 summary[f"{stage}/loss"] = float(self._loss(outputs.logits, outputs.targets))
         headline = f"{stage}/mAP"
@@ -325,51 +344,6 @@ def as_grid(maps: Tensor) -> Tensor:
     """Values of patches (B, N, C), of a square image row by row, as maps (B, C, h, w)."""
     batch, count, classes = maps.shape
     return maps.transpose(1, 2).reshape(batch, classes, math.isqrt(count), -1)
-
-
-def plain_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Constructor arguments as plain data, in the form of a config, so that a checkpoint needs no pickled object.
-
-    Objects become `{"class_path", "init_args"}`. For that, an object's class must keep each constructor argument
-    under the argument's own name, as all of this project's do.
-
-    Raises:
-        ConfigError: naming the class and argument for which this is not so.
-    """
-    return {name: _plain(value) for name, value in arguments.items()}
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, functools.partial):
-        return {"class_path": _path(value.func), "init_args": plain_arguments(value.keywords)}
-    if isinstance(value, type):
-        return {"class_path": _path(value)}
-    if isinstance(value, nn.Module):
-        names = () if type(value).__init__ is nn.Module.__init__ else inspect.signature(type(value).__init__).parameters
-        return {
-            "class_path": _path(type(value)),
-            "init_args": {name: _plain(_argument(value, name)) for name in names if name != "self"},
-        }
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return plain_arguments(value)
-    return value
-
-
-def _argument(instance: nn.Module, name: str) -> Any:
-    if not hasattr(instance, name):
-        raise ConfigError(
-            f"{type(instance).__name__} does not keep its argument {name!r}, so no checkpoint could build it again: "
-            f"set self.{name} = {name} in its constructor"
-        )
-    return getattr(instance, name)
-
-
-def _path(cls: Any) -> str:
-    return f"{cast(type, cls).__module__}.{cast(type, cls).__qualname__}"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -13,7 +13,6 @@ from mlcv.errors import ConfigError
 from mlcv.files import whole_file
 from mlcv.losses.bce import BCELoss
 from mlcv.methods.base import Batch, MultiLabelModule
-from mlcv.methods.optim import Optim
 from mlcv.models.label_embeddings import PROMPTS, fill_prompts
 from mlcv.models.open_clip_tower import PREFIX, contrastive_loss, create_open_clip, tokenizer_of
 from mlcv.models.starting_weights import starting_weights
@@ -35,10 +34,8 @@ class CLIPPretraining(MultiLabelModule):
         weights: pretrained tag or a file to start from; None for a random start.
         captions: for training, each with {} where the names go; drawn anew for each image.
         prompts: for evaluation, each with {} where a name goes.
-        class_names: C names.
         image_size: side of the input in pixels; the command line takes it from the data.
-        optim: optimizer and schedule.
-        eleven_point: also log VOC 2007's 11-point mAP.
+        kwargs: see `MultiLabelModule`; `class_names` are in the sentences.
 
     Shape:
         image (B, 3, H, W) to logits (B, C), cosines by the learned scale.
@@ -51,12 +48,10 @@ class CLIPPretraining(MultiLabelModule):
         weights: str | None = None,
         captions: Sequence[str] = PROMPTS,
         prompts: Sequence[str] = PROMPTS,
-        class_names: Sequence[str] | None = None,
         image_size: int | None = None,
-        optim: Optim = Optim(),  # noqa: B008  # frozen
-        eleven_point: bool = False,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(num_classes, class_names, optim, eleven_point)
+        super().__init__(num_classes, **kwargs)
         if not backbone.startswith(PREFIX):
             raise ConfigError(f"model.backbone: a CLIP is needed, {PREFIX}<model>; got {backbone}")
         name = backbone.removeprefix(PREFIX)

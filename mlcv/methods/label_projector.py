@@ -5,13 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mlcv.distributed import global_sum
 from mlcv.errors import ConfigError
-from mlcv.losses.bce import BCELoss
 from mlcv.methods.base import Batch
-from mlcv.methods.optim import Optim
 from mlcv.methods.student import Student
 from mlcv.models.clip_projector import BATCH_STATISTICS, CLIPProjector
 from mlcv.models.label_embeddings import PROMPTS
@@ -30,44 +28,30 @@ class LabelProjector(Student):
         backbone: `open_clip:<model>`.
         num_classes: label columns C; the command line takes it from the data.
         weights: pretrained tag of open_clip, or a file.
-        teacher: a checkpoint of `mlcv fit`, or a .npy file of probabilities, a row for each training image. Only
-            training needs it.
-        temperature: T > 0.
-        hard_weight: of the loss of the labels themselves, >= 0.
-        single_label: one label an image.
         calibrate: set scale and bias on the first batch such that the logits have the mean and spread of the teacher's.
         prompts: each with {} where a class name goes.
         lora: the updates of the tower and of the linear layer.
-        loss: of the hard labels, and of what is logged as `val/loss`; binary cross-entropy over known entries if None.
-        class_names: C names; they start the classifier.
+        class_names: C names; they start the classifier, and are compared with the teacher's.
         image_size: side of the input in pixels; the command line takes it from the data.
-        optim: optimizer and schedule.
-        eleven_point: also log VOC 2007's 11-point mAP.
+        kwargs: see `Student`.
 
     Shape:
         image (B, 3, H, W) to logits (B, C).
     """
 
-    def __init__(  # noqa: PLR0913  # the options of a training, and of CLIPProjector
+    def __init__(
         self,
         backbone: str,
         num_classes: int,
         weights: str | None = None,
-        teacher: str | None = None,
-        temperature: float = 1.0,
-        hard_weight: float = 0.0,
-        single_label: bool = False,
         calibrate: bool = True,
         prompts: Sequence[str] = PROMPTS,
         lora: LoRA = LoRA(),  # noqa: B008  # frozen
-        loss: nn.Module | None = None,
         class_names: Sequence[str] | None = None,
         image_size: int | None = None,
-        optim: Optim = Optim(),  # noqa: B008  # frozen
-        eleven_point: bool = False,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(num_classes, class_names, optim, eleven_point)
-        self.learn_from(teacher, temperature, hard_weight, single_label)
+        super().__init__(num_classes, class_names=class_names, **kwargs)
         if not backbone.startswith(PREFIX) or weights is None:
             raise ConfigError(
                 f"model: a label projector starts from a CLIP (--model.backbone {PREFIX}<model> --model.weights "
@@ -77,7 +61,6 @@ class LabelProjector(Student):
             backbone.removeprefix(PREFIX), weights, self.class_names, prompts, lora, image_size
         )
         self.backbone, self.head = self.projector.tower, self.projector.head
-        self.loss = BCELoss() if loss is None else loss
         self.calibrate = calibrate
         self.train()  # the Trainer leaves each part in the mode that it finds
 

@@ -7,6 +7,7 @@ leaves open (weights, temperature, rho, layers, projections) is a reconstruction
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -17,18 +18,70 @@ from torch.nn.functional import normalize
 from mlcv.errors import ConfigError
 from mlcv.labels.states import is_positive
 from mlcv.losses.asymmetric import AsymmetricLoss
-from mlcv.methods.base import Batch, MultiLabelModule, as_grid
-from mlcv.methods.optim import Optim
-from mlcv.models.backbones import Backbone
+from mlcv.methods.backbone_method import BackboneMethod
+from mlcv.methods.base import Batch, as_grid
 from mlcv.models.label_embeddings import PROMPTS, read_label_embeddings
 from mlcv.models.starting_weights import starting_tensor
 from mlcv.ops.transport.interface import conditional_transport, transport_plans
 
 
-class PatchCT(MultiLabelModule):
+@dataclass(frozen=True)
+class Transport:
+    """The transport cost of training.
+
+    Args:
+        weight: of the cost beside the loss of the scores, >= 0; 0 trains the scores alone.
+        temperature: of the navigators, > 0.
+        learn_temperature: start there and learn; the colder, the cheaper is any transport, so it falls all the time.
+        rho: share of the direction from patches to labels, in [0, 1].
+        patch_weights: `uniform`, or `similarity` to the pooled image (softmax at the same temperature).
+        num_layers: transport at the last so many layers; more than 1 for timm's transformers.
+        background: weight of one more label in every label set, learned and of no class, for patches that show none of
+            the labels, in [0, 1); the present labels share the rest. The paper has none; without it the cost pulls
+            every patch to some present label, which blurs the heat maps.
+        max_labels: the most labels that an image has, which makes the cost cheaper on a GPU; see
+            `mlcv.ops.conditional_transport`.
+    """
+
+    weight: float = 1.0
+    temperature: float = 0.1
+    learn_temperature: bool = False
+    rho: float = 0.5
+    patch_weights: Literal["uniform", "similarity"] = "uniform"
+    num_layers: int = 1
+    background: float = 0.0
+    max_labels: int | None = None
+
+    def __post_init__(self) -> None:
+        is_apart = 0 <= self.rho <= 1 and 0 <= self.background < 1
+        if self.weight < 0 or self.temperature <= 0 or self.num_layers < 1 or not is_apart:
+            raise ConfigError(
+                "model.transport: weight >= 0, temperature > 0, rho in [0, 1], num_layers >= 1 and background in "
+                "[0, 1) are needed"
+            )
+
+
+@dataclass(frozen=True)
+class LabelVectors:
+    """Where the vectors of the labels start, and whether they learn.
+
+    Args:
+        embeddings: see `mlcv.models.label_embeddings`; random if None.
+        prompts: for embeddings from a text encoder, each with {} where the class name goes.
+        learn: whether embeddings that were given are fine-tuned; a projection of them learns in any case.
+        dim: of the space that patches and labels share; that of the embeddings if given, else of the patches, if None.
+    """
+
+    embeddings: str | None = None
+    prompts: Sequence[str] = PROMPTS
+    learn: bool = True
+    dim: int | None = None
+
+
+class PatchCT(BackboneMethod):
     """Scores by the pooled image; transport between patches and present labels shapes the space, and explains.
 
-        L = loss(s, targets) + ct_weight * sum over layers CT(patches, present labels)
+        L = loss(s, targets) + transport.weight * sum over layers CT(patches, present labels)
         s_m = scale cos(v + AL(v), l_m) + bias
 
     Only labels known to be present are in the label set: unknown and absent ones are not. The backward navigator, how a
@@ -38,94 +91,57 @@ class PatchCT(MultiLabelModule):
         backbone: timm's name of a network (of a transformer: its patch tokens; of a convolutional one: the places of
             its feature map), or `open_clip:<model>`.
         num_classes: label columns C; the command line takes it from the data.
-        weights: of the backbone; see `mlcv.models.Backbone`.
-        ct_weight: of the transport cost, >= 0; 0 trains the scores alone.
-        temperature: of the navigators, > 0.
-        learn_temperature: start there and learn; the colder, the cheaper is any transport, so it falls all the time.
-        rho: share of the direction from patches to labels, in [0, 1].
-        patch_weights: `uniform`, or `similarity` to the pooled image (softmax at the same temperature).
-        num_layers: transport at the last so many layers; more than 1 for timm's transformers.
-        label_embeddings: start of the labels, see `mlcv.models.label_embeddings`; random if None.
-        prompts: for label embeddings from a text encoder, each with {} where the class name goes.
-        learn_labels: whether embeddings that were given are fine-tuned; a projection of them learns in any case.
-        background: weight of one more label in every label set, learned and of no class, for patches that show none of
-            the labels, in [0, 1); the present labels share the rest. The paper has none; without it the cost pulls
-            every patch to some present label, which blurs the heat maps.
-        dim: of the space that patches and labels share; that of the labels if given, else of the patches, if None.
-        max_labels: the most labels that an image has, which makes the cost cheaper on a GPU; see
-            `mlcv.ops.conditional_transport`.
+        transport: the cost beside the loss of the scores.
+        labels: the vectors of the classes.
         loss: called as `loss(logits, targets)`; the asymmetric loss if None.
-        class_names: C names for tables.
-        image_size: side of the input in pixels, for backbones of fixed size; the command line takes it from the data.
-        freeze: parts of the backbone that do not learn.
-        backbone_args: further arguments of the backbone's constructor.
-        optim: optimizer and schedule.
-        eleven_point: also log VOC 2007's 11-point mAP.
+        kwargs: see `BackboneMethod`.
 
     Shape:
         image (B, 3, H, W) to logits (B, C).
     """
 
-    def __init__(  # noqa: PLR0913  # every choice that the paper leaves open
+    def __init__(
         self,
         backbone: str,
         num_classes: int,
-        weights: str | None = None,
-        ct_weight: float = 1.0,
-        temperature: float = 0.1,
-        learn_temperature: bool = False,
-        rho: float = 0.5,
-        patch_weights: Literal["uniform", "similarity"] = "uniform",
-        num_layers: int = 1,
-        label_embeddings: str | None = None,
-        prompts: Sequence[str] = PROMPTS,
-        learn_labels: bool = True,
-        background: float = 0.0,
-        dim: int | None = None,
-        max_labels: int | None = None,
+        transport: Transport = Transport(),  # frozen
+        labels: LabelVectors = LabelVectors(),
         loss: nn.Module | None = None,
-        class_names: Sequence[str] | None = None,
-        image_size: int | None = None,
-        freeze: Sequence[str] = (),
-        backbone_args: dict[str, Any] | None = None,
-        optim: Optim = Optim(),  # noqa: B008  # frozen
-        eleven_point: bool = False,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(num_classes, class_names, optim, eleven_point)
-        if ct_weight < 0 or temperature <= 0 or not 0 <= rho <= 1 or num_layers < 1 or not 0 <= background < 1:
+        super().__init__(backbone, num_classes, **kwargs)
+        self.transport, layers, dim = transport, transport.num_layers, labels.dim
+        if layers > 1 and not self.backbone.has_layers:
             raise ConfigError(
-                "model: ct_weight >= 0, temperature > 0, rho in [0, 1], num_layers >= 1 and background in [0, 1) are "
-                "needed"
+                f"model.transport.num_layers: {backbone} gives the patches of its last layer only; set it to 1"
             )
-        self.ct_weight, self.rho, self.patch_weights = ct_weight, rho, patch_weights
-        self.num_layers, self.max_labels, self.background_weight = num_layers, max_labels, background
-        self.backbone: Backbone = Backbone(backbone, weights, image_size, freeze, **(backbone_args or {}))
-        if num_layers > 1 and not self.backbone.has_layers:
-            raise ConfigError(f"model.num_layers: {backbone} gives the patches of its last layer only; set it to 1")
         given = None
-        if label_embeddings is not None:
-            read = partial(read_label_embeddings, label_embeddings, self.class_names, prompts)
+        if labels.embeddings is not None:
+            read = partial(read_label_embeddings, labels.embeddings, self.class_names, labels.prompts)
             given = starting_tensor("labels", read)
         width = self.backbone.patch_features
         dim = dim or (given.shape[1] if given is not None else width)
-        labels = given if given is not None else torch.randn(num_classes, dim) / dim**0.5
-        self.labels = nn.Parameter(labels, requires_grad=given is None or learn_labels)
-        uses_background = bool(background and ct_weight)
-        self.background = nn.Parameter(torch.randn(1 if background else 0, dim) / dim**0.5, uses_background)
-        self.label_projection = _projection(labels.shape[1], dim)
-        self.patch_projections = nn.ModuleList(_projection(width, dim) for _ in range(num_layers))
+        vectors = given if given is not None else torch.randn(num_classes, dim) / dim**0.5
+        self.labels = nn.Parameter(vectors, requires_grad=given is None or labels.learn)
+        uses_background = bool(transport.background and transport.weight)
+        self.background = nn.Parameter(torch.randn(int(transport.background > 0), dim) / dim**0.5, uses_background)
+        self.label_projection = _projection(vectors.shape[1], dim)
+        self.patch_projections = nn.ModuleList(_projection(width, dim) for _ in range(layers))
         is_shared = self.backbone.pooled_features == width
         self.pooled_projection = None if is_shared else _projection(self.backbone.pooled_features, dim)
-        if not ct_weight:  # DDP wants no learning parameter that nothing uses
-            self.patch_projections[: num_layers - int(is_shared)].requires_grad_(False)
+        if not transport.weight:  # DDP wants no learning parameter that nothing uses
+            self.patch_projections[: layers - int(is_shared)].requires_grad_(False)
         last = nn.Linear(dim, dim)
         nn.init.zeros_(last.weight)  # scores begin as those of the image itself
         nn.init.zeros_(last.bias)
         self.adaptive = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), last)
         self.log_scale = nn.Parameter(torch.tensor(10.0).log())
         self.bias = nn.Parameter(torch.zeros(()))
-        self.log_temperature = nn.Parameter(torch.tensor(float(temperature)).log(), learn_temperature)
-        self.loss = AsymmetricLoss() if loss is None else loss
+        self.log_temperature = nn.Parameter(
+            torch.tensor(float(transport.temperature)).log(), transport.learn_temperature
+        )
+        self.loss: nn.Module = AsymmetricLoss() if loss is None else loss
+        self.train()  # the Trainer leaves each part in the mode that it finds
 
     def forward(self, image: Tensor) -> Tensor:
         pooled, _ = self.backbone.pooled_and_patches(image)
@@ -154,26 +170,26 @@ class PatchCT(MultiLabelModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         targets = batch["target"]
-        pooled, layers = self.backbone.pooled_and_patches(batch["image"], self.num_layers)
+        pooled, layers = self.backbone.pooled_and_patches(batch["image"], self.transport.num_layers)
         pooled, labels = self._pooled(pooled), self.label_projection(self.labels)
         loss_class: Tensor = self.loss(self._scores(pooled, labels), targets)
         loss = loss_class
-        if self.ct_weight:
-            loss_ct = self._transport(pooled, layers, labels, targets)
-            loss = loss_class + self.ct_weight * loss_ct
+        if self.transport.weight:
+            loss_ct = self._cost(pooled, layers, labels, targets)
+            loss = loss_class + self.transport.weight * loss_ct
         if self.is_logged_step:
             self.log("train/loss_class", loss_class)
-            if self.ct_weight:
+            if self.transport.weight:
                 self.log("train/loss_ct", loss_ct)
                 self.log("train/temperature", self.log_temperature.exp())
         self.log("train/loss", loss, prog_bar=True, batch_size=len(targets))
         return loss
 
-    def _transport(self, pooled: Tensor, layers: list[Tensor], labels: Tensor, targets: Tensor) -> Tensor:
-        weights, most = is_positive(targets).to(labels.dtype), self.max_labels
-        if self.background_weight:
+    def _cost(self, pooled: Tensor, layers: list[Tensor], labels: Tensor, targets: Tensor) -> Tensor:
+        weights, most = is_positive(targets).to(labels.dtype), self.transport.max_labels
+        if self.transport.background:
             # As heavy as asked for beside the present labels, and without weight where none is known: no cost then.
-            ratio = self.background_weight / (1 - self.background_weight)
+            ratio = self.transport.background / (1 - self.transport.background)
             weights = torch.cat([weights, ratio * weights.sum(dim=1, keepdim=True)], dim=1)
             labels, most = torch.cat([labels, self.background]), most and most + 1
         total = torch.zeros((), device=labels.device)
@@ -181,7 +197,7 @@ class PatchCT(MultiLabelModule):
             patches = projection(layer)
             total = total + conditional_transport(
                 patches, labels, self._patch_weights(patches, pooled), weights,
-                temperature=self.log_temperature.exp(), rho=self.rho, max_labels=most,
+                temperature=self.log_temperature.exp(), rho=self.transport.rho, max_labels=most,
             )  # fmt: skip
         return total
 
@@ -196,7 +212,7 @@ class PatchCT(MultiLabelModule):
         return logits
 
     def _patch_weights(self, patches: Tensor, pooled: Tensor) -> Tensor | None:
-        if self.patch_weights == "uniform":
+        if self.transport.patch_weights == "uniform":
             return None
         similarity = torch.einsum("bnd,bd->bn", normalize(patches, dim=-1), normalize(pooled, dim=-1))
         weights: Tensor = (similarity / self.log_temperature.exp()).softmax(dim=1)

@@ -8,11 +8,12 @@ from typing import Any
 from torch import Tensor
 
 from mlcv.errors import ConfigError
+from mlcv.labels.cooccurrence import cooccurrence
 from mlcv.losses.pu import PUMixup, PUMLCLoss
-from mlcv.methods.base import Batch, MultiLabelModule
+from mlcv.methods.backbone_method import BackboneMethod
+from mlcv.methods.base import Batch
 from mlcv.methods.optim import Optim
 from mlcv.models.backbones import Backbone
-from mlcv.models.batch_norm import keep_batch_statistics
 from mlcv.models.head import Head, build_head
 from mlcv.models.label_embeddings import read_label_embeddings
 from mlcv.models.label_graph import SemanticGraphHead
@@ -35,7 +36,7 @@ class GlobalBranches:
     reduction: int = 4
 
 
-class PUMLC(MultiLabelModule):
+class PUMLC(BackboneMethod):
     """Positive-unlabeled multi-label classification with local-global convolutions and a label graph.
 
     Every label that is not positive counts as unlabeled, whether annotators denied it or said nothing.
@@ -50,7 +51,6 @@ class PUMLC(MultiLabelModule):
     Args:
         backbone: timm's name of a convolutional network.
         num_classes: label columns C; the command line takes it from the data.
-        weights: None (random), `pretrained`, `installed`, or a file; see `mlcv.models.Backbone`.
         gamma: exponent of the re-balance factor; see `PUMLCLoss`.
         alpha: factor of the temperature; see `PUMLCLoss`.
         mix_alpha: of the mixup regulariser; see `PUMixup`.
@@ -60,10 +60,8 @@ class PUMLC(MultiLabelModule):
         label_embeddings: fixed vectors of the classes, see `mlcv.models.label_embeddings`; learned if None.
         freeze: parts of the backbone that do not learn, but for their global branches.
         freeze_batch_norm: keep all batch statistics as they are.
-        class_names: C names for tables.
-        image_size: side of the input in pixels, for backbones of fixed size; the command line takes it from the data.
         optim: optimizer and schedule.
-        eleven_point: also log VOC 2007's 11-point mAP.
+        kwargs: see `BackboneMethod`.
 
     Shape:
         image (B, 3, H, W) to logits (B, C).
@@ -75,7 +73,6 @@ class PUMLC(MultiLabelModule):
         self,
         backbone: str,
         num_classes: int,
-        weights: str | None = None,
         gamma: float = 0.55,
         alpha: float = 1.0,
         mix_alpha: float = 0.3,
@@ -85,16 +82,15 @@ class PUMLC(MultiLabelModule):
         label_embeddings: str | None = None,
         freeze: Sequence[str] = ("conv1", "bn1", "layer1", "layer2", "layer3"),
         freeze_batch_norm: bool = True,
-        class_names: Sequence[str] | None = None,
-        image_size: int | None = None,
-        optim: Optim = Optim(name="adam", horizon_epochs=80),  # noqa: B008
-        eleven_point: bool = False,
+        optim: Optim = Optim(name="adam", horizon_epochs=80),  # noqa: B008  # frozen
+        **kwargs: Any,
     ) -> None:
-        super().__init__(num_classes, class_names, optim, eleven_point)
+        super().__init__(
+            backbone, num_classes, freeze=freeze, freeze_batch_norm=freeze_batch_norm, optim=optim, **kwargs
+        )
         if mixup_weight < 0:
             raise ConfigError(f"model.mixup_weight is at least 0, got {mixup_weight}")
-        self.mixup_weight, self.freeze_batch_norm = mixup_weight, freeze_batch_norm
-        self.backbone = Backbone(backbone, weights, image_size, freeze)
+        self.mixup_weight = mixup_weight
         if global_branches is not None:
             layers, heads, reduction = global_branches.layers, global_branches.num_heads, global_branches.reduction
             add_global_branches(self.backbone.net, layers, heads, reduction)
@@ -108,12 +104,12 @@ class PUMLC(MultiLabelModule):
         self.mixup = PUMixup(mix_alpha)
         self.train()  # the Trainer leaves each part in the mode that it finds
 
-    def setup(self, stage: str) -> None:
-        """The label graph comes from the training labels; a checkpoint's own is loaded after this."""
-        data: Any = getattr(self.trainer, "datamodule", None)
-        if stage == "fit" and hasattr(self.head, "cooccurrence") and hasattr(data, "cooccurrence"):
-            graph: Any = self.head
-            graph.cooccurrence.copy_(data.cooccurrence)
+    def on_labels(self, targets: Tensor) -> None:
+        """The label graph comes from the training labels."""
+        super().on_labels(targets)
+        graph = getattr(self.head, "cooccurrence", None)
+        if isinstance(graph, Tensor):
+            graph.copy_(cooccurrence(targets))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         image, targets = batch["image"], batch["target"]
@@ -132,13 +128,6 @@ class PUMLC(MultiLabelModule):
             self.log("train/rebalance", terms.rebalance.mean())
         self.log("train/loss", loss, prog_bar=True, batch_size=len(image))
         return loss
-
-    def train(self, mode: bool = True) -> "PUMLC":
-        """Batch statistics stay as they are, if asked for."""
-        super().train(mode)
-        if self.freeze_batch_norm:
-            keep_batch_statistics(self)
-        return self
 
 
 def _head_with_embeddings(

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlcv.errors import ConfigError
 from mlcv.fingerprints import check_note
+from mlcv.losses.bce import BCELoss
 from mlcv.losses.soft_labels import soft_label_loss
 from mlcv.methods.base import Batch, MultiLabelModule
 from mlcv.methods.teacher import Teacher, read_teacher
@@ -22,22 +23,42 @@ class Student(MultiLabelModule):
     KL is that of each class's Bernoulli distribution, meaned over the C classes, as the loss of the labels is, so that
     a weight of 1 weighs both alike; for `single_label` it is of the softmax, and the loss is not divided. The teacher
     is read when training starts; evaluation needs none, and no checkpoint holds it.
+
+    Args:
+        num_classes: label columns C; the command line takes it from the data.
+        teacher: a projector's .safetensors file, a checkpoint of `mlcv fit`, or a .npy file of probabilities, a row for
+            each training image. Only training needs it.
+        temperature: T > 0.
+        hard_weight: of the loss of the labels themselves, >= 0.
+        single_label: one label an image.
+        loss: of the hard labels, and of what is logged as `val/loss`; binary cross-entropy over known entries if None.
+        kwargs: see `MultiLabelModule`; `class_names` are compared with the teacher's.
+
+    Raises:
+        ConfigError: for numbers out of range.
     """
 
-    def learn_from(self, teacher: str | None, temperature: float, hard_weight: float, single_label: bool) -> None:
-        """For the constructor; arguments as those of the methods.
-
-        Raises:
-            ConfigError: for numbers out of range.
-        """
+    def __init__(
+        self,
+        num_classes: int,
+        teacher: str | None = None,
+        temperature: float = 1.0,
+        hard_weight: float = 0.0,
+        single_label: bool = False,
+        loss: nn.Module | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_classes=num_classes, **kwargs)
         if temperature <= 0 or hard_weight < 0:
             raise ConfigError("model: temperature > 0 and hard_weight >= 0 are needed")
         self.teacher, self.temperature = teacher, temperature
         self.hard_weight, self.single_label = hard_weight, single_label
+        self.loss: nn.Module = BCELoss() if loss is None else loss
         self._teacher: list[Teacher] = []  # in a list, so that it is no submodule
 
     def setup(self, stage: str) -> None:
         """Reads the teacher, before anything is trained."""
+        super().setup(stage)
         if stage == "fit" and not self._teacher:
             if self.teacher is None:
                 raise ConfigError(

@@ -1,58 +1,41 @@
 """U-MultiClass: "maybe" as a class of its own (Irvin et al., AAAI 2019, arXiv 1901.07031, section 3)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
 from mlcv.losses.bce import BCELoss
 from mlcv.losses.three_way import three_way_loss
-from mlcv.methods.base import Batch, MultiLabelModule
-from mlcv.methods.optim import Optim
-from mlcv.models.backbones import Backbone
+from mlcv.methods.backbone_method import BackboneMethod
+from mlcv.methods.base import Batch
 from mlcv.models.head import Head, build_head
 from mlcv.models.linear import LinearHead
 
 
-class UMultiClass(MultiLabelModule):
+class UMultiClass(BackboneMethod):
     """A softmax over absent, present and uncertain for each class; train it with `data.policy.uncertain third_class`.
 
     At test time the probability of present is renormalised over absent and present, p1 / (p0 + p1), which is the
     sigmoid of z1 - z0: these differences are the logits that everything else sees.
 
     Args:
-        backbone: timm's model name.
+        backbone: timm's model name, or `open_clip:<model>`.
         num_classes: label columns C; the command line takes it from the data.
-        weights: see `mlcv.models.Backbone`.
         head: called as `head(num_features, 3 * num_classes)`.
-        class_names: C names for tables.
-        image_size: side of the input in pixels, for backbones of fixed size; the command line takes it from the data.
-        freeze: parts of the backbone that do not learn; see `mlcv.models.Backbone`.
-        backbone_args: further arguments of timm's constructor.
-        optim: optimizer and schedule.
-        eleven_point: also log VOC 2007's 11-point mAP.
+        kwargs: see `BackboneMethod`.
 
     Shape:
         image (B, 3, H, W) to logits (B, C).
     """
 
     def __init__(
-        self,
-        backbone: str,
-        num_classes: int,
-        weights: str | None = None,
-        head: Callable[[int, int], Head] = LinearHead,
-        class_names: Sequence[str] | None = None,
-        image_size: int | None = None,
-        freeze: Sequence[str] = (),
-        backbone_args: dict[str, Any] | None = None,
-        optim: Optim = Optim(),  # noqa: B008  # frozen
-        eleven_point: bool = False,
+        self, backbone: str, num_classes: int, head: Callable[[int, int], Head] = LinearHead, **kwargs: Any
     ) -> None:
-        super().__init__(num_classes, class_names, optim, eleven_point)
-        self.backbone = Backbone(backbone, weights, image_size, freeze, **(backbone_args or {}))
+        super().__init__(backbone, num_classes, **kwargs)
         self.head = build_head(head, self.backbone, 3 * num_classes)
         self.loss: nn.Module = BCELoss()  # of the renormalised probabilities, for `val/loss`
+        self.train()  # the Trainer leaves each part in the mode that it finds
 
     def triples(self, image: Tensor) -> Tensor:
         """Raw scores of absent, present and uncertain (B, C, 3)."""

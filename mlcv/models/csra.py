@@ -41,8 +41,8 @@ class CSRAHead(Head):
         bound = num_features**-0.5  # a convolution's, as in the released code
         nn.init.uniform_(self.weight, -bound, bound)
 
-    def class_maps(self, patches: Tensor) -> Tensor:
-        """Scores of each patch, summed over heads: (B, N, C)."""
+    def maps(self, patches: Tensor) -> Tensor:
+        """Scores of each patch, summed over heads (B, N, C)."""
         return torch.einsum("bnd,hcd->bnc", patches, normalize(self.weight, dim=-1))
 
     def forward(self, patches: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import ClassVar, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from mlcv.models.backbones import Backbone
 
@@ -12,10 +12,26 @@ class Head(nn.Module):
     """From a backbone's features to logits (B, C).
 
     A head is built as `head(num_features, num_classes)`; other arguments have defaults. `features` says what it
-    reads: `pooled` (B, D), or `patches` (B, N, D).
+    reads: `pooled` (B, D), or `patches` (B, N, D). One that can tell where it sees a class overrides `maps`.
     """
 
     features: ClassVar[Literal["pooled", "patches"]] = "pooled"
+
+    def maps(self, patches: Tensor) -> Tensor | None:  # for those that override it
+        """Where each class is seen, the higher the more, on any scale.
+
+        Args:
+            patches: of the backbone (B, N, D), whatever the head reads, row by row of a square.
+
+        Returns:
+            (B, M, C), M a square number, too; None where these patches say nothing.
+        """
+        return None
+
+    @property
+    def has_maps(self) -> bool:
+        """Whether it overrides `maps`."""
+        return type(self).maps is not Head.maps
 
 
 def build_head(head: Callable[[int, int], Head], backbone: Backbone, num_classes: int) -> Head:

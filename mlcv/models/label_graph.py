@@ -103,9 +103,9 @@ class SemanticGraphHead(Head):
         logits: Tensor = (joined * self.weight).sum(dim=-1) + self.bias
         return logits
 
-    def heat_maps(self, patches: Tensor) -> Tensor:
-        """Where each class looks, (B, C, N / pool^2), summing to 1."""
-        return self.decouple.attention(self._reduced(patches), self.label_embeddings)
+    def maps(self, patches: Tensor) -> Tensor:
+        """Where each class looks (B, N / pool^2, C), summing to 1 over places."""
+        return self.decouple.attention(self._reduced(patches), self.label_embeddings).transpose(1, 2)
 
     def _reduced(self, patches: Tensor) -> Tensor:
         reduced: Tensor = self.norm(self.reduce(self._pooled(patches)).transpose(1, 2)).transpose(1, 2)

@@ -24,9 +24,10 @@ class LinearHead(Head):
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)
 
-    def class_maps(self, patches: Tensor) -> Tensor:
-        """Class-activation maps (Zhou et al., CVPR 2016), where `pooled` is the mean of the patches: (B, N, C)."""
-        return patches @ self.classifier.weight.T
+    def maps(self, patches: Tensor) -> Tensor | None:
+        """Class-activation maps (Zhou et al., CVPR 2016) (B, N, C); of networks that widen after pooling, None."""
+        weight = self.classifier.weight
+        return patches @ weight.T if patches.shape[2] == weight.shape[1] else None
 
     def forward(self, pooled: Tensor) -> Tensor:
         logits: Tensor = self.classifier(self.dropout(pooled))

@@ -48,8 +48,16 @@ class MLDecoderHead(Head):
         nn.init.zeros_(self.classifier.bias)
 
     def forward(self, patches: Tensor) -> Tensor:
-        memory = self.project(patches)
-        # Where a decoder layer has self-attention, this one adds the (dropped out) query to itself.
-        queries = self.norm(self.queries + self.dropout(self.queries)).expand(patches.shape[0], -1, -1)
+        queries, memory = self._read(patches)
         logits: Tensor = self.classifier(self.layer(queries, memory, memory))
         return logits
+
+    def maps(self, patches: Tensor) -> Tensor:
+        """Where the query of each class looks (B, N, C), summing to 1 over patches; classes of a group share it."""
+        queries, memory = self._read(patches)
+        return self.classifier.of_classes(self.layer.looks(queries, memory)).transpose(1, 2)
+
+    def _read(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        # Where a decoder layer has self-attention, this one adds the (dropped out) query to itself.
+        queries = self.norm(self.queries + self.dropout(self.queries)).expand(patches.shape[0], -1, -1)
+        return queries, self.project(patches)

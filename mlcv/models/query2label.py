@@ -1,6 +1,7 @@
 """Query2Label (Liu et al., arXiv 2107.10834)."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,15 +60,31 @@ class Query2LabelHead(Head):
                 nn.init.xavier_uniform_(parameter)
 
     def forward(self, patches: Tensor) -> Tensor:
+        keys, memory = self._encoded(patches)
+        logits: Tensor = self.classifier(self.norm(self._found(keys, memory, len(self.decoder))))
+        return logits
+
+    def maps(self, patches: Tensor) -> Tensor:
+        """Where the query of each class looks in the last layer (B, N, C), summing to 1 over patches."""
+        keys, memory = self._encoded(patches)
+        last: Any = self.decoder[-1]
+        weights: Tensor = last.looks(self._found(keys, memory, len(self.decoder) - 1), keys, self.queries)
+        return weights.transpose(1, 2)
+
+    def _encoded(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Patches with their positions, as what is looked for, and without, as what is found."""
         memory = self.project(patches)
         positions = sine_positions(memory.shape[1], memory.shape[2]).to(memory)
         for layer in self.encoder:
             memory = layer(memory, memory + positions, memory, positions)
-        found = torch.zeros_like(self.queries).expand(patches.shape[0], -1, -1)
-        for layer in self.decoder:
-            found = layer(found, memory + positions, memory, self.queries)
-        logits: Tensor = self.classifier(self.norm(found))
-        return logits
+        return memory + positions, memory
+
+    def _found(self, keys: Tensor, memory: Tensor, layers: int) -> Tensor:
+        """What the queries have found after so many layers (B, C, width)."""
+        found = torch.zeros_like(self.queries).expand(keys.shape[0], -1, -1)
+        for layer in self.decoder[:layers]:
+            found = layer(found, keys, memory, self.queries)
+        return found
 
 
 def sine_positions(num_patches: int, width: int) -> Tensor:

@@ -28,11 +28,19 @@ class CrossAttentionLayer(nn.Module):
         self.norm_attention, self.norm_output = nn.LayerNorm(width), nn.LayerNorm(width)
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor, places: Tensor | None = None) -> Tensor:
-        asked = queries if places is None else queries + places
-        looked_up, _ = self.attention(asked, keys, values, need_weights=False)
+        looked_up, _ = self.attention(_asked(queries, places), keys, values, need_weights=False)
         queries = self.norm_attention(queries + self.dropout(looked_up))
         output: Tensor = self.norm_output(queries + self.dropout(self.feed_forward(queries)))
         return output
+
+    def looks(self, queries: Tensor, keys: Tensor, places: Tensor | None = None) -> Tensor:
+        """How much each query looks at each key, meaned over heads: (B, Q, N), summing to 1 over keys."""
+        weights: Tensor = self.attention(_asked(queries, places), keys, keys)[1]
+        return weights
+
+
+def _asked(queries: Tensor, places: Tensor | None) -> Tensor:
+    return queries if places is None else queries + places
 
 
 class GroupLinear(nn.Module):
@@ -54,6 +62,10 @@ class GroupLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(num_classes))
         for parameter in (self.weight, self.bias):
             nn.init.uniform_(parameter, -(width**-0.5), width**-0.5)
+
+    def of_classes(self, of_queries: Tensor) -> Tensor:
+        """What is known of each query along dimension 1, (B, Q, ...), for each class: (B, C, ...)."""
+        return of_queries.repeat_interleave(self.weight.shape[2], dim=1)[:, : self.num_classes]
 
     def forward(self, queries: Tensor) -> Tensor:
         logits = torch.einsum("bqd,qdg->bqg", queries, self.weight).flatten(1)

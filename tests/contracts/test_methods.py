@@ -10,7 +10,7 @@ import yaml
 
 import mlcv.methods
 from mlcv.cli import main
-from mlcv.methods import Student
+from mlcv.methods import BackboneMethod, Student
 from mlcv.methods.base import MultiLabelModule
 
 METHODS = [
@@ -18,7 +18,7 @@ METHODS = [
     for name in mlcv.methods.__all__
     if inspect.isclass(cls := getattr(mlcv.methods, name))
     and issubclass(cls, MultiLabelModule)
-    and cls not in (MultiLabelModule, Student)
+    and cls not in (MultiLabelModule, BackboneMethod, Student)
 ]
 DATA = {
     "class_path": "DigitScenesDataModule",

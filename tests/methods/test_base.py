@@ -10,8 +10,9 @@ from mlcv import Classifier, DigitScenesDataModule, Optim, Protocol
 from mlcv.cli import main
 from mlcv.errors import ConfigError
 from mlcv.losses import AsymmetricLoss, SPLCLoss
+from mlcv.methods import BackboneMethod
 from mlcv.methods.base import MultiLabelModule
-from mlcv.models import CSRAHead, LinearHead, MLDecoderHead
+from mlcv.models import CSRAHead, Head, LinearHead, MLDecoderHead, Query2LabelHead, SemanticGraphHead
 
 
 def fit(module, tmp_path, epochs=1, **options):
@@ -166,6 +167,15 @@ def test_a_training_without_an_end_is_refused(tmp_path):
     assert issubclass(Classifier, MultiLabelModule)
 
 
+class Mapless(Head):
+    def __init__(self, num_features, num_classes):
+        super().__init__()
+        self.classifier = nn.Linear(num_features, num_classes)
+
+    def forward(self, pooled):
+        return self.classifier(pooled)
+
+
 @pytest.mark.parametrize("head", [LinearHead, CSRAHead])
 def test_activation_maps_of_the_patches_add_up_to_the_scores(head):
     module = Classifier("test_resnet", 10, head=functools.partial(head, **{"lam": 0.0} if head is CSRAHead else {}))
@@ -177,11 +187,23 @@ def test_activation_maps_of_the_patches_add_up_to_the_scores(head):
     torch.testing.assert_close(maps.mean(dim=(2, 3)) + bias, logits)
 
 
-def test_a_head_without_maps_has_none():
-    module = Classifier("test_resnet", 10, head=functools.partial(MLDecoderHead, width=32, hidden=48)).eval()
-    logits, maps = module.forward_with_maps(torch.randn(1, 3, 64, 64))
-    assert logits.shape == (1, 10)
-    assert maps is None
+@pytest.mark.parametrize(
+    ("backbone", "head", "side"),
+    [
+        ("test_resnet", functools.partial(MLDecoderHead, width=32, hidden=48), 2),
+        ("test_resnet", functools.partial(Query2LabelHead, width=32, hidden=48), 2),
+        ("test_resnet", functools.partial(SemanticGraphHead, width=32, hidden=48), 1),
+        ("mobilenetv3_small_050", LinearHead, None),  # it widens after pooling
+        ("test_resnet", Mapless, None),
+    ],
+)
+def test_every_head_that_has_maps_gives_them(backbone, head, side):
+    module = Classifier(backbone, 10, head=head).eval()
+    image = torch.randn(2, 3, 64, 64)
+    logits, maps = module.forward_with_maps(image)
+    torch.testing.assert_close(logits, module(image))
+    assert (maps is None) == (side is None)
+    assert maps is None or maps.shape == (2, 10, side, side)
 
 
 class Foreign(nn.Module):
@@ -234,10 +256,10 @@ def test_own_losses_that_handle_unknown_labels_are_taken(tmp_path):
 
 
 def test_a_method_without_a_loss_trains_and_is_tested_by_its_own_steps(tmp_path):
-    class Own(Classifier):
+    class Own(BackboneMethod):
         def __init__(self, num_classes=10):
             super().__init__("test_resnet", num_classes)
-            del self.loss
+            self.head = LinearHead(self.backbone.pooled_features, num_classes)
 
         def training_step(self, batch, batch_idx):
             return self(batch["image"]).square().mean()
@@ -251,3 +273,6 @@ def test_a_method_without_a_loss_trains_and_is_tested_by_its_own_steps(tmp_path)
     assert "val/mAP" in trainer.callback_metrics
     trainer.test(module, data, verbose=False)
     assert "test/mAP" in trainer.callback_metrics
+    del Own.training_step
+    with pytest.raises(ConfigError, match="Own has no `loss`, so it needs a training_step of its own"):
+        trainer.fit(module, data)

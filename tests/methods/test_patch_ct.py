@@ -12,12 +12,14 @@ from mlcv import PatchCT
 from mlcv.cli import main
 from mlcv.errors import ConfigError
 from mlcv.losses import AsymmetricLoss, BCELoss
+from mlcv.methods import LabelVectors, Transport
 from mlcv.ops import conditional_transport
 
 
-def build(backbone="test_vit", **options):
+def build(backbone="test_vit", labels=LabelVectors(), loss=None, weights=None, **transport):  # noqa: B008  # frozen
     torch.manual_seed(0)
-    return PatchCT(backbone, 5, image_size=32, **options).eval()
+    options = {"image_size": 32, "labels": labels, "loss": loss, "weights": weights}
+    return PatchCT(backbone, 5, Transport(**transport), **options).eval()
 
 
 def batch_of(rng, targets=None):
@@ -39,7 +41,7 @@ def step(module, batch):
 
 
 def test_the_objective_is_the_loss_of_the_scores_and_the_weighted_transport(rng):
-    module = build(ct_weight=0.7, temperature=0.3, rho=0.2)
+    module = build(weight=0.7, temperature=0.3, rho=0.2)
     batch = batch_of(rng)
     loss, logged = step(module, batch)
     pooled, (patches,) = module.backbone.pooled_and_patches(batch["image"])
@@ -74,7 +76,7 @@ def test_unknown_labels_are_in_neither_set(rng, background):
 
 
 def test_the_background_is_one_more_label_of_that_weight(rng):
-    module = build(background=0.25, ct_weight=1.0)
+    module = build(background=0.25, weight=1.0)
     batch = batch_of(rng, torch.tensor([[1.0, 0, 0, 1, 1]]))
     _, (patches,) = module.backbone.pooled_and_patches(batch["image"])
     labels = torch.cat([module.labels, module.background])
@@ -111,7 +113,7 @@ def test_transport_at_several_layers_adds_up_and_a_cnn_has_one(rng):
     parts = [conditional_transport(p, module.labels, None, batch["target"], temperature=0.1) for p in layers]
     assert total == pytest.approx(sum(parts).item(), rel=1e-5)
     assert transport_part(build(num_layers=1), batch) == pytest.approx(parts[1].item(), rel=1e-5)
-    with pytest.raises(ConfigError, match="model.num_layers: test_resnet gives the patches of its last layer only"):
+    with pytest.raises(ConfigError, match="num_layers: test_resnet gives the patches of its last layer only"):
         build("test_resnet", num_layers=2)
 
 
@@ -119,19 +121,19 @@ def test_given_labels_are_the_start_and_stay_if_asked_to(rng, tmp_path):
     vectors = np.random.default_rng(0).normal(size=(5, 12)).astype(np.float32)
     np.save(tmp_path / "v.npy", vectors)
     source = str(tmp_path / "v.npy")
-    fixed = build(label_embeddings=source, learn_labels=False)
+    fixed = build(labels=LabelVectors(source, learn=False))
     assert torch.equal(fixed.labels, torch.from_numpy(vectors))
     assert not fixed.labels.requires_grad
-    assert build(label_embeddings=source).labels.requires_grad
+    assert build(labels=LabelVectors(source)).labels.requires_grad
     loss, _ = step(fixed, batch_of(rng))
     loss.backward()
     assert fixed.patch_projections[0].weight.grad.abs().sum() > 0
-    assert build(label_embeddings=source, dim=7).label_projection.weight.shape == (7, 12)
+    assert build(labels=LabelVectors(source, dim=7)).label_projection.weight.shape == (7, 12)
 
 
 def test_clip_gives_patches_scores_and_labels(tiny_clip, rng):
     name, path = tiny_clip
-    module = build(f"open_clip:{name}", weights=str(path), label_embeddings=f"open_clip:{name}:{path}")
+    module = build(f"open_clip:{name}", weights=str(path), labels=LabelVectors(f"open_clip:{name}:{path}"))
     batch = batch_of(rng)
     _, maps = module.forward_with_maps(batch["image"])
     assert maps.shape == (4, 5, 2, 2)
@@ -147,7 +149,7 @@ def test_clip_gives_patches_scores_and_labels(tiny_clip, rng):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"ct_weight": -1}, {"temperature": 0}, {"rho": 1.1}, {"num_layers": 0}, {"background": 1.0}]
+    "wrong", [{"weight": -1}, {"temperature": 0}, {"rho": 1.1}, {"num_layers": 0}, {"background": 1.0}]
 )
 def test_bad_values_are_refused(wrong):
     with pytest.raises(ConfigError, match="are needed"):
@@ -156,7 +158,7 @@ def test_bad_values_are_refused(wrong):
 
 def test_without_weight_nothing_is_transported(rng, monkeypatch):
     monkeypatch.setattr("mlcv.methods.patch_ct.conditional_transport", lambda *_, **__: pytest.fail("transported"))
-    module = build(ct_weight=0.0, loss=BCELoss())
+    module = build(weight=0.0, loss=BCELoss())
     batch = batch_of(rng)
     loss, logged = step(module, batch)
     torch.testing.assert_close(loss, BCELoss()(module(batch["image"]), batch["target"]))

@@ -112,6 +112,15 @@ def test_the_graph_is_that_of_the_training_labels_and_in_the_checkpoint(tmp_path
     torch.testing.assert_close(again.eval()(image), module.eval()(image))
 
 
+def test_the_graph_comes_from_a_plain_loader_too(tmp_path):
+    data = DigitScenesDataModule(16, 8, 8, batch_size=8, num_workers=0, protocol=Protocol(known_fraction=0.5))
+    data.setup("fit")
+    module = build()
+    trainer = Trainer(max_steps=1, logger=False, enable_checkpointing=False, default_root_dir=tmp_path)
+    trainer.fit(module, data.train_dataloader())
+    assert torch.equal(module.head.cooccurrence, data.cooccurrence)
+
+
 def test_thresholds_are_chosen_on_validation_kept_in_the_checkpoint_and_used_by_the_test(tmp_path):
     options = [
         "--data=DigitScenesDataModule", "--data.num_train=64", "--data.num_val=40", "--data.num_test=50",

@@ -28,6 +28,31 @@ def test_logits_have_one_column_a_class_and_every_parameter_learns(head, batch, 
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
 
 
+@pytest.mark.parametrize("classes", [3, 7])
+@pytest.mark.parametrize("head", HEADS[2:])
+def test_maps_of_queries_are_the_attention_by_which_they_score(head, classes, rng):
+    module = head(16, classes).eval()
+    attention = [part for part in module.modules() if isinstance(part, nn.MultiheadAttention)][-1]
+    seen = []
+    attention.register_forward_pre_hook(lambda _, given: seen.append(given[:2]))
+    patches = torch.randn(2, 9, 16, generator=rng)
+    module(patches)
+    maps = module.maps(patches)
+    heads, width = attention.num_heads, attention.embed_dim // attention.num_heads
+    parts = zip(seen[0], attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3), strict=False)
+    query, key = ((x @ w.T + b).unflatten(-1, (heads, width)) for x, w, b in parts)
+    weights = (torch.einsum("bqhd,bnhd->bhqn", query, key) / width**0.5).softmax(dim=-1).mean(dim=1)
+    torch.testing.assert_close(maps, weights.transpose(1, 2))
+
+
+def test_classes_of_one_query_share_its_map():
+    head = MLDecoderHead(8, 5, num_queries=2, width=16, hidden=16).eval()  # 3 classes, and 2
+    maps = head.maps(torch.randn(1, 4, 8))
+    assert maps.shape == (1, 4, 5)
+    assert torch.equal(maps[..., [0, 1, 3]], maps[..., [1, 2, 4]])
+    assert not torch.equal(maps[..., 2], maps[..., 3])
+
+
 def test_csra_equals_the_paper_on_its_check_values():
     head = CSRAHead(2, 2, lam=0.5)
     head.weight.data = torch.tensor([[[1.0, 2.0], [0.5, -1.0]]])

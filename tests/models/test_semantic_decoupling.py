@@ -84,7 +84,7 @@ def test_the_head_gives_logits_and_heat_maps_and_trains_all_of_itself(rng):
     patches = torch.randn(3, 36, 16, generator=rng)
     logits = head(patches)
     assert logits.shape == (3, 7)
-    assert head.heat_maps(patches).shape == (3, 7, 9)
+    assert head.maps(patches).shape == (3, 9, 7)
     logits.square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
     assert head.label_embeddings.grad.abs().sum() > 0

@@ -103,8 +103,9 @@ def test_pu_mlc_trains_on_two_processes(tmp_path):
 def test_patch_ct_trains_on_two_processes(tmp_path, weight):
     options = [option for option in OPTIONS if not option.startswith("--model")]
     two(
-        "fit", *options, "--model=PatchCT", "--model.backbone=test_vit", f"--model.ct_weight={weight}",
-        "--model.background=0.5", "--model.dim=16", "--trainer.max_epochs=1", "--trainer.log_every_n_steps=1",
+        "fit", *options, "--model=PatchCT", "--model.backbone=test_vit", f"--model.transport.weight={weight}",
+        "--model.transport.background=0.5", "--model.labels.dim=16", "--trainer.max_epochs=1",
+        "--trainer.log_every_n_steps=1",
         "--run_dir", tmp_path, "--test_after_fit=true",
     )  # fmt: skip
     rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))

@@ -59,8 +59,8 @@ def stored(request, tmp_path, monkeypatch):
     content = yaml.safe_load(path.read_text())["model"]
     if content["class_path"] not in ("LabelProjector", "CLIPPretraining"):
         options += ["--model.backbone=test_resnet", "--model.weights=null", "--model.freeze=[]"]
-        options += ["--model.backbone_args={drop_rate: 0.1}"] if content["class_path"] not in ("PUMLC",) else []
-        options += ["--model.num_layers=1"] if content["class_path"] == "PatchCT" else []
+        options += ["--model.backbone_args={drop_rate: 0.1}"]
+        options += ["--model.transport.num_layers=1"] if content["class_path"] == "PatchCT" else []
     if content["class_path"] == "LabelProjector":
         torch.save(create_open_clip("digits-clip", None, "test").state_dict(), tmp_path / "clip.pt")
         options.append(f"--model.weights={tmp_path / 'clip.pt'}")

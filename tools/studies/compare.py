@@ -51,14 +51,14 @@ METHODS = {
     },
     "patch_ct": {
         "classifier, its activation maps": [*CLASSIFIER, "--data.num_train=12000"],
-        "CT weight 0": [PATCH_CT, "--model.ct_weight=0", "--model.background=0"],
-        "CT weight 0.3, no background": [PATCH_CT, "--model.background=0"],
+        "CT weight 0": [PATCH_CT, "--model.transport.weight=0", "--model.transport.background=0"],
+        "CT weight 0.3, no background": [PATCH_CT, "--model.transport.background=0"],
         "CT weight 0.3": [PATCH_CT],
     },
     "patch_ct_voc": {
         "classifier, its activation maps": ["configs/voc/lite0.yaml", "--model.head=LinearHead", *ASL],
-        "CT weight 0": [PATCH_CT_VOC, "--model.ct_weight=0", "--model.background=0"],
-        "CT weight 0.3, no background": [PATCH_CT_VOC, "--model.background=0"],
+        "CT weight 0": [PATCH_CT_VOC, "--model.transport.weight=0", "--model.transport.background=0"],
+        "CT weight 0.3, no background": [PATCH_CT_VOC, "--model.transport.background=0"],
         "CT weight 0.3": [PATCH_CT_VOC],
     },
 }
