@@ -1,17 +1,18 @@
-"""A command line that names a checkpoint: which file it means, and the configuration in it, as further arguments."""
+"""A command line that names a checkpoint: which file it means, and the configuration in it."""
 
-import json
 import logging
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlcv.command_line import take
 from mlcv.data.base import MultiLabelDataModule
 from mlcv.errors import ConfigError
 from mlcv.launchers import is_requeued
 from mlcv.plain_config import plain, resolve
-from mlcv.runs import GREY_KEY, read_config
+from mlcv.runs import GREY_KEY, Run
 from mlcv.trainer_settings import settings_for_evaluation, settings_for_training
 
 logger = logging.getLogger(__name__)
@@ -20,30 +21,39 @@ _WORDS = ("last", "best", "hpc")
 """Lightning's, for a checkpoint of the run's folder."""
 
 _OF_EVERY_DATA = ("image_size", "batch_size", "num_workers", "augment", "statistics", "max_megapixels")
-_LINE_ENDS = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
-"""What YAML takes for a line's end or does not print, and JSON lets pass."""
 
 
-def with_checkpoint_config(arguments: list[str]) -> list[str]:
-    """Puts the configuration that a checkpoint carries in front of the other arguments, if they name no config.
+@dataclass(frozen=True)
+class CommandLine:
+    """What a command of Lightning's is given: `config` is the checkpoint's, over which the arguments go."""
+
+    arguments: list[str]
+    config: dict[str, Any] | None = None
+    run: Run | None = None
+
+
+def read_command_line(arguments: Sequence[str]) -> CommandLine:
+    """A command line, and the configuration that its checkpoint carries if it names no other.
 
     Args:
-        arguments: subcommand and options.
+        arguments: subcommand and options. Configs are put first: what is given by itself counts, wherever it stands.
 
     Raises:
-        ConfigError: as `mlcv.runs.read_config`.
+        ConfigError: as `mlcv.runs.Run.config` and `with_checkpoint_found`.
     """
-    options = [argument.split("=")[0] for argument in arguments]
-    if {"-c", "--config", "-h", "--help"} & set(options) or "--ckpt_path" not in options:
-        return arguments
-    if {"--model", "--data"} <= set(options):  # a line that says all by itself
-        return arguments
-    value, _ = _split(arguments, "--ckpt_path")
-    settings = settings_for_training if arguments[0] == "fit" else settings_for_evaluation
-    checkpoint, config = read_config(Path(value), trainer=settings)
-    if arguments[0] == "predict" and "--data.path" in options and "--data" not in options:
-        config["data"] = _for_images(config["data"], checkpoint, value)
-    return [arguments[0], "--config", _as_yaml(config), *arguments[1:]]
+    configs, others = take(arguments[1:], "--config", "-c")
+    line = with_checkpoint_found([arguments[0], *(f"--config={value}" for value in configs), *others])
+    options = {argument.partition("=")[0] for argument in line}
+    says_all = {"--model", "--data"} <= options
+    if configs or says_all or {"-h", "--help"} & options or "--ckpt_path" not in options:
+        return CommandLine(line)
+    path = take(line, "--ckpt_path")[0][-1]
+    settings = settings_for_training if line[0] == "fit" else settings_for_evaluation
+    run = Run(Path(path))
+    config = run.config(settings)
+    if line[0] == "predict" and "--data.path" in options and "--data" not in options:
+        config["data"] = _for_images(config["data"], run)
+    return CommandLine(line, config, run)
 
 
 def with_checkpoint_found(arguments: list[str]) -> list[str]:
@@ -61,7 +71,8 @@ def with_checkpoint_found(arguments: list[str]) -> list[str]:
     """
     if any(argument in ("-h", "--help") or argument.partition("=")[0].endswith(".help") for argument in arguments):
         return arguments
-    (word, others), (run_dir, _) = _split(arguments, "--ckpt_path"), _split(arguments, "--run_dir")
+    paths, others = take(arguments, "--ckpt_path")
+    word, run_dir = (paths or [""])[-1], (take(arguments, "--run_dir")[0] or [""])[-1]
     goes_on = arguments[0] == "fit" and is_requeued()
     if word not in _WORDS and not goes_on:
         return arguments
@@ -84,31 +95,14 @@ def with_checkpoint_found(arguments: list[str]) -> list[str]:
     raise ConfigError(f"--ckpt_path {word}: {run_dir} holds no such checkpoint")
 
 
-def _split(arguments: Sequence[str], option: str) -> tuple[str, list[str]]:
-    """An option's value, of several the last one's, empty without any; and the arguments without it."""
-    value, rest, is_next = "", [], False
-    for argument in arguments:
-        name, _, given = argument.partition("=")
-        if is_next or name == option:
-            value = argument if is_next else given
-        else:
-            rest.append(argument)
-        is_next = not is_next and argument == option
-    return value, rest
-
-
-def _for_images(data: dict[str, Any], checkpoint: dict[str, Any], path: str) -> dict[str, Any]:
+def _for_images(data: dict[str, Any], run: Run) -> dict[str, Any]:
     """Configuration of images without labels, as the model of a checkpoint expects them."""
     given = data["init_args"]
     kept = {key: given[key] for key in _OF_EVERY_DATA if key in given}
-    known: Any = resolve(data["class_path"], MultiLabelDataModule, path)
-    about = checkpoint.get("hyper_parameters")
-    names = plain(about.get("class_names") if isinstance(about, dict) else None, Sequence[str], f"{path}: class_names")
-    arguments = {**kept, "classes": names, "grey": bool(checkpoint.get(GREY_KEY, known.grey)), "path": ""}
+    known: Any = resolve(data["class_path"], MultiLabelDataModule, run.where)
+    about = run.contents.get("hyper_parameters")
+    names = plain(
+        about.get("class_names") if isinstance(about, dict) else None, Sequence[str], f"{run.where}: class_names"
+    )
+    arguments = {**kept, "classes": names, "grey": bool(run.contents.get(GREY_KEY, known.grey)), "path": ""}
     return {"class_path": "mlcv.data.ImageFilesDataModule", "init_args": arguments}
-
-
-def _as_yaml(tree: dict[str, Any]) -> str:
-    """Plain data as JSON that YAML reads alike."""
-    text = json.dumps(tree, ensure_ascii=False, allow_nan=False)
-    return _LINE_ENDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -15,9 +15,10 @@ from types import FrameType
 from typing import Any
 
 from mlcv import __version__
+from mlcv.command_line import take
 from mlcv.errors import ConfigError, Stopped, chain_of, find_user_error, one_line
 from mlcv.launchers import RUN_DIR_VARIABLE, process_rank
-from mlcv.plain_config import trusting
+from mlcv.trust import trusting
 
 SUBCOMMANDS = {
     "fit": ("training", "train, validate after each epoch, keep the best and the last checkpoint"),
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         _check_subcommand(arguments[0])
-        arguments, packages = _without_trust(arguments)
+        packages, arguments = take(arguments, "--trust")
         with trusting(packages), _asked_to_end():
             _run(arguments)
     except (KeyboardInterrupt, SystemExit) as error:
@@ -128,20 +129,6 @@ def _unforeseen(error: Exception) -> str:
     except OSError:
         return f"{one_line(error)}. MLCV_TRACEBACK=1 shows where it arose"
     return f"{one_line(error)}. Where it arose: {path}"
-
-
-def _without_trust(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """The arguments of a subcommand, and the packages that `--trust` names among them."""
-    rest, packages, is_next = [], [], False
-    for argument in arguments:
-        if is_next or argument.startswith("--trust="):
-            packages.append(argument.removeprefix("--trust="))
-        elif argument != "--trust":
-            rest.append(argument)
-        is_next = argument == "--trust"
-    if is_next:
-        raise ConfigError("--trust needs the name of a package")
-    return rest, packages
 
 
 def _check_subcommand(name: str) -> None:

@@ -10,26 +10,23 @@ import collections.abc
 import dataclasses
 import functools
 import importlib
-import importlib.util
 import inspect
 import math
-import os
 import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Union, cast
 
 import yaml
 
 from mlcv.errors import ConfigError
+from mlcv.renamings import current_class, with_current_options
+from mlcv.trust import is_below, trusted
 
 MOST_BYTES, MOST_DEPTH, MOST_NODES = 2**20, 16, 100_000
-TRUST_VARIABLE = "MLCV_TRUST"
-"""Packages beside this project whose classes a checkpoint may name, joined by colons; `--trust` adds to it."""
 
 _ROOMS = re.compile(r"mlcv(\.(callbacks|data|losses|methods|models)(\.[a-z]\w*)*)?")
 _WORDS = re.compile(r"[A-Za-z0-9_ +:-]{0,256}")
@@ -73,36 +70,6 @@ def parse(text: Any, where: str) -> dict[str, Any]:
     return tree
 
 
-def trusted() -> tuple[str, ...]:
-    """Packages beside this project whose classes may be named."""
-    return tuple(name for name in os.environ.get(TRUST_VARIABLE, "").split(":") if name)
-
-
-@contextmanager
-def trusting(packages: Sequence[str]) -> Iterator[None]:
-    """Trusts more packages for a while, in processes that are started meanwhile, too.
-
-    Raises:
-        ConfigError: for a name that is none of a package that is here.
-    """
-    strange = next((name for name in packages if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", name)), None)
-    if strange is not None:
-        raise ConfigError(f"--trust {strange}: give the name of a Python package, such as my_package")
-    absent = next((name for name in packages if importlib.util.find_spec(name.partition(".")[0]) is None), None)
-    if absent is not None:
-        raise ConfigError(f"--trust {absent}: there is no such package here; is it installed, or on PYTHONPATH?")
-    before = os.environ.get(TRUST_VARIABLE)
-    if packages:
-        os.environ[TRUST_VARIABLE] = ":".join(dict.fromkeys([*trusted(), *packages]))
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop(TRUST_VARIABLE, None)
-        else:
-            os.environ[TRUST_VARIABLE] = before
-
-
 def resolve(name: Any, base: type, where: str) -> type:
     """The class of that name, which must be of this project or trusted, or a subclass of a base of this project.
 
@@ -116,8 +83,8 @@ def resolve(name: Any, base: type, where: str) -> type:
     Raises:
         ConfigError: if it is anything else.
     """
-    module, _, attribute = name.rpartition(".") if isinstance(name, str) else ("", "", "")
-    is_ours, is_trusted = bool(_ROOMS.fullmatch(module)), _is_below(module, trusted())
+    module, _, attribute = current_class(name).rpartition(".") if isinstance(name, str) else ("", "", "")
+    is_ours, is_trusted = bool(_ROOMS.fullmatch(module)), is_below(module, trusted())
     if is_ours or is_trusted:
         try:
             found = getattr(importlib.import_module(module), attribute, None)
@@ -126,7 +93,7 @@ def resolve(name: Any, base: type, where: str) -> type:
     else:
         found = vars(sys.modules.get(module, object)).get(attribute)
     is_class = isinstance(found, type) and issubclass(found, base)
-    if not is_class or not (_is_below(base.__module__, ("mlcv",)) or _is_below(found.__module__, ("mlcv", *trusted()))):
+    if not is_class or not (is_below(base.__module__, ("mlcv",)) or is_below(found.__module__, ("mlcv", *trusted()))):
         package = str(module).partition(".")[0] or "PACKAGE"
         raise ConfigError(
             f"{where}: {_shown(name)} is no {base.__name__} of mlcv, and nothing else is imported for a checkpoint. If "
@@ -238,6 +205,7 @@ class _Walk:
     def arguments(self, cls: Any, given: Any, where: str, depth: int) -> dict[str, Any]:
         known = dict(parameters(cls))
         self._check(given, isinstance(given, dict), dict, where)
+        given = with_current_options(cls, given, known)
         strange = next((name for name in given if name not in known), None)
         if strange is not None:
             raise _RefusedError(where, f"{cls.__name__} takes no {_shown(strange)}")
@@ -386,10 +354,6 @@ def _is_name(key: Any) -> bool:
 def _is_within_bounds(number: float) -> bool:
     """Finite, and of whole numbers none beyond 64 bits, of which many a library knows nothing."""
     return abs(number) < (2**63 if isinstance(number, int) else math.inf)
-
-
-def _is_below(module: str, packages: Sequence[str]) -> bool:
-    return any(module == package or module.startswith(f"{package}.") for package in packages)
 
 
 def _shown(value: Any) -> str:

@@ -1,5 +1,6 @@
 """A run's folder, and the way back from its checkpoint to its data and settings."""
 
+import functools
 import logging
 import tempfile
 from collections.abc import Callable
@@ -11,8 +12,8 @@ from mlcv.data.base import MultiLabelDataModule
 from mlcv.errors import ConfigError
 from mlcv.files import read_checkpoint
 from mlcv.fingerprints import weights_fingerprint
-from mlcv.methods.base import MultiLabelModule
-from mlcv.methods.checkpoints import load_method
+from mlcv.methods.base import MultiLabelModule, written_by
+from mlcv.methods.checkpoints import method_of
 from mlcv.models.backbones import image_statistics
 from mlcv.plain_config import build, parse, plain, spec
 from mlcv.posthoc.calibrated import FILE_NAME, Calibration
@@ -24,9 +25,6 @@ CONFIG_KEY = "mlcv_config"
 
 GREY_KEY = "mlcv_grey"
 """Under which it says whether the images that it was trained on are grey."""
-
-TRUST_HELP = "--trust PACKAGE: classes of this package, too, may stand in a checkpoint."
-"""In the help of commands that read one."""
 
 
 def run_folder(checkpoint: Path) -> Path:
@@ -82,42 +80,11 @@ def check_new(folder: Path) -> None:
         )
 
 
-def read_config(
-    path: Path, option: str = "--ckpt_path", trainer: Callable[[Any, str], dict[str, Any]] | None = None
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A checkpoint, and of the configuration in it what a stranger may say: `model`, `data` and the seed.
-
-    Args:
-        path: of a checkpoint of `mlcv fit`.
-        option: what the user calls it, for errors.
-        trainer: takes what it lets pass of the Trainer's settings, given with their place, for a `trainer`, too; see
-            `mlcv.trainer_settings`.
-
-    Raises:
-        ConfigError: as `read_checkpoint`, if it carries no configuration, or one that is no plain data: see
-            `mlcv.plain_config`.
-    """
-    checkpoint = read_checkpoint(path, option)
-    where = f"{option}: {path}"
-    if checkpoint.get(CONFIG_KEY) is None:
-        raise ConfigError(f"{where} carries no configuration (it is not from `mlcv fit`); name one with --config")
-    tree = parse(checkpoint[CONFIG_KEY], f"{where}: its configuration")
-    config: dict[str, Any] = {
-        "model": spec(tree.get("model"), MultiLabelModule, f"{where}: model"),
-        "data": spec(tree.get("data"), MultiLabelDataModule, f"{where}: data"),
-    }
-    if trainer is not None:
-        config["trainer"] = trainer(tree.get("trainer"), f"{where}: trainer")
-    if tree.get("seed_everything") is not None:
-        config["seed_everything"] = plain(tree["seed_everything"], bool | int, f"{where}: seed_everything")
-    return checkpoint, config
-
-
 def load_data(config: dict[str, Any]) -> MultiLabelDataModule:
     """The data of a checkpoint's configuration, with what its backbone expects of images.
 
     Args:
-        config: from `read_config`.
+        config: from `Run.config`.
 
     Raises:
         ConfigError: if it cannot be built here.
@@ -128,9 +95,9 @@ def load_data(config: dict[str, Any]) -> MultiLabelDataModule:
     return built
 
 
-@dataclass(frozen=True)
+@dataclass
 class Run:
-    """The run that a checkpoint is of: the way back to its method and its data.
+    """The run that a checkpoint is of: the way back to its method and its data. The file is read once.
 
     Args:
         checkpoint: path of a checkpoint of `mlcv fit`.
@@ -145,13 +112,51 @@ class Run:
         """Where its results are."""
         return run_folder(self.checkpoint)
 
+    @functools.cached_property
+    def contents(self) -> dict[str, Any]:
+        """Of the file.
+
+        Raises:
+            ConfigError: as `read_checkpoint`.
+        """
+        return read_checkpoint(self.checkpoint, self.option)
+
+    @property
+    def where(self) -> str:
+        """The file, for errors."""
+        return written_by(self.contents, f"{self.option}: {self.checkpoint}")
+
     def method(self) -> MultiLabelModule:
         """With its weights, in evaluation mode.
 
         Raises:
-            ConfigError: as `load_method`.
+            ConfigError: as `method_of`.
         """
-        return load_method(self.checkpoint, self.option)
+        return method_of(self.contents, self.where)
+
+    def config(self, trainer: Callable[[Any, str], dict[str, Any]] | None = None) -> dict[str, Any]:
+        """Of the configuration in it what a stranger may say: `model`, `data` and the seed.
+
+        Args:
+            trainer: takes what it lets pass of the Trainer's settings, given with their place, for a `trainer`, too;
+                see `mlcv.trainer_settings`.
+
+        Raises:
+            ConfigError: if it carries none, or one that is no plain data: see `mlcv.plain_config`.
+        """
+        text, where = self.contents.get(CONFIG_KEY), self.where
+        if text is None:
+            raise ConfigError(f"{where} carries no configuration (it is not from `mlcv fit`); name one with --config")
+        tree = parse(text, f"{where}: its configuration")
+        config: dict[str, Any] = {
+            "model": spec(tree.get("model"), MultiLabelModule, f"{where}: model"),
+            "data": spec(tree.get("data"), MultiLabelDataModule, f"{where}: data"),
+        }
+        if trainer is not None:
+            config["trainer"] = trainer(tree.get("trainer"), f"{where}: trainer")
+        if tree.get("seed_everything") is not None:
+            config["seed_everything"] = plain(tree["seed_everything"], bool | int, f"{where}: seed_everything")
+        return config
 
     def data(self, **changes: Any) -> MultiLabelDataModule:
         """What it was trained on, with what its backbone expects of images.
@@ -160,20 +165,16 @@ class Run:
             changes: arguments that differ from the configuration's; those that are None do not.
 
         Raises:
-            ConfigError: as `read_config` and `load_data`.
+            ConfigError: as `config` and `load_data`.
         """
-        _, config = read_config(self.checkpoint, self.option)
+        config = self.config()
         given = {name: value for name, value in changes.items() if value is not None}
         config["data"]["init_args"] = {**config["data"]["init_args"], **given}
         return load_data(config)
 
     def fingerprint(self) -> str:
-        """Of its weights.
-
-        Raises:
-            ConfigError: as `read_checkpoint`.
-        """
-        return weights_fingerprint(read_checkpoint(self.checkpoint, self.option)["state_dict"])
+        """Of its weights."""
+        return weights_fingerprint(self.contents["state_dict"])
 
     def calibration(self, named: str | None, class_names: tuple[str, ...]) -> Calibration | None:
         """As `find_calibration`."""

@@ -8,7 +8,8 @@ from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, Mode
 
 from mlcv.callbacks.ema import EMA
 from mlcv.errors import ConfigError
-from mlcv.plain_config import arguments, plain, resolve, trusted
+from mlcv.plain_config import arguments, plain, resolve
+from mlcv.trust import trusted
 
 _EVERY_VERB = ("enable_progress_bar", "enable_model_summary", "deterministic", "benchmark", "inference_mode")
 _FIT = (

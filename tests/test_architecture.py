@@ -22,7 +22,10 @@ MAY_IMPORT = {
     "fingerprints": {"errors", "files"},
     "terminal": {"launchers"},
     "launchers": set(),
-    "plain_config": {"errors"},
+    "renamings": set(),
+    "trust": {"errors"},
+    "command_line": {"errors"},
+    "plain_config": {"errors", "renamings", "trust"},
     "labels": {"errors", "files"},
     "tables": {"errors", "labels"},
     "ops": {"errors", "numerics"},
@@ -35,13 +38,14 @@ MAY_IMPORT = {
     "runs": {"data", "methods", "models", "errors", "files", "fingerprints", "plain_config", "posthoc"},
     "callbacks": {"metrics", "labels", "errors", "files", "fingerprints", "posthoc", "tables", "terminal"},
     "posthoc": {"labels", "metrics", "errors", "tables", "data", "files", "plain_config", "terminal"},
-    "trainer_settings": {"callbacks", "errors", "plain_config"},
-    "checkpoint_arguments": {"data", "plain_config", "runs", "trainer_settings", "errors", "launchers"},
+    "trainer_settings": {"callbacks", "errors", "plain_config", "trust"},
+    "checkpoint_arguments": {"command_line", "data", "plain_config", "runs", "trainer_settings", "errors", "launchers"},
     "commands": {
         "allocator", "callbacks", "checkpoint_arguments", "data", "errors", "files", "fingerprints", "labels",
-        "launchers", "losses", "methods", "metrics", "models", "plain_config", "posthoc", "runs", "tables", "terminal",
+        "launchers", "losses", "methods", "metrics", "models", "plain_config", "posthoc", "renamings", "runs", "tables",
+        "terminal", "trust",
     },
-    "cli": {"commands", "errors", "plain_config", "launchers"},
+    "cli": {"command_line", "commands", "errors", "launchers", "trust"},
 }  # fmt: skip
 
 THIRD_PARTY = {

@@ -10,8 +10,8 @@ from mlcv.commands.predict import predict
 from mlcv.files import write_table
 from mlcv.posthoc.columns import common_classes
 from mlcv.posthoc.predictions import combine, read_predictions
-from mlcv.runs import TRUST_HELP
 from mlcv.terminal import console
+from mlcv.trust import TRUST_HELP
 
 
 def ensemble(

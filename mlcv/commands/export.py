@@ -27,8 +27,9 @@ from mlcv.files import whole_file
 from mlcv.methods.base import MultiLabelModule
 from mlcv.posthoc.calibrated import FILE_NAME, Calibration
 from mlcv.posthoc.calibration import EPS, Scaling
-from mlcv.runs import TRUST_HELP, Run
+from mlcv.runs import Run
 from mlcv.terminal import console
+from mlcv.trust import TRUST_HELP
 
 TOLERANCE = 1e-4
 """By how much a probability may differ from the module's."""

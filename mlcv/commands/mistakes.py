@@ -13,6 +13,7 @@ from typing import Any
 from mlcv.errors import ConfigError, chain_of, files_of, find_user_error, one_line
 from mlcv.methods.base import OF_THE_DATA
 from mlcv.plain_config import parameters, takes_none
+from mlcv.renamings import renamed_option
 
 # What jsonargparse 4.40 to 4.53 say of an option that does not exist, on the command line and in files.
 _UNKNOWN_OPTION = (
@@ -127,10 +128,14 @@ def public_classes() -> dict[str, type]:
 
 
 def _unknown_option(name: str, options: Sequence[str]) -> str:
+    renamed = renamed_option(name)
     if name in options:
         return (
             f"{name!r} is an option of other classes, not of the chosen one: `mlcv fit --model.help NAME` lists its own"
+            + (f"; {renamed}" if renamed else "")
         )
+    if renamed:
+        return renamed
     # A config file's key may be reported without its section: compare it with the ends of the full names, too.
     endings = {option.split(".", depth)[-1]: option for option in options for depth in (2, 1, 0)}
     near = difflib.get_close_matches(name, endings, n=1, cutoff=0.7)

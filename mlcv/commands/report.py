@@ -25,9 +25,9 @@ from mlcv.posthoc.judge import Judged, difference, judge, match, part, summary
 from mlcv.posthoc.matching import read_all
 from mlcv.posthoc.predictions import Predictions
 from mlcv.posthoc.truth import TruthFile, label_states
-from mlcv.runs import TRUST_HELP
 from mlcv.tables import Table
 from mlcv.terminal import console
+from mlcv.trust import TRUST_HELP
 
 TITLE = "Multi-label classification report"
 _FILE = "test_predictions.csv"

@@ -5,14 +5,13 @@ import logging
 import operator
 import os
 import signal
-import sys
 import threading
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, ClassVar, NoReturn, get_args
+from typing import Any, ClassVar, NoReturn, cast, get_args
 
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch import LightningModule, Trainer
@@ -28,12 +27,12 @@ from mlcv.callbacks.predictions import PredictionWriter
 from mlcv.callbacks.random_state import KeepRandomState
 from mlcv.callbacks.results import ResultsWriter
 from mlcv.callbacks.resuming import Resuming
-from mlcv.checkpoint_arguments import with_checkpoint_config, with_checkpoint_found
+from mlcv.checkpoint_arguments import CommandLine, read_command_line
 from mlcv.commands.mistakes import blaming_options, check_values, explain, option_names
 from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.image_files import ImageFilesDataModule
 from mlcv.errors import ConfigError, Stopped, find_user_error, one_line
-from mlcv.files import keep_earlier, read_checkpoint, write_text
+from mlcv.files import keep_earlier, write_text
 from mlcv.fingerprints import fingerprint_of, weights_fingerprint
 from mlcv.launchers import RUN_DIR_VARIABLE, process_rank, run_dir_of_first, starts_apart
 from mlcv.methods.base import OF_THE_DATA, MultiLabelModule
@@ -43,7 +42,7 @@ from mlcv.posthoc.calibrated import Calibration
 from mlcv.runs import (
     CONFIG_KEY,
     GREY_KEY,
-    TRUST_HELP,
+    Run,
     check_new,
     check_writable,
     find_calibration,
@@ -51,6 +50,7 @@ from mlcv.runs import (
     run_folder,
 )
 from mlcv.terminal import set_up_logging
+from mlcv.trust import TRUST_HELP
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +63,9 @@ _NO_MATTER = ("batch_size", "num_workers", "check", "on_error")
 
 class Parser(LightningArgumentParser):
     """Says what is wrong with an option in one sentence, and which option comes nearest."""
+
+    arguments: ClassVar[list[str]] = []
+    """What is parsed."""
 
     def add_lightning_class_args(self, *args: Any, **kwargs: Any) -> list[str]:
         added: list[str] = super().add_lightning_class_args(*args, **kwargs)
@@ -78,7 +81,7 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         user_error = find_user_error(ex) if ex is not None else None
-        raise user_error or ConfigError(explain(message, sys.argv[1:], option_names(self))) from ex
+        raise user_error or ConfigError(explain(message, self.arguments, option_names(self))) from ex
 
 
 class ConfigKeeper(SaveConfigCallback):
@@ -122,8 +125,7 @@ class TrainingCLI(LightningCLI):
         keep_freed_memory()
         # A second lock: no class may stand where a type hint is open, and what runs commands is never imported.
         set_parsing_settings(instantiate_subclass_spec_in_any=False, import_path_denylist=[])
-        cls.fresh_folder = None
-        before, sys.argv[1:] = sys.argv[1:], arguments  # with which the processes of a distributed run are started
+        cls.fresh_folder, line = None, read_command_line(arguments)
         try:
             cls(
                 MultiLabelModule,
@@ -135,10 +137,9 @@ class TrainingCLI(LightningCLI):
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
                 parser_class=Parser,
-                args=with_checkpoint_config(with_checkpoint_found(_configs_first(arguments))),
+                args=cast("Any", line),
             )
         finally:
-            sys.argv[1:] = before
             if cls.fresh_folder is not None:
                 with suppress(OSError):
                     cls.fresh_folder.rmdir()  # which works as long as nothing has been written there
@@ -180,7 +181,11 @@ class TrainingCLI(LightningCLI):
         parser.link_arguments("model", "data.init_args.statistics", compute_fn=image_statistics, apply_on="parse")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        self.config = parser.parse_args(args)
+        self.line = args if isinstance(args, CommandLine) else CommandLine(args)
+        if self.line.config is not None:
+            self._subcommand_parsers[self.line.arguments[0]].set_defaults(self.line.config)
+        Parser.arguments = self.line.arguments
+        self.config = parser.parse_args(self.line.arguments)
 
     def instantiate_classes(self) -> None:
         """A checkpoint brings all weights, so that none are looked for elsewhere."""
@@ -194,12 +199,14 @@ class TrainingCLI(LightningCLI):
             super().instantiate_classes()
 
     def _parse_ckpt_path(self) -> None:
-        """Lightning reads a checkpoint's hyperparameters here; `with_checkpoint_config` has read its whole config."""
+        """Lightning reads a checkpoint's hyperparameters here; `read_command_line` has read its whole config."""
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         path = config.get("ckpt_path")
-        self.state = read_checkpoint(Path(path))["state_dict"] if path else None  # checked before Lightning reads it
+        # Checked before Lightning reads it.
+        run = (self.line.run or Run(Path(path))) if path else None
+        self.state = run.contents["state_dict"] if run is not None else None
         if self.subcommand != "fit" and not path and not config.untrained:
             raise ConfigError(
                 f"mlcv {self.subcommand} needs --ckpt_path <run>/checkpoints/best.ckpt: weights are random without. "
@@ -358,18 +365,6 @@ def main(arguments: list[str]) -> None:
     # Lightning 2.6's own use of torch.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     TrainingCLI.run(arguments)
-
-
-def _configs_first(arguments: list[str]) -> list[str]:
-    """The subcommand, then its configs, then all other options: what is given by itself counts, wherever it stands."""
-    configs: list[str] = []
-    others: list[str] = []
-    is_next = False
-    for argument in arguments[1:]:
-        is_config = is_next or argument.startswith(("--config=", "-c=")) or argument in ("--config", "-c")
-        (configs if is_config else others).append(argument)
-        is_next = not is_next and argument in ("--config", "-c")
-    return [*arguments[:1], *configs, *others]
 
 
 def _experiment(config: Namespace) -> str:

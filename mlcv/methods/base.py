@@ -1,6 +1,7 @@
 """What every method shares: hyperparameters that survive a checkpoint, parameter groups, evaluation."""
 
 import math
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 from typing_extensions import Self
 
+from mlcv import __version__
 from mlcv.errors import ConfigError, DataError
 from mlcv.files import read_checkpoint
 from mlcv.losses.base import check_may_see, may_see
@@ -30,6 +32,9 @@ from mlcv.plain_config import arguments, construct, parameters
 
 CLASS_KEY = "_class_path"
 """Under which a checkpoint's hyperparameters name the method."""
+
+VERSION_KEY = "mlcv_version"
+"""Under which it says what version of mlcv has written it."""
 
 OF_THE_DATA = ("num_classes", "class_names", "image_size")
 """Arguments of methods that the command line takes from the data."""
@@ -109,22 +114,24 @@ class MultiLabelModule(LightningModule):
         Raises:
             ConfigError: for a file that cannot be read safely (see `mlcv.plain_config`), or is of another method.
         """
-        method = cls.restore(Path(checkpoint_path), "load_from_checkpoint", strict=strict is not False, **kwargs)
+        checkpoint, where = read_checkpoint(Path(checkpoint_path)), f"checkpoint_path: {checkpoint_path}"
+        where = written_by(checkpoint, where)
+        method = cls.restore(checkpoint, where, strict=strict is not False, **kwargs)
         return method if map_location is None else method.to(map_location)
 
     @classmethod
-    def restore(cls, path: Path, option: str, *, strict: bool = True, **kwargs: Any) -> Self:
-        """As `load_from_checkpoint`; errors call the file what the user does, by `option`."""
-        checkpoint, where = read_checkpoint(path, option), f"{option}: {path}"
+    def restore(cls, checkpoint: dict[str, Any], where: str, *, strict: bool = True, **kwargs: Any) -> Self:
+        """As `load_from_checkpoint`, of what `mlcv.files.read_checkpoint` has read; `where` it is, for errors."""
         given = checkpoint.get("hyper_parameters")
         if not isinstance(given, dict):
             raise ConfigError(f"{where} holds no hyper_parameters, so it is none of a method of this project")
         own = {name: value for name, value in given.items() if not str(name).startswith("_")}
         with weights_of(checkpoint["state_dict"]):
             method: Self = construct(cls, arguments(cls, own, f"{where}: hyper_parameters"), **kwargs)
-        method.on_load_checkpoint(checkpoint)
+        read = dict(checkpoint)  # a method may put in what was left out
+        method.on_load_checkpoint(read)
         try:
-            method.load_state_dict(checkpoint["state_dict"], strict=strict)
+            method.load_state_dict(read["state_dict"], strict=strict)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise ConfigError(f"{where} does not hold the weights of this {cls.__name__} ({reason[:200]})") from error
@@ -320,6 +327,7 @@ class MultiLabelModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["thresholds"] = self.thresholds
+        checkpoint[VERSION_KEY] = __version__
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         thresholds = checkpoint.get("thresholds", {})
@@ -338,6 +346,14 @@ class MultiLabelModule(LightningModule):
                 f"the checkpoint knows {len(theirs)} classes ({_some(theirs)}), the data {self.num_classes} "
                 f"({_some(self.class_names)}). Use its data set, with the classes in their order, or train anew"
             )
+
+
+def written_by(checkpoint: dict[str, Any], where: str) -> str:
+    """A checkpoint's place, for errors, and the version that wrote it, if that is another than this."""
+    version = checkpoint.get(VERSION_KEY, __version__)  # before 0.2.0 none said
+    if version == __version__ or not re.fullmatch(r"\d[\w.+]{0,31}", str(version)):
+        return where
+    return f"{where} (written by mlcv {version}, this is {__version__}: if it does not open, use that version)"
 
 
 def as_grid(maps: Tensor) -> Tensor:

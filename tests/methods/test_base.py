@@ -275,4 +275,4 @@ def test_a_method_without_a_loss_trains_and_is_tested_by_its_own_steps(tmp_path)
     assert "test/mAP" in trainer.callback_metrics
     del Own.training_step
     with pytest.raises(ConfigError, match="Own has no `loss`, so it needs a training_step of its own"):
-        trainer.fit(module, data)
+        module.training_step(next(iter(data.train_dataloader())), 0)

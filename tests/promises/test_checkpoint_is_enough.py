@@ -28,8 +28,9 @@ def test_files_that_training_started_from_may_be_gone(method, tmp_path, capsys):
     torch.save(timm.create_model("test_resnet").state_dict(), starts / "backbone.pt")
     np.save(starts / "vectors.npy", np.ones((10, 5)))
     options = [f"--model={method}", "--model.backbone=test_resnet", f"--model.weights={starts / 'backbone.pt'}"]
-    if method != "Classifier":
-        options.append(f"--model.label_embeddings={starts / 'vectors.npy'}")
+    vectors = {"PUMLC": "label_embeddings", "PatchCT": "labels.embeddings"}
+    if method in vectors:
+        options.append(f"--model.{vectors[method]}={starts / 'vectors.npy'}")
     assert main(["fit", *DATA, *options, *METHODS[method], "--trainer.max_epochs=1", "--run_dir", str(run)]) == 0
     for path in starts.iterdir():
         path.unlink()
@@ -49,7 +50,7 @@ def test_files_that_training_started_from_may_be_gone(method, tmp_path, capsys):
 def test_vectors_that_a_checkpoint_should_bring_and_does_not(tmp_path):
     np.save(tmp_path / "vectors.npy", np.ones((10, 5)))
     options = ["--model=PatchCT", "--model.backbone=test_resnet", "--trainer.max_epochs=1"]
-    options += [f"--model.label_embeddings={tmp_path / 'vectors.npy'}", "--run_dir", str(tmp_path)]
+    options += [f"--model.labels.embeddings={tmp_path / 'vectors.npy'}", "--run_dir", str(tmp_path)]
     assert main(["fit", *DATA, *options]) == 0
     path = tmp_path / "checkpoints" / "best.ckpt"
     checkpoint = torch.load(path, weights_only=True)

@@ -14,7 +14,7 @@ import yaml
 from mlcv.errors import UserError
 from mlcv.methods.checkpoints import load_method
 from mlcv.models.open_clip_tower import create_open_clip
-from mlcv.runs import CONFIG_KEY, load_data, read_config
+from mlcv.runs import CONFIG_KEY, Run, load_data
 from mlcv.trainer_settings import settings_for_evaluation, settings_for_training
 from tests.security import planted
 from tests.test_configs import EXPERIMENTS, NAME, tiny
@@ -73,7 +73,7 @@ def stored(request, tmp_path, monkeypatch):
     monkeypatch.chdir(planted.prepare(folder))
     monkeypatch.syspath_prepend(str(folder))
     write(folder / "a.ckpt", tree, {})
-    _, clean = read_config(folder / "a.ckpt", trainer=settings_for_training)
+    clean = Run(folder / "a.ckpt").config(settings_for_training)
     return folder, tree, clean
 
 
@@ -144,7 +144,7 @@ def test_no_place_of_a_configuration_brings_a_payload_to_life(stored, parser, nu
         write(path, mutant, {})
         for settings in (settings_for_training, settings_for_evaluation):
             found = []
-            if lives_on(folder, lambda: found.append(read_config(path, trainer=settings)[1])):  # noqa: B023  # at once
+            if lives_on(folder, lambda: found.append(Run(path).config(settings))):  # noqa: B023  # at once
                 config = found[0]
                 actions = [lambda: load_data(config), lambda: parser.parse_string(json.dumps(config))]  # noqa: B023
                 for act in actions:
@@ -175,7 +175,7 @@ def test_every_shipped_configuration_passes_as_it_is(tmp_path, monkeypatch, pars
         options = tiny(path.parent.name, tmp_path / path.stem / path.parent.name)
         tree = dumped(monkeypatch, "--config", path, *options)
         write(tmp_path / "a.ckpt", tree, {})
-        _, clean = read_config(tmp_path / "a.ckpt", trainer=settings_for_training)
+        clean = Run(tmp_path / "a.ckpt").config(settings_for_training)
         again = parser.parse_string(json.dumps({s: clean[s] for s in ("model", "data")}))
         stored = yaml.safe_load(parser.dump(again, skip_none=False))
         for section in ("model", "data"):
