@@ -34,6 +34,7 @@ _HOMES = {
     "multilabel_scores": "mlcv.metrics",
     "predict": "mlcv.commands.predict",
     "report": "mlcv.commands.report",
+    "self_train": "mlcv.commands.self_train",
 }
 
 __all__ = [*_HOMES, "__version__"]

@@ -41,7 +41,8 @@ MAY_IMPORT = {
     "trainer_settings": {"callbacks", "errors", "plain_config", "trust"},
     "checkpoint_arguments": {"command_line", "data", "plain_config", "runs", "trainer_settings", "errors", "launchers"},
     "commands": {
-        "allocator", "callbacks", "checkpoint_arguments", "data", "errors", "files", "fingerprints", "labels",
+        "allocator", "callbacks", "checkpoint_arguments", "command_line",
+        "data", "errors", "files", "fingerprints", "labels",
         "launchers", "losses", "methods", "metrics", "models", "plain_config", "posthoc", "renamings", "runs", "tables",
         "terminal", "trust",
     },

@@ -1,6 +1,10 @@
 """The tools for labels that say "maybe": self-training in one command, and ensembles of files and checkpoints."""
 
 import csv
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -22,27 +26,59 @@ def options(tmp_path):
     ]  # fmt: skip
 
 
-def test_self_training_learns_from_its_first_model_and_repeats_nothing(options, tmp_path):
+def test_self_training_learns_from_its_first_model_and_repeats_nothing(options, tmp_path, capsys, monkeypatch):
+    ran = []
+
+    def here(*arguments):
+        ran.append(arguments[0])
+        assert main(list(arguments)) == 0
+
+    monkeypatch.setattr("mlcv.commands.self_train._call", here)
     config = tmp_path / "config.yaml"
     config.write_text("trainer: {accelerator: cpu}\n")
     folder = tmp_path / "self"
-    done = tool("studies/self_train.py", config, "--folder", folder, *options)
-    assert done.returncode == 0, done.stderr
-    soft = np.load(folder / "soft_labels.npy")
-    assert soft.shape == (18, 14)
+    command = ["self_train", "--config", str(config), "--folder", str(folder), *options]
+    assert main(command) == 0
+    assert ran == ["fit", "predict", "fit"]
+    assert np.load(folder / "soft_labels.npy").shape == (18, 14)
     checkpoint = torch.load(folder / "self_trained" / "checkpoints" / "last.ckpt", weights_only=True)
     assert f"soft_labels: {folder / 'soft_labels.npy'}" in checkpoint["mlcv_config"]
-    stamp = (folder / "ignore" / "checkpoints" / "last.ckpt").stat().st_mtime_ns
     for path in (folder / "self_trained" / "checkpoints").iterdir():
         path.unlink()
-    again = tool("studies/self_train.py", config, "--folder", folder, *options)
-    assert again.returncode == 0, again.stderr
-    assert (folder / "ignore" / "checkpoints" / "last.ckpt").stat().st_mtime_ns == stamp
+    assert main(command) == 0
+    assert ran[3:] == ["fit"]
     assert (folder / "self_trained" / "checkpoints" / "last.ckpt").is_file()
-    other = tool("studies/self_train.py", config, "--folder", folder, *options, "--data.batch_size=3")
-    assert other.returncode == 1
-    assert "was begun with other arguments" in other.stderr
-    assert "--data.batch_size=3" in other.stderr
+    assert main([*command, "--data.batch_size=3"]) == 2
+    said = capsys.readouterr().err
+    assert "was begun with other arguments" in said
+    assert "--data.batch_size=3" in said
+
+
+def test_a_stage_that_fails_has_said_why(tmp_path, capfd):
+    config = tmp_path / "config.yaml"
+    config.write_text("trainer: {accelerator: cpu}\n")
+    assert main(["self_train", "--config", str(config), "--folder", str(tmp_path / "a"), "--modle=Classifier"]) == 2
+    said = capfd.readouterr().err
+    assert "did you mean" in said
+    assert "mlcv fit has ended with status 2, and said why above" in said
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_reaches_the_stage_that_is_under_way(options, tmp_path, signum):
+    config = tmp_path / "config.yaml"
+    config.write_text("trainer: {accelerator: cpu}\n")
+    folder = tmp_path / "self"
+    line = [sys.executable, "-m", "mlcv", "self_train", f"--config={config}", f"--folder={folder}", *options]
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*line, "--trainer.max_epochs=500"], **pipes) as process:
+        deadline = time.monotonic() + 120
+        while not list(folder.rglob("*.ckpt")) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signum)
+        said = process.communicate(timeout=120)[1]
+    assert process.returncode == 128 + signum
+    assert "To resume: mlcv fit --ckpt_path" in said
+    assert "give the same command again to go on" in said
 
 
 def test_checkpoints_and_files_are_averaged(options, tmp_path, capsys):

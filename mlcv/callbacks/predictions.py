@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from mlcv.callbacks.results import Decide, leaves_out
 from mlcv.errors import ConfigError, DataError
+from mlcv.files import whole_file
+from mlcv.fingerprints import note
 from mlcv.posthoc.predictions import Predicted, write_predictions
 from mlcv.tables import printable
 from mlcv.terminal import console
@@ -30,7 +33,8 @@ class PredictionWriter(Callback):
     size and time of its file, so that one that has changed since is predicted again.
 
     Args:
-        path: of the file; JSON lines if it ends with .jsonl, else CSV, in which labels are joined by |.
+        path: of the file; JSON lines if it ends with .jsonl; float32 probabilities (N, C) alone if with .npy, a row for
+            each image of the split; else CSV, in which labels are joined by |.
         decide: what is written and chosen; the model's probabilities, and those above 0.5, if None.
         model: fingerprint of the weights, for the file.
         made_by: fingerprint of all that a prediction depends on beside its image.
@@ -79,7 +83,7 @@ class PredictionWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]  # set by every run with data
-        dataset = datamodule.datasets["test"]
+        dataset = datamodule.datasets["predict"]
         probs, chosen = self.decide(outputs["probs"].cpu())
         rows = zip(outputs["index"].tolist(), probs.tolist(), chosen.int().tolist(), strict=True)
         lines = []
@@ -112,17 +116,27 @@ class PredictionWriter(Callback):
         # Of an image that has changed since it was predicted, the row of its new content comes last.
         found = sorted(self._read_parts(), key=lambda row: row["file"] == _version_of(row["image"]))
         rows = {row["image"]: row for row in found}
-        dataset = datamodule.datasets["test"]
+        dataset = datamodule.datasets["predict"]
         left_out = hasattr(datamodule, "done")  # so that the split has only what was left
         every = datamodule.paths if left_out else map(dataset.describe, range(len(dataset)))
         place = {image: n for n, image in enumerate(every)}
         ordered = sorted(rows.values(), key=lambda row: place.get(row["image"], row["index"]))
-        names: Any = pl_module.class_names
-        written = [Predicted(n, row["image"], row["probs"], row["chosen"]) for n, row in enumerate(ordered)]
-        write_predictions(self.path, names, written, self.model)
+        unreadable = [image for image in place if image not in rows]
+        if self.path.suffix == ".npy":
+            if unreadable:
+                raise DataError(
+                    f"{self.path} would have a row for each image, and {len(unreadable)} of {len(place)} have none, "
+                    f"such as {printable(unreadable[0])}: choose a .csv"
+                )
+            with whole_file(self.path, "wb") as file:
+                np.save(file, np.array([row["probs"] for row in ordered], np.float32))
+            note(self.path, images=dataset.labeled.fingerprint(), model=str(self.model))
+        else:
+            names: Any = pl_module.class_names
+            written = [Predicted(n, row["image"], row["probs"], row["chosen"]) for n, row in enumerate(ordered)]
+            write_predictions(self.path, names, written, self.model)
         self._remove_parts()
         console().print(f"{len(ordered)} predictions: {self.path}", soft_wrap=True)
-        unreadable = [image for image in place if image not in rows]
         if unreadable and leaves_out(trainer.limit_predict_batches):
             logger.warning("trainer.limit_predict_batches has left out %d images", len(unreadable))
         elif unreadable:

@@ -263,7 +263,7 @@ def _measure(
             cli.trainer.fit(model, cli.datamodule)
         else:
             cli.datamodule.setup("predict")
-            full = len(cli.datamodule.datasets["test"]) // cli.datamodule.batch_size  # another size is compiled anew
+            full = len(cli.datamodule.datasets["predict"]) // cli.datamodule.batch_size  # another size is compiled anew
             batches = max(min(total, full), 1)
             cli.trainer.limit_predict_batches, timer.warmup = batches, min(timer.warmup, batches - 1)
             cli.trainer.predict(model, cli.datamodule, return_predictions=False)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 from mlcv.commands.training import main
 from mlcv.runs import run_folder
@@ -11,6 +12,7 @@ def predict(
     checkpoint: str | Path,
     images: str | Path | None = None,
     *,
+    split: Literal["train", "val", "test"] = "test",
     out: str | Path | None = None,
     calibration: str | Path | None = None,
     options: Sequence[str] = (),
@@ -19,8 +21,9 @@ def predict(
 
     Args:
         checkpoint: of `mlcv fit`.
-        images: a file or folder; None for the test split of the data that it was trained on.
-        out: .csv or .jsonl; predictions.csv in the run's folder if None.
+        images: a file or folder; None for the data that it was trained on.
+        split: of these data, as an evaluation would see it.
+        out: .csv, .jsonl, or .npy (probabilities alone, to learn from); predictions.csv in the run's folder if None.
         calibration: file of `mlcv calibrate`, or `none`; the run's own, if any, if None.
         options: more of `mlcv predict`, such as `["--data.batch_size=8"]`.
 
@@ -31,7 +34,13 @@ def predict(
         UserError: for a checkpoint, calibration or image that cannot be read.
     """
     path = Path(out) if out is not None else run_folder(Path(checkpoint)) / "predictions.csv"
-    given = {"--ckpt_path": checkpoint, "--predictions": path, "--data.path": images, "--calibration": calibration}
+    given: dict[str, Any] = {
+        "--ckpt_path": checkpoint,
+        "--predictions": path,
+        "--data.path": images,
+        "--calibration": calibration,
+    }
+    given["--split"] = None if split == "test" else split
     said = [f"{name}={value}" for name, value in given.items() if value is not None]
     main(["predict", *said, *options])
     return path

@@ -31,6 +31,7 @@ from mlcv.checkpoint_arguments import CommandLine, read_command_line
 from mlcv.commands.mistakes import blaming_options, check_values, explain, option_names
 from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.image_files import ImageFilesDataModule
+from mlcv.data.samples import Split
 from mlcv.errors import ConfigError, Stopped, find_user_error, one_line
 from mlcv.files import keep_earlier, write_text
 from mlcv.fingerprints import fingerprint_of, weights_fingerprint
@@ -54,7 +55,7 @@ from mlcv.trust import TRUST_HELP
 
 logger = logging.getLogger(__name__)
 
-_OF_THE_COMMAND = ("run_dir", "untrained", "predictions", "calibration", "ckpt_path")
+_OF_THE_COMMAND = ("run_dir", "untrained", "predictions", "split", "calibration", "ckpt_path")
 """Options that belong to one command, not to what it trains."""
 
 _NO_MATTER = ("batch_size", "num_workers", "check", "on_error")
@@ -168,7 +169,14 @@ class TrainingCLI(LightningCLI):
             "--predictions",
             type=str | None,
             default=None,
-            help="File that predict writes, .csv or .jsonl; by default predictions.csv in the run's folder.",
+            help="File that predict writes: .csv, .jsonl, or .npy to learn from; by default predictions.csv in the "
+            "run's folder.",
+        )
+        parser.add_argument(
+            "--split",
+            type=Split,
+            default="test",
+            help="The split that predict shows, always as an evaluation would see it.",
         )
         parser.add_argument(
             "--calibration",
@@ -230,6 +238,7 @@ class TrainingCLI(LightningCLI):
             path = Path(self._get(self.config, "predictions") or self.run_dir / "predictions.csv")
             writer = PredictionWriter(path, decide, model, self._made_by(model, calibration))
             callbacks.append(writer)
+            self.datamodule.predict_split = self._get(self.config, "split")
             if isinstance(self.datamodule, ImageFilesDataModule):
                 self.datamodule.done = writer.done()
         if fitting:
@@ -251,7 +260,8 @@ class TrainingCLI(LightningCLI):
         given = {name: value for name, value in data["init_args"].items() if name not in _NO_MATTER}
         precision = self._get(self.config, "trainer").precision
         method = dict(self.model.hparams)
-        return fingerprint_of(model, calibration, data["class_path"], given, method, precision, __version__)
+        split = self._get(self.config, "split")
+        return fingerprint_of(model, calibration, data["class_path"], given, split, method, precision, __version__)
 
     def fit(self, **kwargs: Any) -> None:
         """Trains; if it is stopped, says how to resume."""

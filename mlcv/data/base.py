@@ -5,7 +5,7 @@ import os
 import shutil
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -88,7 +88,8 @@ class MultiLabelDataModule(LightningDataModule):
         self.val_fraction, self.protocol, self.policy, self.augment = val_fraction, protocol, policy, augment
         self.statistics, self._has_statistics = statistics or ImageStatistics(), statistics is not None
         self.check, self.on_error, self.seed, self.max_megapixels = check, on_error, seed, max_megapixels
-        self.datasets: dict[Split, MultiLabelDataset] = {}
+        self.predict_split: Split = "test"
+        self.datasets: dict[Split | Literal["predict"], MultiLabelDataset] = {}
         self.label_summary: dict[str, dict[str, int | str]] = {}
         self.skipped: set[str] = set()
 
@@ -113,10 +114,15 @@ class MultiLabelDataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         check_class_names(self.class_names, type(self).__name__)
         self._ask_backbone()
+        if stage == "predict":  # which judges nothing, so that no other split is read
+            labeled = self._read(self.predict_split)
+            check_once(labeled, self.class_names, f"{type(self).__name__}, {self.predict_split} split")
+            self.datasets["predict"] = self._build(self.predict_split, labeled, training=False)
+            return
         wanted: tuple[Split, ...] = {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ("test",))  # type: ignore[assignment]
         read = {split: self._read(split) for split in wanted if split not in self.datasets}
         self._check_splits(read)
-        self.datasets |= {split: self._build(split, labeled) for split, labeled in read.items()}
+        self.datasets |= {split: self._build(split, labeled, split == "train") for split, labeled in read.items()}
 
     def _ask_backbone(self) -> None:
         module: Any = self.trainer.lightning_module if self.trainer is not None else None
@@ -135,8 +141,8 @@ class MultiLabelDataModule(LightningDataModule):
             check_once(labeled, self.class_names, f"{type(self).__name__}, {split} split")
         if self.is_apart:
             return
-        known: dict[Split, LabeledImages] = {split: one.labeled for split, one in self.datasets.items()} | read
         others: tuple[Split, ...] = ("train", "val", "test")
+        known = {split: self.datasets[split].labeled for split in others if split in self.datasets} | read
         for split in others:
             if split not in known:
                 try:
@@ -150,23 +156,23 @@ class MultiLabelDataModule(LightningDataModule):
             if one in read or other in read:
                 check_apart({one: known[one], other: known[other]}, self.group)
 
-    def _build(self, split: Split, labeled: LabeledImages) -> MultiLabelDataset:
+    def _build(self, split: Split, labeled: LabeledImages, training: bool) -> MultiLabelDataset:
         source = f"{type(self).__name__}, {split} split"
         check_states(labeled.states, self.class_names, source)
         if len(labeled) == 0:
             raise DataError(f"{source}: there is no image; look at data.root and the split's list")
         if self.check:
             labeled = self._without_unreadable(labeled, source)
-        states = self.protocol.apply(labeled.states) if split == "train" else labeled.states
+        states = self.protocol.apply(labeled.states) if training else labeled.states
         counts = count_states(states)
         self.label_summary[split] = {"images": len(labeled), **counts, "fingerprint": fingerprint(states)}
         shares = ", ".join(
             f"{100 * count / max(states.size, 1):.1f} % {name}" for name, count in counts.items() if count
         )
         logger.info("%s: %d images, %d classes; %s", source, len(labeled), self.num_classes, shares)
-        make = training_transform if split == "train" else evaluation_transform
+        make = training_transform if training else evaluation_transform
         transform = make(self.image_size, self.augment, self.statistics)
-        policy = self.policy if split == "train" else Policy()
+        policy = self.policy if training else Policy()
         if policy.soft_labels is not None:
             again = "make it again from the model that it is of"
             check_note(Path(policy.soft_labels), "data.policy.soft_labels", again, images=labeled.fingerprint())
@@ -202,9 +208,9 @@ class MultiLabelDataModule(LightningDataModule):
         return self._loader("test")
 
     def predict_dataloader(self) -> DataLoader[Sample]:
-        return self._loader("test")
+        return self._loader("predict")
 
-    def _loader(self, split: Split) -> DataLoader[Sample]:
+    def _loader(self, split: Split | Literal["predict"]) -> DataLoader[Sample]:
         dataset = self.datasets[split]
         self._check_shared_memory()
         sampler, filler = None, self._filler(dataset) if self.on_error == "skip" else None

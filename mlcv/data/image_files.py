@@ -54,7 +54,7 @@ class ImageFilesDataModule(MultiLabelDataModule):
 
     def read_split(self, split: Split) -> LabeledImages:
         if split != "test":
-            raise ConfigError("images without labels can be predicted only: mlcv predict")
+            raise ConfigError("images without labels can be predicted only: mlcv predict, without --split")
         left = [path for path in self.paths if path not in self.done] or self.paths[-1:]  # the last one again, if none
         return LabeledImages(left, np.full((len(left), self.num_classes), UNKNOWN, np.int8))
 

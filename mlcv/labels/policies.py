@@ -30,7 +30,7 @@ class Policy:
         zeros_range: of `smoothed_zeros`, in [0, 1].
         ones_range: of `smoothed_ones`, in [0, 1].
         soft_labels: a .npy file (M, C) of a trained model's probabilities of the training images, which
-            `tools/store_soft_labels.py` writes; for `self_trained`.
+            `mlcv predict --split train --predictions FILE.npy` writes; for `self_trained`.
         seed: of the draws.
     """
 
@@ -45,8 +45,8 @@ class Policy:
         choices = {self.uncertain, *self.by_class.values()}
         if ("self_trained" in choices) != (self.soft_labels is not None):
             raise ConfigError(
-                "policy.soft_labels (a .npy file from tools/store_soft_labels.py) and policy.uncertain self_trained go "
-                "together: give both or neither"
+                "policy.soft_labels (a .npy file from `mlcv predict --split train`) and policy.uncertain self_trained "
+                "go together: give both or neither"
             )
         if "third_class" in choices and len(choices) > 1:
             raise ConfigError("policy.uncertain third_class is for all classes: leave policy.by_class out")
@@ -93,7 +93,10 @@ class Policy:
 
 def _read_soft_labels(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
     if not path.is_file():
-        raise ConfigError(f"policy.soft_labels: no file {path}; tools/store_soft_labels.py CHECKPOINT --out {path}")
+        raise ConfigError(
+            f"policy.soft_labels: no file {path}; make it with mlcv predict --ckpt_path CHECKPOINT --split train "
+            f"--predictions {path}"
+        )
     soft = read_array(path, "policy.soft_labels")
     if soft.shape != shape or not ((soft >= 0) & (soft <= 1)).all():
         raise ConfigError(

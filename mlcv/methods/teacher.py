@@ -102,7 +102,7 @@ class StoredLabels:
         if len(self.logits) != num_images:
             raise ConfigError(
                 f"model.teacher: {self.source} has {len(self.logits)} rows, and there are {num_images} training "
-                "images; make it again for these data (tools/store_soft_labels.py)"
+                "images; make it again for these data (mlcv predict --split train --predictions FILE.npy)"
             )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
+from typing_extensions import deprecated
 
 from mlcv.models.backbones import Backbone
 
@@ -27,6 +28,11 @@ class Head(nn.Module):
             (B, M, C), M a square number, too; None where these patches say nothing.
         """
         return None
+
+    @deprecated("class_maps is called maps since mlcv 0.2", category=FutureWarning)
+    def class_maps(self, patches: Tensor) -> Tensor | None:
+        """As `maps`."""
+        return self.maps(patches)
 
     @property
     def has_maps(self) -> bool:

@@ -20,6 +20,7 @@ from mlcv.checkpoint_arguments import _for_images
 from mlcv.cli import main
 from mlcv.methods.checkpoints import load_method
 from mlcv.posthoc.calibrated import Calibration
+from mlcv.runs import Run
 
 
 @pytest.fixture(scope="module")
@@ -306,7 +307,8 @@ def test_the_limit_of_an_images_size_is_an_option_that_the_checkpoint_keeps(run,
         f"1 image could not be read, all others are in {tmp_path / 'a.csv'}:\n  {paths[0]}" in capsys.readouterr().err
     )
     assert main(predict(run, "--data.path", folder, "--predictions", tmp_path / "b.csv")) == 0
-    checkpoint = {"hyper_parameters": {"class_names": ["a"]}}
+    checkpoint = Run(tmp_path / "a.ckpt")
+    checkpoint.contents = {"hyper_parameters": {"class_names": ["a"]}}
     data = {"class_path": "mlcv.data.CSVDataModule", "init_args": {"max_megapixels": 7.0}}
-    kept = _for_images(data, checkpoint, "a.ckpt")
+    kept = _for_images(data, checkpoint)
     assert kept["init_args"]["max_megapixels"] == 7.0

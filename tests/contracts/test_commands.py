@@ -55,6 +55,7 @@ WRONG = {
     "export": lambda path: [path],
     "predict": lambda path: [path],
     "report": lambda path: [[path]],
+    "self_train": lambda path: [path],
 }
 
 
@@ -63,6 +64,8 @@ def test_a_wrong_path_is_a_users_error_that_names_it(name, tmp_path, capsys):
     absent = tmp_path / "absent.file"
     with pytest.raises(UserError, match=r"absent\.file"):
         getattr(mlcv, name)(*WRONG[name](absent))
-    option = {"bench": ["--config"], "export": ["--ckpt_path"], "predict": ["--ckpt_path"]}.get(name, [])
+    option = {
+        "bench": ["--config"], "export": ["--ckpt_path"], "predict": ["--ckpt_path"], "self_train": ["--config"],
+    }.get(name, [])  # fmt: skip
     assert main([name, *option, str(absent)]) == 2
     assert "absent.file" in capsys.readouterr().err

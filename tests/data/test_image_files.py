@@ -119,7 +119,7 @@ def test_images_are_what_the_files_hold(tmp_path):
     write_image(tmp_path / "a.png", (16, 16))
     data = build(str(tmp_path))
     data.setup("predict")
-    assert data.datasets["test"].load(0).shape == (16, 16, 3)
+    assert data.datasets["predict"].load(0).shape == (16, 16, 3)
     assert np.isfinite(next(iter(data.predict_dataloader()))["image"]).all()
 
 

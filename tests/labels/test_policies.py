@@ -38,7 +38,7 @@ def test_self_trained_entries_are_what_a_model_said(tmp_path):
 def test_soft_labels_of_other_images_or_none_are_refused(tmp_path):
     path = tmp_path / "soft.npy"
     policy = Policy("self_trained", soft_labels=str(path))
-    with pytest.raises(ConfigError, match="no file .*store_soft_labels.py CHECKPOINT"):
+    with pytest.raises(ConfigError, match="no file .*mlcv predict --ckpt_path CHECKPOINT --split train"):
         policy.resolve(STATES, NAMES)
     for wrong in (np.zeros((4, 3)), np.full((3, 3), 1.2)):
         np.save(path, wrong)

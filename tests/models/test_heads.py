@@ -45,6 +45,12 @@ def test_maps_of_queries_are_the_attention_by_which_they_score(head, classes, rn
     torch.testing.assert_close(maps, weights.transpose(1, 2))
 
 
+def test_the_old_name_of_maps_works_and_says_so():
+    head, patches = CSRAHead(4, 3), torch.randn(1, 9, 4)
+    with pytest.warns(FutureWarning, match="class_maps is called maps"):
+        assert torch.equal(head.class_maps(patches), head.maps(patches))
+
+
 def test_classes_of_one_query_share_its_map():
     head = MLDecoderHead(8, 5, num_queries=2, width=16, hidden=16).eval()  # 3 classes, and 2
     maps = head.maps(torch.randn(1, 4, 8))

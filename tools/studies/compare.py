@@ -19,7 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
-from begun import begin
+from mlcv.commands.begun import begin
+from mlcv.errors import UserError
 
 NEGATIVE = ["--model.loss=mlcv.losses.BCELoss", "--model.loss.unknown=negative"]
 WEAK = ["--model.loss=mlcv.losses.BCELoss", "--model.loss.unknown=weak_negative"]
@@ -191,4 +192,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -13,15 +13,15 @@ import argparse
 import csv
 import json
 import statistics
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from begun import begin
 from compare import fit, mlcv, spread
 
+from mlcv.commands.begun import begin
+from mlcv.errors import UserError
 from mlcv.files import read_checkpoint
 
 SCENES, EPOCHS = 12000, 100
@@ -72,8 +72,10 @@ class Seed:
     def store(self):
         begin(self.soft, self.teacher)
         if not self.soft.is_file():
-            command = [sys.executable, "tools/store_soft_labels.py", str(self.teacher), "--out", str(self.soft)]
-            subprocess.run(command, check=True, capture_output=True)
+            said = ["--split", "train", "--predictions", self.soft, "--calibration", "none"]
+            done = mlcv(self.options.threads, "predict", "--ckpt_path", self.teacher, *said)
+            if done.returncode:
+                sys.exit(done.stderr[-500:])
         self.predict("teacher")
 
     def predict(self, name):
@@ -223,4 +225,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")

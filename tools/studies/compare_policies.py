@@ -14,8 +14,10 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from begun import begin
 from compare import mlcv, spread
+
+from mlcv.commands.begun import begin
+from mlcv.errors import UserError
 
 TASKS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 # The method and its policy.
@@ -49,7 +51,7 @@ def train(folder, policy, seed, options):
         if choice is None:
             config = folder / "empty.yaml"
             config.write_text("trainer: {accelerator: cpu}\n")
-            call("tools/studies/self_train.py", str(config), "--folder", str(run), *arguments)
+            check(mlcv(options.threads, "self_train", "--config", config, "--folder", run, *arguments))
             checkpoints = run / "self_trained" / "checkpoints"
         else:
             check(mlcv(options.threads, "fit", f"--run_dir={run}", *arguments, *choice))
@@ -104,4 +106,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -1,21 +1,24 @@
-"""What a tool has begun, it goes on with or finds done only if it is asked for the same again."""
+"""What a command of several stages has begun, it goes on with or finds done only if it is asked for the same again."""
 
 import hashlib
 import json
-import sys
 from pathlib import Path
 
 from mlcv import __version__
+from mlcv.errors import ConfigError
 from mlcv.files import read_json, write_text
 
 
-def begin(place, *arguments):
+def begin(place: str | Path, *arguments: str | Path) -> None:
     """Notes beside a result what it is made of, and refuses one that was begun with anything else.
 
     Args:
         place: path of the result, a folder or a file.
         arguments: of the command that makes it; of those that name files (also behind an option's `=`), the content
             counts, too.
+
+    Raises:
+        ConfigError: if it was.
     """
     parts = [str(argument) for argument in arguments]
     files = {part: _digest(part) for part in parts}
@@ -23,16 +26,16 @@ def begin(place, *arguments):
     note = Path(place).with_name(f"{Path(place).name}.command.json")
     if not note.is_file():
         if Path(place).exists():
-            sys.exit(f"error: {place} is there, and nothing says what made it: choose another folder, or remove it")
+            raise ConfigError(f"{place} is there, and nothing says what made it: choose another folder, or remove it")
         write_text(note, json.dumps(now, indent=1) + "\n")
         return
     then = read_json(note, "note of a command")
     if then != now:
         changed = [part for part in parts if part not in then.get("arguments", [])] or list(now["files"])[:2]
         new = " ".join(changed[:4]) or "fewer"
-        sys.exit(f"error: {place} was begun with other arguments ({note.name}; new: {new}): choose another folder")
+        raise ConfigError(f"{place} was begun with other arguments ({note.name}; new: {new}): choose another folder")
 
 
-def _digest(part):
+def _digest(part: str) -> str | None:
     path = Path(part.rpartition("=")[2])
     return hashlib.sha256(path.read_bytes()).hexdigest() if part and path.is_file() else None

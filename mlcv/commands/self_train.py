@@ -1,0 +1,96 @@
+"""`mlcv self_train`: U-SelfTrained (Irvin et al., AAAI 2019, arXiv 1901.07031, section 3.3) in one command."""
+
+import argparse
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlcv.command_line import take
+from mlcv.commands.begun import begin
+from mlcv.errors import ConfigError, Stopped
+from mlcv.trust import trusting
+
+_ADVICE = "What is finished is kept: give the same command again to go on"
+
+
+def self_train(config: str | Path, folder: str | Path = "runs/self-trained", options: Sequence[str] = ()) -> Path:
+    """Trains a model that ignores uncertain labels, and a second one on its probabilities where labels are uncertain.
+
+    What is finished is not repeated, and a stage that was stopped is resumed. Each stage is a process of its own.
+
+    Args:
+        config: an experiment; its policy is set here.
+        folder: of both runs, `ignore` and `self_trained`, and of `soft_labels.npy`.
+        options: more of `mlcv fit`, for both.
+
+    Returns:
+        the folder of the second run.
+
+    Raises:
+        ConfigError: if a stage fails, which has said why, or the folder holds what was made with other arguments.
+    """
+    folder, config = Path(folder), str(config)
+    if not Path(config).is_file():
+        raise ConfigError(f"--config: no file {config}")
+    first, second, soft = folder / "ignore", folder / "self_trained", folder / "soft_labels.npy"
+    packages, options = take(options, "--trust")
+    ignoring = [*options, "--data.policy.uncertain=ignore"]
+    begin(soft, config, *ignoring)
+    with trusting(packages):
+        if not soft.is_file():
+            _fit(first, config, ignoring)
+            best = first / "checkpoints" / "best.ckpt"
+            said = [f"--ckpt_path={best}", "--split=train", f"--predictions={soft}", "--calibration=none"]
+            _call("predict", *said)
+        learning = ["--data.policy.uncertain=self_trained", f"--data.policy.soft_labels={soft}"]
+        _fit(second, config, [*options, *learning])
+    return second
+
+
+def main(arguments: Sequence[str]) -> None:
+    """As the command line calls it."""
+    options, others = _parser().parse_known_args(arguments)
+    run = self_train(options.config, options.folder, others)
+    print(f"test it: mlcv test --ckpt_path {run}/checkpoints/best.ckpt")  # noqa: T201
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mlcv self_train",
+        description="Trains a model that ignores uncertain labels, and a second one on its probabilities where labels "
+        "are uncertain. What is finished is not repeated, and a stage that was stopped is resumed.",
+        epilog="All other options are those of `mlcv fit`, for both models.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, help="an experiment; what is uncertain is decided here")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("runs/self-trained"), help="of both runs (default: %(default)s)"
+    )
+    return parser
+
+
+def _fit(run_dir: Path, config: str, options: Sequence[str]) -> None:
+    """Trains, or goes on where it was stopped."""
+    last = run_dir / "checkpoints" / "last.ckpt"
+    begin(run_dir, config, *options)
+    anew = [f"--config={config}", f"--run_dir={run_dir}", *options]
+    _call("fit", *([f"--ckpt_path={last}"] if last.is_file() else anew))
+
+
+def _call(*arguments: str) -> None:
+    """A command of mlcv in a process of its own, which may start others; a stop is passed on, and waited for."""
+    with subprocess.Popen([sys.executable, "-m", "mlcv", *arguments]) as process:  # noqa: S603  # our own command
+        try:
+            status = process.wait()
+        except KeyboardInterrupt as stop:
+            signum = getattr(stop, "signum", int(signal.SIGINT))
+            if signum != signal.SIGINT or not sys.stdin.isatty():  # else the terminal has sent it to both
+                process.send_signal(signum)
+            process.wait()
+            raise Stopped(signum, _ADVICE) from None
+    if status in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+        raise Stopped(status - 128, _ADVICE)
+    if status:
+        raise ConfigError(f"mlcv {arguments[0]} has ended with status {status}, and said why above; {_ADVICE.lower()}")
