@@ -14,8 +14,9 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mlcv.data.images import MAX_MEGAPIXELS, find_unreadable
-from mlcv.data.samples import Batch, Collate, EpochSampler, LabeledImages, MultiLabelDataset, OnError, Sample, Split
+from mlcv.data.images import MAX_MEGAPIXELS
+from mlcv.data.samplers import EpochSampler
+from mlcv.data.samples import Batch, Collate, LabeledImages, MultiLabelDataset, OnError, Sample, Split
 from mlcv.data.splits import check_apart, check_once, hold_out
 from mlcv.data.transforms import Augment, ImageStatistics, evaluation_transform, training_transform
 from mlcv.errors import ConfigError, DataError, UserError
@@ -187,12 +188,12 @@ class MultiLabelDataModule(LightningDataModule):
         return labeled.select(np.flatnonzero(is_held_out == (split == "val")))
 
     def _without_unreadable(self, labeled: LabeledImages, source: str) -> LabeledImages:
-        if isinstance(labeled.images, np.ndarray):
+        bad = labeled.items.unreadable(self.image_size, max(self.num_workers, 1), self.max_megapixels)
+        if not bad:
             return labeled
-        bad = find_unreadable(labeled.images, self.image_size, max(self.num_workers, 1), self.max_megapixels)
         for error in bad.values():
             logger.warning("%s", error)
-        if bad and self.on_error == "raise":
+        if self.on_error == "raise":
             first = next(iter(bad.values()))
             raise DataError(f"{source}: {len(bad)} of {len(labeled)} images cannot be read; the first: {first}")
         self.skipped.update(str(error) for error in bad.values())

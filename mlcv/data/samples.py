@@ -1,23 +1,23 @@
 """Images with their labels, as samples and batches."""
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Literal, TypedDict
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, DistributedSampler
+from torch.utils.data import Dataset
 
-from mlcv.data.images import MAX_MEGAPIXELS, Pixels, read_image
+from mlcv.data.images import MAX_MEGAPIXELS, Pixels
+from mlcv.data.items import Items, items_of
 from mlcv.data.transforms import Transform
 from mlcv.errors import DataError
-from mlcv.fingerprints import fingerprint_of
 from mlcv.labels.states import States
 
 Split = Literal["train", "val", "test"]
@@ -61,7 +61,8 @@ class LabeledImages:
     """One split as its annotators left it.
 
     Args:
-        images: M paths (plain strings, where there are many: a Path takes ten times as long), or uint8 (M, H, W, 3).
+        images: M paths (plain strings, where there are many: a Path takes ten times as long), uint8 (M, H, W, 3), or
+            `mlcv.data.items.Items`.
         states: label states int8 (M, C).
         boxes: for each image, float32 (K, 5) of class, x, y, width and height as parts of the image's width and height,
             where the truth knows them.
@@ -70,7 +71,7 @@ class LabeledImages:
         lines: of each image in that file.
     """
 
-    images: Sequence[Path | str] | NDArray[np.uint8]
+    images: Sequence[Path | str] | NDArray[np.uint8] | Items
     states: States
     boxes: Sequence[NDArray[np.float32]] | None = None
     about: dict[str, NDArray[np.str_]] = field(default_factory=dict)
@@ -80,24 +81,25 @@ class LabeledImages:
     def __len__(self) -> int:
         return len(self.images)
 
+    @cached_property
+    def items(self) -> Items:
+        """The images, whatever they are."""
+        return items_of(self.images)
+
     def select(self, rows: NDArray[np.intp]) -> "LabeledImages":
         """The images at these positions, in this order."""
-        images = self.images[rows] if isinstance(self.images, np.ndarray) else [self.images[i] for i in rows]
         boxes = None if self.boxes is None else [self.boxes[i] for i in rows]
         about = {name: column[rows] for name, column in self.about.items()}
         lines = None if self.lines is None else self.lines[rows]
-        return LabeledImages(images, self.states[rows], boxes, about, self.file, lines)
+        return LabeledImages(self.items.select(rows), self.states[rows], boxes, about, self.file, lines)
 
     def name(self, index: int) -> str:
         """How to find an image again: its path, or its position."""
-        image = self.images[index]
-        return f"image {index}" if isinstance(image, np.ndarray) else str(image)
+        return self.items.name(index)
 
     def fingerprint(self) -> str:
         """Of which images there are, in which order, wherever their folder lies; see `mlcv.fingerprints`."""
-        if isinstance(self.images, np.ndarray):
-            return fingerprint_of(hashlib.sha256(self.images.tobytes()).hexdigest())
-        return fingerprint_of(["/".join(str(image).split("/")[-3:]) for image in self.images])
+        return self.items.fingerprint()
 
     def where(self, index: int) -> str:
         """The line that an image's labels are from, or its position."""
@@ -161,24 +163,11 @@ class MultiLabelDataset(Dataset[Sample]):
 
     def load(self, index: int) -> Pixels:
         """The image as it is stored, before any transform: uint8 (H, W, 3), or (H, W, 1) if grey."""
-        image = self.labeled.images[index]
-        if isinstance(image, np.ndarray):
-            return image
-        return read_image(Path(image), self.transform.min_side, self.grey, self.max_megapixels)
+        return self.labeled.items.read(index, self.transform.min_side, self.grey, self.max_megapixels)
 
     def describe(self, index: int) -> str:
         """How to find a sample again: its path, or its position."""
         return self.labeled.name(index)
-
-
-class EpochSampler(DistributedSampler[Any]):
-    """A shuffle that depends on the seed and the epoch alone, so that a resumed run sees what a straight one would.
-
-    Yields (epoch, position). Samples are dealt to the processes in turn.
-    """
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((self.epoch, index) for index in super().__iter__())
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """However images are divided: none is there twice, and none of training, nor of its group, is in another split."""
 
-import hashlib
-import os
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -70,7 +68,7 @@ def check_once(labeled: LabeledImages, class_names: Sequence[str], source: str) 
         DataError: naming the image, where it is, and a class of which the labels contradict each other.
     """
     first: dict[Any, int] = {}
-    pairs = [(first[key], row) for row, key in enumerate(_keys(labeled)) if first.setdefault(key, row) != row]
+    pairs = [(first[key], row) for row, key in enumerate(labeled.items.keys()) if first.setdefault(key, row) != row]
     if not pairs:
         return
     one, other = next((pair for pair in pairs if _contradiction(labeled, pair) is not None), pairs[0])
@@ -94,8 +92,8 @@ def check_apart(splits: dict[Split, LabeledImages], group: str | None) -> None:
         DataError: naming an image or group that is in both, and how many there are.
     """
     (name, one), (other_name, other) = splits.items()
-    place = {key: row for row, key in enumerate(_keys(one))}
-    keys = _keys(other)
+    place = {key: row for row, key in enumerate(one.items.keys())}
+    keys = other.items.keys()
     shared = [(place[key], row) for row, key in enumerate(keys) if key in place]
     if "train" not in splits and len(shared) == len(keys) == len(place):
         return
@@ -122,22 +120,6 @@ def check_apart(splits: dict[Split, LabeledImages], group: str | None) -> None:
             f"that of {len(twice)} of the {len(keys)} {_NAMES[other_name]} images is; results would be too good. Leave "
             f"each {group} in one split, or draw the splits by it"
         )
-
-
-def _keys(labeled: LabeledImages) -> list[Any]:
-    """What makes an image itself: its file, whatever paths and links lead there, or its pixels."""
-    images = labeled.images
-    if isinstance(images, np.ndarray):
-        return [hashlib.sha256(image.tobytes()).digest() for image in images]
-    return [_file(str(image)) for image in images]
-
-
-def _file(path: str) -> Any:
-    try:
-        about = os.stat(path)  # noqa: PTH116  # many paths, and a Path takes ten times as long
-    except (OSError, ValueError):
-        return path
-    return about.st_dev, about.st_ino
 
 
 def _contradiction(labeled: LabeledImages, pair: tuple[int, int]) -> int | None:
