@@ -10,7 +10,7 @@ from mlcv.data.headers import SUFFIXES
 from mlcv.data.label_lists import LabelLists
 from mlcv.data.paths import image_path
 from mlcv.data.samples import LabeledImages, Split
-from mlcv.data.splits import group_keys, told_apart
+from mlcv.data.splits import deal, group_keys, told_apart
 from mlcv.errors import ConfigError, DataError
 from mlcv.tables import Codes, Table, check_class_names, column_states, is_file, printable
 
@@ -188,14 +188,8 @@ class CSVDataModule(MultiLabelDataModule):
         keys = [str(row) for row in range(len(table))]
         if self.group_column:
             keys = told_apart(group_keys(table.column(self.group_column)))
-        groups, group_of = np.unique(np.array(keys), return_inverse=True)
-        place = np.empty(len(groups))
-        place[np.random.default_rng(self.seed).permutation(len(groups))] = (np.arange(len(groups)) + 0.5) / max(
-            len(groups), 1
-        )
-        low = sum(self.fractions[: _SPLITS.index(split)])
-        inside = (place >= low) & (place < low + self.fractions[_SPLITS.index(split)])
-        return np.flatnonzero(inside[group_of])
+        groups = np.unique(np.array(keys, np.str_), return_inverse=True)[1]
+        return np.flatnonzero(deal(groups, self.fractions, self.seed) == _SPLITS.index(split))
 
     def _rows_by_column(self, table: Table, split: Split) -> Any:
         cells = np.array([cell.strip().lower() for cell in table.column(str(self.split_column))], np.str_)

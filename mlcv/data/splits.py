@@ -30,8 +30,26 @@ def hold_out(labeled: LabeledImages, group: str | None, fraction: float, seed: i
     if group is not None:
         names = told_apart(groups_of(labeled, group))
         groups = np.unique(np.array(names, np.str_), return_inverse=True)[1]
-    order = np.random.default_rng(seed).permutation(groups.max(initial=-1) + 1)
-    return np.isin(groups, order[: round(len(order) * fraction)])
+    count = int(groups.max(initial=-1)) + 1
+    return deal(groups, [round(count * fraction) / max(count, 1)], seed) == 0
+
+
+def deal(groups: NDArray[np.intp], fractions: Sequence[float], seed: int) -> NDArray[np.intp]:
+    """Which part each image is dealt to, all of a group to one: the one way in which images are drawn.
+
+    Args:
+        groups: the number of each image's group (M,), from 0 on without a gap.
+        fractions: of the groups, one a part; together at most 1.
+        seed: of the draw.
+
+    Returns:
+        (M,) the part's number; that of no part where fractions leave something.
+    """
+    count = int(groups.max(initial=-1)) + 1
+    place = np.empty(count)
+    place[np.random.default_rng(seed).permutation(count)] = (np.arange(count) + 0.5) / max(count, 1)
+    parts: NDArray[np.intp] = np.searchsorted(np.cumsum(fractions), place, side="right")[groups]
+    return parts
 
 
 def groups_of(labeled: LabeledImages, group: str | None) -> Sequence[str | int]:
