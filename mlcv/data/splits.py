@@ -31,7 +31,8 @@ def hold_out(labeled: LabeledImages, group: str | None, fraction: float, seed: i
         names = told_apart(groups_of(labeled, group))
         groups = np.unique(np.array(names, np.str_), return_inverse=True)[1]
     count = int(groups.max(initial=-1)) + 1
-    return deal(groups, [round(count * fraction) / max(count, 1)], seed) == 0
+    is_held: NDArray[np.bool_] = deal(groups, [round(count * fraction) / max(count, 1)], seed) == 0
+    return is_held
 
 
 def deal(groups: NDArray[np.intp], fractions: Sequence[float], seed: int) -> NDArray[np.intp]:
