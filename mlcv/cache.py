@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from mlcv.errors import ConfigError
+from mlcv.files import whole_file
+
 logger = logging.getLogger(__name__)
 
 
@@ -29,11 +32,9 @@ def cached(name: str, key: str, make: Callable[[], dict[str, Any]]) -> dict[str,
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         arrays = make()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.npz")
-        np.savez(temporary, **arrays)
-        temporary.replace(path)  # at once, so that another process never reads half a file
-    except OSError as error:
+        with whole_file(path, "wb") as file:  # at once, so that another process never reads half of it
+            np.savez(file, **arrays)
+    except ConfigError as error:
         logger.warning("the cache %s cannot be written (%s): the next start makes it again", path, error)
     return arrays
 

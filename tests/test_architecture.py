@@ -15,7 +15,7 @@ ENTRY = {"__init__", "__main__"}
 MAY_IMPORT = {
     "errors": set(),
     "numerics": set(),
-    "cache": set(),
+    "cache": {"errors", "files"},
     "distributed": set(),
     "allocator": set(),
     "files": {"errors"},

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mlcv.commands.options import add_truth_options, truth_file, whole_number
 from mlcv.errors import ConfigError
-from mlcv.labels.states import POSITIVE, evaluable
+from mlcv.labels.states import POSITIVE, evaluable, known
 from mlcv.metrics.scores import expected_calibration_error
 from mlcv.posthoc.calibrated import FILE_NAME, Calibration, labelled
 from mlcv.posthoc.calibration import Method, classwise_calibration_error
@@ -112,7 +112,7 @@ def _print(calibration: Calibration, probs: Tensor, targets: Tensor) -> None:
     title = f"{calibration.images} images; thresholds for {calibration.goal}; these numbers are of the data fitted to"
     grid = Grid("class", "cwECE before", "after", "scaled by", "threshold", "P", "R", "pos.", title=title)
     for c, name in enumerate(calibration.class_names):
-        positive, predicted = targets[:, c] == POSITIVE, chosen[:, c] & (targets[:, c] >= 0)
+        positive, predicted = targets[:, c] == POSITIVE, chosen[:, c] & known(targets[:, c])
         hits = (positive & predicted).sum().double()
         rates = (hits / predicted.sum(), hits / positive.sum())
         errors, rest = (

@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from mlcv.errors import ConfigError
 from mlcv.files import whole_file
+from mlcv.labels.states import is_positive
 from mlcv.losses.bce import BCELoss
 from mlcv.methods.base import Batch, MultiLabelModule
 from mlcv.models.label_embeddings import PROMPTS, fill_prompts
@@ -108,7 +109,7 @@ class CLIPPretraining(MultiLabelModule):
                 file.write(content.getbuffer())
 
     def _caption(self, target: Tensor) -> str | None:
-        present = (target == 1).nonzero().flatten()
+        present = is_positive(target).nonzero().flatten()
         if not len(present):
             return None
         names = [self.class_names[c].replace("_", " ") for c in present[torch.randperm(len(present))].tolist()]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from mlcv.labels.states import is_positive
 from mlcv.metrics.outputs import joined, rows_of_samples
 
 
@@ -44,7 +45,7 @@ class PointingGame(Metric):
             has_box, is_hit = (torch.zeros_like(targets[image], dtype=torch.bool) for _ in range(2))
             has_box[classes] = True
             is_hit[classes[is_inside]] = True
-            is_asked = has_box & (targets[image] == 1)
+            is_asked = has_box & is_positive(targets[image])
             counts[image, 1], counts[image, 2] = (is_hit & is_asked).sum(), is_asked.sum()
         self.counts.append(counts)
 

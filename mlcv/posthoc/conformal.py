@@ -3,6 +3,7 @@
 Both take predictions on data that the model has not seen, exchangeable with those to come, and hold for any model.
 """
 
+import heapq
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -184,7 +185,7 @@ class Powerset:
         return is_empty | (best & ~can_flip), ~is_empty & (best | can_flip)
 
     def sets(self, probs: Tensor, limit: int | None = None) -> list[Tensor]:
-        """The label sets predicted for each image, least strange sets of flips first by their largest cost.
+        """The label sets predicted for each image, the least strange first.
 
         Args:
             probs: (M, C).
@@ -239,17 +240,25 @@ def _strangeness(probs: Tensor, targets: Tensor, power: float) -> Tensor:
 
 
 def _subsets(costs: list[float], spare: float) -> Iterator[list[int]]:
-    """All index sets whose costs sum to at most `spare`; costs rise, so that a too dear one ends its branch."""
+    """All index sets whose costs sum to at most `spare`, the cheapest first.
+
+    Args:
+        costs: rising, so that of a set the next ones are with one index more, or with the last one moved up.
+        spare: none if it is negative.
+    """
     if spare < 0:
         return
-    stack: list[tuple[list[int], int, float]] = [([], 0, spare)]
-    while stack:
-        chosen, start, left = stack.pop()
+    yield []
+    waiting = [(costs[0], [0])] if costs else []
+    while waiting:
+        total, chosen = heapq.heappop(waiting)
+        if total > spare:
+            return
         yield chosen
-        for place in range(start, len(costs)):
-            if costs[place] > left:
-                break
-            stack.append(([*chosen, place], place + 1, left - costs[place]))
+        following = chosen[-1] + 1
+        if following < len(costs):
+            for one in ([*chosen, following], [*chosen[:-1], following]):
+                heapq.heappush(waiting, (math.fsum(costs[place] for place in one), one))
 
 
 def _check_part(name: str, value: float) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from mlcv.data.splits import group_keys, told_apart
 from mlcv.errors import ConfigError, DataError
+from mlcv.labels.states import known
 from mlcv.posthoc.columns import check_no_copies, common_classes, read_ids
 from mlcv.posthoc.judge import Study, match
 from mlcv.posthoc.predictions import Predictions, read_predictions
@@ -67,7 +68,7 @@ def _check_same_images(path: Path, model: Predictions, truth: Truth, codes: Code
     place = {name: row for row, name in enumerate(model.ids)}
     pairs = [(row, place[name]) for row, name in enumerate(truth.ids) if name in place]
     for row, other in pairs:
-        both = (truth.targets[row] >= 0) & (theirs[other] >= 0)
+        both = known(truth.targets[row]) & known(theirs[other])
         if not torch.equal(truth.targets[row][both], theirs[other][both]):
             raise DataError(
                 f"{table.where(other)}: the labels of {model.ids[other]} are not those of the first file, so these are "

@@ -78,6 +78,16 @@ def test_the_power_that_decides_most_is_chosen_and_costs_no_coverage(numpy_rng):
     assert choose_power(probs, partial, 0.1) == choose_power(probs[1::2], targets[1::2], 0.1)
 
 
+def test_sets_come_least_strange_first(rng):
+    for classes in (1, 3, 7):
+        probs = torch.rand(6, classes, generator=rng, dtype=torch.float64)
+        conformal = Powerset(float(torch.rand((), generator=rng)) * classes, 2.0, 0.1)
+        for row, found in zip(probs, conformal.sets(probs), strict=True):
+            strange = [float(((labels.double() - row) ** 2).sum()) for labels in found]
+            assert all(one <= other + 1e-9 for one, other in zip(strange, strange[1:], strict=False))
+            assert torch.equal(found[:2], conformal.sets(row[None], limit=2)[0])
+
+
 def test_label_sets_of_a_hundred_classes_are_covered_as_promised(numpy_rng):
     probs, targets = simulated(numpy_rng, 3000, 100, prior=0.03)
     for epsilon in (0.1, 0.2):
