@@ -84,7 +84,7 @@ def test_sets_come_least_strange_first(rng):
         conformal = Powerset(float(torch.rand((), generator=rng)) * classes, 2.0, 0.1)
         for row, found in zip(probs, conformal.sets(probs), strict=True):
             strange = [float(((labels.double() - row) ** 2).sum()) for labels in found]
-            assert all(one <= other + 1e-9 for one, other in zip(strange, strange[1:], strict=False))
+            assert all(one <= other + 1e-9 for one, other in itertools.pairwise(strange))
             assert torch.equal(found[:2], conformal.sets(row[None], limit=2)[0])
 
 
