@@ -23,8 +23,8 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "slow-tests.md"
 HEAD = """# Slow tests
 
-`tools/slow.py` runs the tests that take minutes to hours, a file at a time, before a release; those that need data which
-are not there are skipped. When each file last passed:
+`tools/slow.py` runs the tests that take minutes to hours, a file at a time, before a release; those that need data
+which are not there are skipped. When each file last passed:
 
 | tests | passed | skipped | minutes | cores | version | commit | date |
 |---|---|---|---|---|---|---|---|
@@ -35,7 +35,7 @@ def files(places):
     """Those that hold slow tests."""
     command = [sys.executable, "-m", "pytest", "-m", "slow", "--collect-only", "-q", "-p", "no:cacheprovider", *places]
     said = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False).stdout
-    return sorted(set(re.findall(r"^(tests/\S+?\.py)::", said, re.MULTILINE)))
+    return sorted(set(re.findall(r"^(tests/\S+?\.py)(?=:)", said, re.MULTILINE)))
 
 
 def run(file):
