@@ -3,6 +3,7 @@
 import re
 
 import mlcv
+from mlcv.cli import SUBCOMMANDS
 
 project = "mlcv"
 release = version = mlcv.__version__
@@ -35,5 +36,13 @@ def escaped(text):
     return re.sub(r"[*|]|_(?=\W|$)", r"\\\g<0>", text)
 
 
+def with_commands(_app, page, source):
+    """The functions behind the command line, as its table names them."""
+    if page == "api":
+        named = [name for name in SUBCOMMANDS if name in mlcv.__all__]
+        source[0] = source[0].replace("@commands@", "\n".join(f".. autofunction:: mlcv.{name}" for name in named))
+
+
 def setup(app):
+    app.connect("source-read", with_commands)
     app.connect("autodoc-process-docstring", plain, priority=100)  # before napoleon reads them

@@ -49,13 +49,9 @@ def test_main_reads_options_calls_the_function_and_prints(module):
 
 WRONG = {
     "bench": lambda path: [["--config", str(path)]],
-    "calibrate": lambda path: [path],
     "ensemble": lambda path: [[path]],
     "evaluate": lambda path: [[path]],
-    "export": lambda path: [path],
-    "predict": lambda path: [path],
     "report": lambda path: [[path]],
-    "self_train": lambda path: [path],
 }
 
 
@@ -63,7 +59,7 @@ WRONG = {
 def test_a_wrong_path_is_a_users_error_that_names_it(name, tmp_path, capsys):
     absent = tmp_path / "absent.file"
     with pytest.raises(UserError, match=r"absent\.file"):
-        getattr(mlcv, name)(*WRONG[name](absent))
+        getattr(mlcv, name)(*WRONG.get(name, lambda path: [path])(absent))
     option = {
         "bench": ["--config"], "export": ["--ckpt_path"], "predict": ["--ckpt_path"], "self_train": ["--config"],
     }.get(name, [])  # fmt: skip
