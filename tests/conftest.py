@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.warm import WarmPython
+
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
@@ -48,6 +50,14 @@ def numpy_rng(seed):
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("MLCV_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MLCV_RUN_DIR", raising=False)
+
+
+@pytest.fixture(scope="session")
+def python():
+    """Runs programs as a new Python would; see tests/warm.py."""
+    warm = WarmPython()
+    yield warm
+    warm.close()
 
 
 @pytest.fixture(scope="session")

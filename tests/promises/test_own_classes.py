@@ -2,16 +2,12 @@
 
 import csv
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-
-from tests.promises.forked import Commands
 
 TOOLS = Path(__file__).parents[2] / "tools"
 # The method is named like one of the project, has no head, no loss, and no backbone of timm.
@@ -47,7 +43,7 @@ TRAINER = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "
 SIZES = ["--data.num_train=16", "--data.num_val=16", "--data.num_test=16", "--data.batch_size=8"]
 
 
-def test_own_classes_in_every_command(tmp_path):
+def test_own_classes_in_every_command(tmp_path, python):
     (tmp_path / "own_package.py").write_text(MODULE)
     (tmp_path / "images").mkdir()
     colours = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
@@ -56,29 +52,29 @@ def test_own_classes_in_every_command(tmp_path):
     data, best = ["--data=own_package.GreyScenes", *SIZES], ["--ckpt_path", "run/checkpoints/best.ckpt"]
     method = "--model=own_package.Classifier"
     student = ["--model=mlcv.methods.Distillation", "--model.backbone=test_resnet", *TRAINER]
-    environment = {"MLCV_TRUST": "own_package", "PYTHONPATH": f"{TOOLS.parent}:{tmp_path}"}
-    with Commands(tmp_path, **environment) as commands:
-        for command in (
-            ["fit", *data, method, *TRAINER, "--run_dir", "run", "--test_after_fit=true"],
-            ["validate", *best],
-            ["test", *best],
-            ["predict", *best, "--predictions", "split.csv"],
-            ["predict", *best, "--data.path", "images", "--predictions", "images.csv"],
-            ["export", *best, "--formats", "pt2"],
-            ["calibrate", "run/val_predictions.csv"],
-            ["report", "run"],
-            ["bench", *data, method, "--steps=1", "--warmup=0"],
-            ["fit", *data, *student, "--model.teacher=run/checkpoints/best.ckpt", "--run_dir", "student"],
-            ["fit", "--ckpt_path", "run/checkpoints/last.ckpt"],
-        ):
-            ended = commands(*command)
-            assert ended["status"] == 0, (command, ended)
+    own = {"MLCV_TRUST": "own_package", "PYTHONPATH": f"{TOOLS.parent}:{tmp_path}"}
+    where = {"cwd": tmp_path, "environment": {**os.environ, **own}}
+    for command in (
+        ["fit", *data, method, *TRAINER, "--run_dir", "run", "--test_after_fit=true"],
+        ["validate", *best],
+        ["test", *best],
+        ["predict", *best, "--predictions", "split.csv"],
+        ["predict", *best, "--data.path", "images", "--predictions", "images.csv"],
+        ["export", *best, "--formats", "pt2"],
+        ["calibrate", "run/val_predictions.csv"],
+        ["report", "run"],
+        ["bench", *data, method, "--steps=1", "--warmup=0"],
+        ["fit", *data, *student, "--model.teacher=run/checkpoints/best.ckpt", "--run_dir", "student"],
+        ["fit", "--ckpt_path", "run/checkpoints/last.ckpt"],
+    ):
+        ended = python.mlcv(*command, **where)
+        assert ended.returncode == 0, ended
     with (tmp_path / "images.csv").open(newline="") as file:
         in_colour, in_grey = csv.DictReader(file)
     for digit in map(str, range(10)):  # the data say that images are grey, so that colours are not seen
         assert float(in_colour[digit]) == pytest.approx(float(in_grey[digit]), abs=1e-3)
-    stored = [sys.executable, TOOLS / "store_soft_labels.py", best[1], "--out", "soft.npy"]
-    subprocess.run(stored, check=True, capture_output=True, cwd=tmp_path, env={**os.environ, **environment})
+    stored = python.run(TOOLS / "store_soft_labels.py", best[1], "--out", "soft.npy", **where)
+    assert stored.returncode == 0, stored.stderr
     assert np.load(tmp_path / "soft.npy").shape == (16, 10)
     about = torch.load(tmp_path / best[1], weights_only=True)["hyper_parameters"]
     assert sorted(name for name in about if name[0] != "_") == ["class_names", "extra", "num_classes", "optim", "width"]
