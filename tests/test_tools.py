@@ -22,7 +22,7 @@ FEW = ["--data.num_train=64", "--data.num_val=16", "--data.num_test=16", "--trai
 
 @pytest.fixture(scope="module")
 def tool(python):
-    return lambda name, *arguments: python.run(f"tools/{name}", *arguments, cwd=ROOT, timeout=3600)
+    return lambda name, *arguments: python.run(f"tools/{name}", *arguments, cwd=ROOT, timeout=3600, children=2)
 
 
 @pytest.fixture(scope="module")

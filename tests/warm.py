@@ -88,14 +88,14 @@ class WarmPython:
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())
 
-    def start(self, *arguments, cwd=None, environment=None, new_session=False, ranks=1):
-        """A `Process`; one that Lightning starts on more `ranks` has each of them in a fork, too."""
+    def start(self, *arguments, cwd=None, environment=None, new_session=False, children=0):
+        """A `Process`; as many `children` as are said, Pythons that the program starts itself, are forks, too."""
         return Process(self, {
             "arguments": list(map(str, arguments)),
             "folder": str(cwd or Path.cwd()),
             "environment": dict(os.environ if environment is None else environment),
             "new_session": new_session,
-            "ranks": ranks,
+            "children": children,
         })  # fmt: skip
 
     def run(self, *arguments, timeout=240, **options):

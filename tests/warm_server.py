@@ -11,12 +11,13 @@ import json
 import os
 import runpy
 import signal
+import socket
+import subprocess
 import sys
 import threading
 import types
 from pathlib import Path
 
-import lightning.pytorch.strategies.launchers.subprocess_script as launcher
 import numpy as np
 
 COMMANDS = ("bench", "calibrate", "ensemble", "evaluate", "export", "report", "training")
@@ -71,50 +72,51 @@ def end(status):
     os._exit(status & 0xFF)
 
 
-class Rank:
-    """For Lightning's launcher, in place of `subprocess.Popen`: a fork that has waited for its command."""
+class Child(subprocess.Popen):
+    """A Python that a program starts itself: a fork that has waited for its command, if one waits, else a new one."""
 
     waiting = []  # noqa: RUF012
 
-    def __init__(self, command, env, cwd=None):
-        self.pid, pipe = self.waiting.pop()
-        self.returncode = None
-        with os.fdopen(pipe, "w") as file:
-            json.dump([command[1:], env], file)
+    def _execute_child(self, args, *others):
+        environment, pipes = others[5], others[9:15]
+        if not self.waiting or isinstance(args, str) or args[0] != sys.executable:
+            super()._execute_child(args, *others)
+            return
+        self.pid, door = self.waiting.pop()
+        self._child_created = True
+        streams = [own if given == -1 else given for own, given in enumerate((pipes[0], pipes[3], pipes[5]))]
+        with door:
+            socket.send_fds(door, [b"."], streams)
+            door.sendall(json.dumps([list(map(str, args[1:])), dict(environment or os.environ)]).encode())
+        self._close_pipe_fds(*pipes)
 
     @classmethod
     def fork(cls):
         """One more that waits; it ends with the process that it would be started by."""
-        here, there = os.pipe()
+        door, own = socket.socketpair()
         child = os.fork()
         if child:
-            os.close(here)
-            cls.waiting.append((child, there))
+            own.close()
+            cls.waiting.append((child, door))
             return
-        os.close(there)
-        for _, pipe in cls.waiting:
-            os.close(pipe)
-        with os.fdopen(here) as file:
-            asked = file.read()
-        if not asked:
+        door.close()
+        while cls.waiting:
+            cls.waiting.pop()[1].close()
+        _, streams, _, _ = socket.recv_fds(own, 1, 3)
+        if not streams:
             os._exit(0)
-        arguments, environment = json.loads(asked)
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+            os.close(stream)
+        with own.makefile() as asked:
+            arguments, environment = json.load(asked)
+        own.close()
         os.environ.clear()
         os.environ.update(environment)
         end(run_program(arguments))
 
-    def poll(self):
-        if self.returncode is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
-        return self.returncode
 
-    def send_signal(self, signum):
-        if self.poll() is None:
-            os.kill(self.pid, signum)
-
-
-def start(arguments, folder, environment, streams, new_session, ranks):
+def start(arguments, folder, environment, streams, new_session, children):
     """Process id of a fork that runs the program."""
     child = os.fork()
     if child:
@@ -129,10 +131,9 @@ def start(arguments, folder, environment, streams, new_session, ranks):
     os.environ.update(environment)
     os.chdir(folder)
     np.random.seed()  # noqa: NPY002  # as a new process has it
-    for _ in range(1, ranks):
-        Rank.fork()
-    if ranks > 1:
-        launcher.subprocess = types.SimpleNamespace(Popen=Rank)
+    for _ in range(children):
+        Child.fork()
+    subprocess.Popen = Child
     return end(run_program(arguments))
 
 

@@ -230,7 +230,7 @@ def test_two_processes_write_one_file_without_copies(run, images, tmp_path, pyth
     arguments = predict(
         run, "--data.path", folder, "--predictions", out, "--trainer.devices=2", "--trainer.strategy=ddp"
     )
-    done = python.mlcv(*arguments, ranks=2)
+    done = python.mlcv(*arguments, children=1)
     assert done.returncode == 0, done.stderr[-2000:]
     assert [row["image"] for row in csv.DictReader(out.open())] == list(map(str, paths[1:]))
     assert len(list(tmp_path.glob("out*"))) == 1

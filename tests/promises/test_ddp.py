@@ -28,7 +28,7 @@ DEVICES = ["--trainer.devices=2", "--trainer.strategy=ddp"]
 @pytest.fixture
 def two(python):
     def run(*arguments):
-        result = python.mlcv(*arguments, *DEVICES, ranks=2)
+        result = python.mlcv(*arguments, *DEVICES, children=1)
         assert result.returncode == 0, result.stderr[-3000:]
 
     return run

@@ -176,7 +176,7 @@ def test_a_killed_loader_process_is_told_in_one_sentence(tmp_path, trained, pyth
 def test_a_killed_rank_is_told_in_one_sentence(tmp_path, python):
     run = tmp_path / "run"
     command = ["fit", *RUN, "--trainer.max_epochs=500", "--run_dir", run, "--trainer.devices=2"]
-    with python.start("-m", "mlcv", *command, "--trainer.strategy=ddp", ranks=2) as process:
+    with python.start("-m", "mlcv", *command, "--trainer.strategy=ddp", children=1) as process:
         last = run / "checkpoints" / "last.ckpt"
         while not last.is_file() and process.poll() is None:
             time.sleep(0.1)
