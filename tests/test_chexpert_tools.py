@@ -9,7 +9,6 @@ import torch
 from mlcv import CheXpertDataModule
 from mlcv.cli import main
 from mlcv.data.chexpert import OBSERVATIONS
-from tests.test_tools import tool
 from tests.tiny_sets import write_chexpert
 
 
@@ -22,7 +21,7 @@ def options(tmp_path):
     ]  # fmt: skip
 
 
-def test_self_training_learns_from_its_first_model_and_repeats_nothing(options, tmp_path):
+def test_self_training_learns_from_its_first_model_and_repeats_nothing(tool, options, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text("trainer: {accelerator: cpu}\n")
     folder = tmp_path / "self"
@@ -68,7 +67,7 @@ def test_checkpoints_and_files_are_averaged(options, tmp_path, capsys):
     assert "--ckpt_path: no file" in capsys.readouterr().err
 
 
-def test_drawn_radiographs_keep_the_tables_labels_and_hide_the_truth_of_uncertain_ones(tmp_path):
+def test_drawn_radiographs_keep_the_tables_labels_and_hide_the_truth_of_uncertain_ones(tool, tmp_path):
     source = write_chexpert(tmp_path / "real", patients=30)
     out = tmp_path / "drawn"
     arguments = [source / "train.csv", "--out", out, "--train=40", "--valid=16", "--size=32"]
@@ -96,7 +95,7 @@ def test_drawn_radiographs_keep_the_tables_labels_and_hide_the_truth_of_uncertai
     assert "60 studies with a frontal view, 2400 are wanted" in too_many.stderr
 
 
-def test_label_noise_is_counted_both_ways(tmp_path):
+def test_label_noise_is_counted_both_ways(tool, tmp_path):
     header = [
         "Image Index",
         "Finding Labels",
@@ -125,7 +124,7 @@ def test_label_noise_is_counted_both_ways(tmp_path):
 
 
 @pytest.mark.slow
-def test_policies_are_compared_on_few_drawings(tmp_path):
+def test_policies_are_compared_on_few_drawings(tool, tmp_path):
     source = write_chexpert(tmp_path / "real", patients=60)
     few = ["--trainer.max_epochs=1", "--data.batch_size=8"]
     arguments = [

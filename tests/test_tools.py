@@ -20,12 +20,7 @@ ROOT = Path(__file__).parents[1]
 FEW = ["--data.num_train=64", "--data.num_val=16", "--data.num_test=16", "--trainer.max_epochs=1"]
 
 
-@pytest.fixture(scope="module")
-def tool(python):
-    return lambda name, *arguments: python.run(f"tools/{name}", *arguments, cwd=ROOT, timeout=3600, children=2)
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def compare(tool):
     return partial(tool, "studies/compare.py")
 
