@@ -34,20 +34,19 @@ PATHS = [path for path in sys.path if path not in OWN]
 def run_program(arguments):
     """What `python` does with these arguments; returns the exit status."""
     first, *rest = arguments
-    script = first not in ("-m", "-c")
+    is_script = first not in ("-m", "-c")
+    sys.argv = [first, *(rest if is_script else rest[1:])]
     own = os.environ.get("PYTHONPATH", "")
-    sys.path[:] = [str(Path(first).resolve().parent) if script else "", *filter(None, own.split(os.pathsep)), *PATHS]
+    sys.path[:] = [str(Path(first).resolve().parent) if is_script else "", *filter(None, own.split(os.pathsep)), *PATHS]
     try:
-        if script:
-            sys.argv = [first, *rest]
-            runpy.run_path(first, run_name="__main__")
-        elif first == "-m":
-            sys.argv = ["-m", *rest[1:]]
+        if first == "-m":
             runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
         else:
-            sys.argv = ["-c", *rest[1:]]
-            sys.modules["__main__"] = types.ModuleType("__main__")
-            exec(compile(rest[0], "<string>", "exec"), sys.modules["__main__"].__dict__)
+            module = sys.modules["__main__"] = types.ModuleType("__main__")
+            name, code = (str(Path(first).absolute()), Path(first).read_bytes()) if is_script else ("<string>", rest[0])
+            if is_script:
+                module.__file__ = name
+            exec(compile(code, name, "exec"), module.__dict__)
     except SystemExit as error:
         if error.code is None or isinstance(error.code, int):
             return error.code or 0
