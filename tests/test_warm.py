@@ -13,7 +13,8 @@ CHILD = """
 import subprocess, sys
 asked = [sys.executable, "-c", "import sys; print(sys.argv, 'torch' in sys.modules); sys.exit('no')", "a"]
 done = subprocess.run(asked, capture_output=True, text=True)
-print(done.returncode, done.stdout, done.stderr, subprocess.run(["echo", "b"], capture_output=True, text=True).stdout)
+other = subprocess.run(["echo", "b"], capture_output=True, text=True)
+print(done.returncode, done.stdout, done.stderr, other.stdout)
 """
 
 

@@ -1,9 +1,9 @@
 """A Python that has imported everything, and runs programs in forks of itself: a second each instead of seven.
 
-`WarmPython` takes what stands behind `python` on a command line: `-m MODULE`, `-c CODE` or a script, and its arguments.
-The program has its own environment, folder, streams, session and exit status; what a library reads from the environment
-when it is imported, and the seed of hashes, are those of the first process. A few tests start a cold Python, so that
-what only a new process shows is seen, too.
+`WarmPython` takes what stands behind `python` on a command line: `-m MODULE`, `-c CODE` or a script, with arguments.
+The program has its own environment, folder, streams, session and exit status; what a library reads from the
+environment when it is imported, and the seed of hashes, are those of the first process. A few tests start a cold
+Python, so that what only a new process shows is seen, too.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ class Process:
         self.args = request["arguments"]
         self.returncode = None
         self._python = python
-        self._files = [tempfile.NamedTemporaryFile(prefix="warm-") for _ in range(2)]  # noqa: SIM115  # see __exit__
+        self._files = [tempfile.NamedTemporaryFile(prefix="warm-") for _ in range(2)]  # noqa: SIM115
         names = [file.name for file in self._files]
         self.pid = python.ask(do="start", streams=names, **request)
 

@@ -37,15 +37,17 @@ def run_program(arguments):
     is_script = first not in ("-m", "-c")
     sys.argv = [first, *(rest if is_script else rest[1:])]
     own = os.environ.get("PYTHONPATH", "")
-    sys.path[:] = [str(Path(first).resolve().parent) if is_script else "", *filter(None, own.split(os.pathsep)), *PATHS]
+    place = str(Path(first).resolve().parent) if is_script else ""
+    sys.path[:] = [place, *filter(None, own.split(os.pathsep)), *PATHS]
     try:
         if first == "-m":
             runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
         else:
             module = sys.modules["__main__"] = types.ModuleType("__main__")
-            name, code = (str(Path(first).absolute()), Path(first).read_bytes()) if is_script else ("<string>", rest[0])
+            name, code = "<string>", "" if is_script else rest[0]
             if is_script:
-                module.__file__ = name
+                name = module.__file__ = str(Path(first).absolute())
+                code = Path(first).read_bytes()
             exec(compile(code, name, "exec"), module.__dict__)
     except SystemExit as error:
         if error.code is None or isinstance(error.code, int):
@@ -72,7 +74,7 @@ def end(status):
 
 
 class Child(subprocess.Popen):
-    """A Python that a program starts itself: a fork that has waited for its command, if one waits, else a new one."""
+    """What a program starts as a Python of its own: a fork that has waited for its command, or else a new one."""
 
     waiting = []  # noqa: RUF012
 
