@@ -1,17 +1,26 @@
 import json
 import os
 import secrets
+import signal
 from pathlib import Path
 
-# Before anything imports a hub client or a kernel compiler.
+# Before anything imports a hub client, a kernel compiler, or what has threads, which tiny networks only wait for.
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
 import torch
 
+from tests.warm import WarmPython
+
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+# A shell starts what it runs in the background with Ctrl-C ignored; tests of Ctrl-C are to go on there.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser):
@@ -19,6 +28,7 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
+    items.sort(key=lambda item: "first" not in item.keywords)
     for item in items:
         if "slow" in item.keywords and not config.getoption("--run-slow"):
             item.add_marker(pytest.mark.skip(reason="slow: run with --run-slow"))
@@ -48,6 +58,21 @@ def numpy_rng(seed):
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("MLCV_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MLCV_RUN_DIR", raising=False)
+
+
+@pytest.fixture(scope="session")
+def python():
+    """Runs programs as a new Python would; see tests/warm.py."""
+    warm = WarmPython()
+    yield warm
+    warm.close()
+
+
+@pytest.fixture(scope="session")
+def tool(python):
+    """Runs a script of tools/; up to three Pythons that it starts are forks, too."""
+    root = Path(__file__).parents[1]
+    return lambda name, *arguments: python.run(f"tools/{name}", *arguments, cwd=root, timeout=3600, children=3)
 
 
 @pytest.fixture(scope="session")

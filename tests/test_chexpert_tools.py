@@ -2,8 +2,6 @@
 
 import csv
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -13,7 +11,6 @@ import torch
 from mlcv import CheXpertDataModule
 from mlcv.cli import main
 from mlcv.data.chexpert import OBSERVATIONS
-from tests.test_tools import tool
 from tests.tiny_sets import write_chexpert
 
 
@@ -64,18 +61,17 @@ def test_a_stage_that_fails_has_said_why(tmp_path, capfd):
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_reaches_the_stage_that_is_under_way(options, tmp_path, signum):
+def test_a_stop_reaches_the_stage_that_is_under_way(python, options, tmp_path, signum):
     config = tmp_path / "config.yaml"
     config.write_text("trainer: {accelerator: cpu}\n")
     folder = tmp_path / "self"
-    line = [sys.executable, "-m", "mlcv", "self_train", f"--config={config}", f"--folder={folder}", *options]
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([*line, "--trainer.max_epochs=500"], **pipes) as process:
+    line = ["-m", "mlcv", "self_train", f"--config={config}", f"--folder={folder}", *options]
+    with python.start(*line, "--trainer.max_epochs=500", children=1) as process:
         deadline = time.monotonic() + 120
         while not list(folder.rglob("*.ckpt")) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signum)
-        said = process.communicate(timeout=120)[1]
+        _, said = process.communicate(timeout=120)
     assert process.returncode == 128 + signum
     assert "To resume: mlcv fit --ckpt_path" in said
     assert "give the same command again to go on" in said
@@ -104,7 +100,7 @@ def test_checkpoints_and_files_are_averaged(options, tmp_path, capsys):
     assert "--ckpt_path: no file" in capsys.readouterr().err
 
 
-def test_drawn_radiographs_keep_the_tables_labels_and_hide_the_truth_of_uncertain_ones(tmp_path):
+def test_drawn_radiographs_keep_the_tables_labels_and_hide_the_truth_of_uncertain_ones(tool, tmp_path):
     source = write_chexpert(tmp_path / "real", patients=30)
     out = tmp_path / "drawn"
     arguments = [source / "train.csv", "--out", out, "--train=40", "--valid=16", "--size=32"]
@@ -132,7 +128,7 @@ def test_drawn_radiographs_keep_the_tables_labels_and_hide_the_truth_of_uncertai
     assert "60 studies with a frontal view, 2400 are wanted" in too_many.stderr
 
 
-def test_label_noise_is_counted_both_ways(tmp_path):
+def test_label_noise_is_counted_both_ways(tool, tmp_path):
     header = [
         "Image Index",
         "Finding Labels",
@@ -161,7 +157,7 @@ def test_label_noise_is_counted_both_ways(tmp_path):
 
 
 @pytest.mark.slow
-def test_policies_are_compared_on_few_drawings(tmp_path):
+def test_policies_are_compared_on_few_drawings(tool, tmp_path):
     source = write_chexpert(tmp_path / "real", patients=60)
     few = ["--trainer.max_epochs=1", "--data.batch_size=8"]
     arguments = [

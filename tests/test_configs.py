@@ -153,6 +153,10 @@ def test_every_experiment_trains_validates_and_tests(path, tmp_path):
     elif model["class_path"] != "CLIPPretraining":  # these two have small models
         options += ["--model.backbone=test_resnet", "--model.weights=null", "--model.freeze=[]"]
         options += ["--model.backbone_args={}"]
+    if model["class_path"] == "PUMLC" and "head" not in model["init_args"]:
+        options += ["--model.head.width=32", "--model.head.hidden=16"]
+    if model["init_args"].get("head") == "Query2LabelHead":
+        options += ["--model.head.width=64", "--model.head.hidden=64"]
     if "labels" in model["init_args"]:
         options.append("--model.labels.embeddings=null")
     data = tiny(path.parent.name, tmp_path / "set")

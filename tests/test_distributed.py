@@ -1,14 +1,17 @@
 """Two processes with a part of the batch each, against one with the whole; gloo, on this machine."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.distributed
-import torch.multiprocessing
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mlcv.distributed import global_sum
 from mlcv.losses import PUMLCLoss
+
+ROOT = Path(__file__).parents[1]
 
 
 def batch(seed, images):
@@ -25,26 +28,43 @@ def join(rank, file):
     torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
 
 
-def step(rank, file, seed, parts, sync, results):
+def step(rank, file, seed, parts, sync):
     join(rank, file)
     image, targets = (x.split(parts)[rank] for x in batch(seed, sum(parts)))
     model = DistributedDataParallel(network())
     loss = PUMLCLoss(0.55, 0.8, sync=sync)(model(image), targets)
     loss.backward()
-    results[rank] = (loss.detach(), model.module.weight.grad)
     torch.distributed.destroy_process_group()
+    return loss.detach(), model.module.weight.grad
 
 
-def on_two(function, *arguments):
-    with torch.multiprocessing.Manager() as manager:
-        results = manager.dict()
-        torch.multiprocessing.spawn(function, (*arguments, results), nprocs=2)
-        return results[0], results[1]
+def product(rank, file):
+    join(rank, file)
+    mine = torch.tensor([1.0 + rank, 3.0], requires_grad=True)
+    (global_sum(mine) ** 2).sum().backward()
+    torch.distributed.destroy_process_group()
+    return mine.grad
+
+
+@pytest.fixture
+def on_two(python, tmp_path):
+    """What a function of this file returns in each of two processes that have met."""
+
+    def run(function, *arguments):
+        call = f"{function.__name__}(rank, {str(tmp_path / 'rendezvous')!r}, *{arguments!r})"
+        code = f"import sys, torch; from tests.test_distributed import *; rank = int(sys.argv[1]); found = {call}"
+        code += f"; torch.save(found, {str(tmp_path)!r} + f'/{{rank}}.pt')"
+        started = [python.start("-c", code, rank, cwd=ROOT) for rank in range(2)]
+        for process in started:
+            assert process.wait(120) == 0, process.stderr
+        return [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+
+    return run
 
 
 @pytest.mark.parametrize("parts", [(8, 8), (5, 11)])
-def test_pu_loss_on_two_processes_has_the_gradients_of_one(parts, tmp_path, seed):
-    both = on_two(step, tmp_path / "rendezvous", seed, parts, True)
+def test_pu_loss_on_two_processes_has_the_gradients_of_one(on_two, parts, seed):
+    both = on_two(step, seed, parts, True)
     image, targets = batch(seed, 16)
     model = network()
     loss = PUMLCLoss(0.55, 0.8)(model(image), targets)
@@ -54,25 +74,17 @@ def test_pu_loss_on_two_processes_has_the_gradients_of_one(parts, tmp_path, seed
         torch.testing.assert_close(gradient, model.weight.grad, atol=1e-5, rtol=0)
 
 
-def test_without_sync_each_process_has_its_own_statistics(tmp_path, seed):
-    both = on_two(step, tmp_path / "rendezvous", seed, (8, 8), False)
+def test_without_sync_each_process_has_its_own_statistics(on_two, seed):
+    both = on_two(step, seed, (8, 8), False)
     parts = zip(*(x.split(8) for x in batch(seed, 16)), strict=True)
     for (value, _), (image, targets) in zip(both, parts, strict=True):
         alone = PUMLCLoss(0.55, 0.8)(network()(image), targets)
         torch.testing.assert_close(value, alone.detach())
 
 
-def product(rank, file, results):
-    join(rank, file)
-    mine = torch.tensor([1.0 + rank, 3.0], requires_grad=True)
-    (global_sum(mine) ** 2).sum().backward()
-    results[rank] = mine.grad
-    torch.distributed.destroy_process_group()
-
-
-def test_a_global_sums_gradient_is_summed_over_processes(tmp_path):
+def test_a_global_sums_gradient_is_summed_over_processes(on_two):
     # Each of two losses is (1 + 2)^2 + (3 + 3)^2.
-    for gradient in on_two(product, tmp_path / "rendezvous"):
+    for gradient in on_two(product):
         assert gradient.tolist() == [2 * 2 * 3, 2 * 2 * 6]
 
 

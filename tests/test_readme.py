@@ -17,6 +17,7 @@ COMMANDS = sorted(
 )
 
 
+@pytest.mark.first
 def test_the_quick_start_reaches_what_the_readme_promises(monkeypatch, tmp_path, capsys):
     command = re.search(r"\.venv/bin/mlcv (fit .*)", TEXT)[1]
     arguments = shlex.split(command)

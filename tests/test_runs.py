@@ -1,7 +1,5 @@
 """A run's folder is its own: no other run writes there, and what goes on is what had begun."""
 
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -71,15 +69,14 @@ def test_a_run_goes_on_in_its_own_folder_alone(finished, tmp_path, capsys):
     assert run_folder(Path(last)) == finished
 
 
-def test_runs_that_start_together_have_folders_of_their_own(tmp_path):
+def test_runs_that_start_together_have_folders_of_their_own(tmp_path, python):
     with ThreadPoolExecutor(16) as pool:
         made = list(pool.map(lambda _: new_run_folder(tmp_path / "runs"), range(64)))
     assert sorted(int(path.name) for path in made) == list(range(64))
     make = "[print(new_run_folder(Path(sys.argv[1]))) for _ in range(20)]"
     code = f"import sys; from pathlib import Path; from mlcv.runs import new_run_folder; {make}"
-    command = [sys.executable, "-c", code, str(tmp_path / "b")]
-    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    lines = [line for process in started for line in process.communicate()[0].splitlines()]
+    started = [python.start("-c", code, tmp_path / "b") for _ in range(2)]
+    lines = [line for process in started for line in process.communicate(60)[0].splitlines()]
     assert len(set(lines)) == len(lines) == 40
 
 

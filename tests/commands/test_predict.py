@@ -4,8 +4,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -207,19 +205,18 @@ def test_a_network_as_it_starts_is_a_model_of_its_own(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on(run, images, tmp_path):
+def test_a_killed_run_goes_on(run, images, tmp_path, python):
     folder, paths = images
     for n in range(400):
         (folder / f"copy{n:04d}.png").write_bytes(paths[n % 10].read_bytes())
     out = tmp_path / "out.csv"
     arguments = predict(run, "--data.path", folder, "--predictions", out, "--data.batch_size", 1)
-    process = subprocess.Popen([sys.executable, "-m", "mlcv", *arguments], stderr=subprocess.DEVNULL)
-    while not (parts := list(tmp_path.glob("out.csv.*.part0"))) or parts[0].stat().st_size < 20000:
-        time.sleep(0.01)
-        assert process.poll() is None
-    part = parts[0]
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    with python.start("-m", "mlcv", *arguments) as process:
+        while not (parts := list(tmp_path.glob("out.csv.*.part0"))) or parts[0].stat().st_size < 20000:
+            time.sleep(0.01)
+            assert process.poll() is None, process.stderr
+        part = parts[0]
+        process.send_signal(signal.SIGKILL)
     before = len(part.read_text().splitlines())
     assert 5 < before < 400
     assert main(arguments) == 0
@@ -227,14 +224,14 @@ def test_a_killed_run_goes_on(run, images, tmp_path):
     assert len(names) == len(set(names)) == 410
 
 
-def test_two_processes_write_one_file_without_copies(run, images, tmp_path):
+def test_two_processes_write_one_file_without_copies(run, images, tmp_path, python):
     folder, paths = images
     paths[0].unlink()  # an odd number
     out = tmp_path / "out.csv"
     arguments = predict(
         run, "--data.path", folder, "--predictions", out, "--trainer.devices=2", "--trainer.strategy=ddp"
     )
-    done = subprocess.run([sys.executable, "-m", "mlcv", *arguments], capture_output=True, text=True, check=False)
+    done = python.mlcv(*arguments, children=1)
     assert done.returncode == 0, done.stderr[-2000:]
     assert [row["image"] for row in csv.DictReader(out.open())] == list(map(str, paths[1:]))
     assert len(list(tmp_path.glob("out*"))) == 1

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from mlcv.losses import PUMixup, PUMLCLoss
 from mlcv.methods import GlobalBranches
 from mlcv.metrics import choose_thresholds, tuned_f1
 from mlcv.models import LinearHead, LocalGlobalConv, SemanticGraphHead
+
+SMALL_HEAD = partial(SemanticGraphHead, width=32, hidden=16)
 
 
 def build(**options):
@@ -41,7 +44,7 @@ def detach_from_training(module):
 
 def test_only_the_last_stage_the_branches_and_the_head_learn(tmp_path):
     torch.manual_seed(0)
-    module = build()
+    module = build(head=SMALL_HEAD)
     before = {name: value.clone() for name, value in module.state_dict().items()}
     fit(module, tmp_path)
     changed = {name for name, value in module.state_dict().items() if not torch.equal(value, before[name])}
@@ -57,7 +60,7 @@ def test_only_the_last_stage_the_branches_and_the_head_learn(tmp_path):
 
 @pytest.mark.parametrize("frozen", [True, False])
 def test_batch_statistics_are_frozen_if_asked_for(tmp_path, frozen):
-    module = build(freeze_batch_norm=frozen)
+    module = build(freeze_batch_norm=frozen, head=SMALL_HEAD)
     fit(module, tmp_path)
     module.train()
     norms = {n: m for n, m in module.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
@@ -148,7 +151,7 @@ def test_thresholds_are_chosen_on_validation_kept_in_the_checkpoint_and_used_by_
 
 
 def test_what_the_paper_adapts_is_logged(tmp_path):
-    module = build(mixup_weight=0.5)
+    module = build(mixup_weight=0.5, head=SMALL_HEAD)
     trainer, _ = fit(module, tmp_path)
     logged = trainer.callback_metrics
     assert {"train/loss_pu", "train/loss_mixup", "train/temperature", "train/rebalance", "train/loss"} <= set(logged)

@@ -1,8 +1,5 @@
 """The label projector: CLIP's zero-shot classifier at first, and a small file that knows what it belongs to."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from safetensors import safe_open
@@ -56,7 +53,7 @@ def test_ranks_of_zero_leave_a_linear_classifier(tiny_clip):
     assert set(plain.stored()) == {"log_scale", "bias"}
 
 
-def test_a_file_gives_the_same_logits_in_another_process(projector, tmp_path, rng):
+def test_a_file_gives_the_same_logits_in_another_process(projector, tmp_path, rng, python):
     stir(projector, rng)
     image = torch.randn(2, 3, 32, 32, generator=rng)
     projector.save(tmp_path / "p.safetensors", temperature=2.0)
@@ -71,7 +68,7 @@ loaded = CLIPProjector.from_file(Path(r"{tmp_path / "p.safetensors"}")).eval()
 assert loaded.about["class_names"] == {NAMES!r}
 torch.testing.assert_close(loaded(known["image"]), known["logits"])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = python.run("-c", code)
     assert done.returncode == 0, done.stderr[-2000:]
     assert sorted(path.suffix for path in tmp_path.glob("p.*")) == [".safetensors"]
 

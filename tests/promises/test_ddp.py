@@ -22,10 +22,16 @@ OPTIONS = [
 ]  # fmt: skip
 
 
-def two(*arguments):
-    command = [sys.executable, "-m", "mlcv", *map(str, arguments), "--trainer.devices=2", "--trainer.strategy=ddp"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
-    assert result.returncode == 0, result.stderr[-3000:]
+DEVICES = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+
+
+@pytest.fixture
+def two(python):
+    def run(*arguments):
+        result = python.mlcv(*arguments, *DEVICES, children=1)
+        assert result.returncode == 0, result.stderr[-3000:]
+
+    return run
 
 
 def metrics(folder, stage="test"):
@@ -41,7 +47,7 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.mark.parametrize("stage", ["validate", "test"])
-def test_evaluation_on_two_processes_equals_one(checkpoint, tmp_path, stage):
+def test_evaluation_on_two_processes_equals_one(checkpoint, two, tmp_path, stage):
     one, both = tmp_path / "one", tmp_path / "two"
     assert main([stage, "--ckpt_path", str(checkpoint), "--run_dir", str(one)]) == 0
     two(stage, "--ckpt_path", checkpoint, "--run_dir", both)
@@ -53,7 +59,7 @@ def test_evaluation_on_two_processes_equals_one(checkpoint, tmp_path, stage):
     assert rows[0][0][12] == "truth:0"
 
 
-def test_what_every_process_skipped_is_listed(checkpoint, tmp_path):
+def test_what_every_process_skipped_is_listed(two, tmp_path):
     table = write_csv(tmp_path)
     for n in (6, 7):  # each process gets one
         (tmp_path / "images" / f"{n}.jpg").write_bytes(b"")
@@ -75,7 +81,7 @@ def test_what_every_process_skipped_is_listed(checkpoint, tmp_path):
     assert len(found) + len(in_validation) == facts["labels"]["val"]["images"]
 
 
-def test_predictions_of_two_processes_are_those_of_one(checkpoint, tmp_path):
+def test_predictions_of_two_processes_are_those_of_one(checkpoint, two, tmp_path):
     one, both = tmp_path / "one", tmp_path / "two"
     assert main(["predict", "--ckpt_path", str(checkpoint), "--run_dir", str(one)]) == 0
     two("predict", "--ckpt_path", checkpoint, "--run_dir", both)
@@ -87,7 +93,7 @@ def test_predictions_of_two_processes_are_those_of_one(checkpoint, tmp_path):
     assert values[1] == pytest.approx(values[0], abs=1e-5)
 
 
-def test_pu_mlc_trains_on_two_processes(tmp_path):
+def test_pu_mlc_trains_on_two_processes(two, tmp_path):
     options = [option for option in OPTIONS if not option.startswith(("--model", "--data.image_size"))]
     two(
         "fit", *options, "--model=PUMLC", "--model.backbone=test_resnet", "--trainer.max_epochs=1",
@@ -100,7 +106,7 @@ def test_pu_mlc_trains_on_two_processes(tmp_path):
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3])
-def test_patch_ct_trains_on_two_processes(tmp_path, weight):
+def test_patch_ct_trains_on_two_processes(two, tmp_path, weight):
     options = [option for option in OPTIONS if not option.startswith("--model")]
     two(
         "fit", *options, "--model=PatchCT", "--model.backbone=test_vit", f"--model.transport.weight={weight}",
@@ -114,7 +120,7 @@ def test_patch_ct_trains_on_two_processes(tmp_path, weight):
 
 
 @pytest.mark.parametrize("method", ["Distillation", "LabelProjector", "CLIPPretraining"])
-def test_methods_with_a_teacher_or_a_clip_train_on_two_processes(tmp_path, method):
+def test_methods_with_a_teacher_or_a_clip_train_on_two_processes(two, tmp_path, method):
     options = [option for option in OPTIONS if not option.startswith("--model")]
     options += ["--trainer.max_epochs=1", "--trainer.log_every_n_steps=1", f"--model={method}"]
     clip, projector = tmp_path / "clip.pt", tmp_path / "p.safetensors"
@@ -139,7 +145,11 @@ def test_methods_with_a_teacher_or_a_clip_train_on_two_processes(tmp_path, metho
 
 
 def test_training_on_two_processes_leaves_one_run(tmp_path):
-    two("fit", *OPTIONS, "--trainer.max_epochs=1", "--run_dir", tmp_path / "run", "--test_after_fit=true")
+    """From a new Python, whose second process Lightning starts itself."""
+    command = [sys.executable, "-m", "mlcv", "fit", *OPTIONS, *DEVICES, "--trainer.max_epochs=1"]
+    command += ["--run_dir", str(tmp_path / "run"), "--test_after_fit=true"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 4  # 32 images, 2 processes, batches of 4
     assert metrics(tmp_path / "run", "val").keys() >= {"mAP", "num_evaluable_classes"}

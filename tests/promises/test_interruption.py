@@ -20,7 +20,7 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
-def test_a_stopped_run_goes_on_where_it_was(tmp_path, how):
+def test_a_stopped_run_goes_on_where_it_was(tmp_path, python, how):
     run = tmp_path / "run"
     last = run / "checkpoints" / "last.ckpt"
     command = [sys.executable, "-m", "mlcv", "fit", *OPTIONS, "--run_dir", str(run)]
@@ -38,8 +38,7 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path, how):
         assert "Traceback" not in error
     before = torch.load(last, weights_only=True)
     more = before["epoch"] + 2
-    again = [sys.executable, "-m", "mlcv", "fit", "--ckpt_path", str(last), f"--trainer.max_epochs={more}"]
-    result = subprocess.run(again, capture_output=True, text=True, timeout=240, check=False)
+    result = python.mlcv("fit", "--ckpt_path", last, f"--trainer.max_epochs={more}")
     assert result.returncode == 0, result.stderr[-3000:]
     after = torch.load(last, weights_only=True)
     assert after["epoch"] == more - 1

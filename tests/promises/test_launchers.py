@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -113,27 +111,26 @@ def test_processes_that_start_apart_need_one_folder(monkeypatch, capsys):
     assert "processes that are started apart, as by torchrun or srun, need one --run_dir" in capsys.readouterr().err
 
 
-def test_torchrun_trains_one_run(tmp_path):
-    line = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "mlcv", "fit", *RUN]
+def test_torchrun_trains_one_run(tmp_path, python):
+    """Which starts two new Pythons."""
+    line = ["-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "mlcv", "fit", *RUN]
     line += ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_epochs=1", "--run_dir", "run"]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    done = python.run(*line, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "run" / "checkpoints" / "best.ckpt").is_file()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
-def test_a_cluster_stops_a_job_and_queues_it_again(tmp_path):
+def test_a_cluster_stops_a_job_and_queues_it_again(tmp_path, python):
     """As SLURM does: a signal before the time is up, on which Lightning saves and asks for it, then a restart."""
     (tmp_path / "scontrol").write_text('#!/bin/sh\necho "$@" > requeued.txt\n')
     (tmp_path / "scontrol").chmod(0o755)
     cluster = {"JOB_ID": "7", "NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0", "JOB_NAME": "train"}
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     environment |= {f"SLURM_{name}": value for name, value in cluster.items()} | {"SLURM_JOB_NUM_NODES": "1"}
-    line = [sys.executable, "-m", "mlcv", "fit", *RUN, "--run_dir", "run"]
+    line = ["fit", *RUN, "--run_dir", "run", "--trainer.max_epochs=300"]
     run, saved = tmp_path / "run", tmp_path / "run" / "hpc_ckpt_1.ckpt"
-    with subprocess.Popen(
-        [*line, "--trainer.max_epochs=300"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with python.start("-m", "mlcv", *line, cwd=tmp_path, environment=environment) as process:
         while not (run / "checkpoints" / "last.ckpt").is_file() and process.poll() is None:
             time.sleep(0.1)
         process.send_signal(signal.SIGUSR1)
@@ -144,10 +141,8 @@ def test_a_cluster_stops_a_job_and_queues_it_again(tmp_path):
     assert process.returncode == 143, said
     assert (tmp_path / "requeued.txt").read_text() == "requeue 7\n"
     reached = torch.load(saved, weights_only=True)["global_step"]
-    again = subprocess.run(
-        [*line, "--trainer.max_epochs=300", f"--trainer.max_steps={reached + 40}"], cwd=tmp_path,
-        env={**environment, "SLURM_RESTART_COUNT": "1"}, capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
+    environment["SLURM_RESTART_COUNT"] = "1"
+    again = python.mlcv(*line, f"--trainer.max_steps={reached + 40}", cwd=tmp_path, environment=environment)
     assert again.returncode == 0, again.stderr[-2000:]
     assert f"{run.name}/hpc_ckpt_1.ckpt" in again.stderr or "last.ckpt" in again.stderr
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] > reached

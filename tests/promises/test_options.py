@@ -1,6 +1,8 @@
 """Whatever stands behind an option, the command works or ends in one sentence: never in a traceback."""
 
+import os
 import shutil
+from functools import partial
 
 import pytest
 import yaml
@@ -8,7 +10,6 @@ import yaml
 from mlcv.cli import main
 from mlcv.commands.mistakes import blaming_options
 from mlcv.errors import ConfigError, find_user_error
-from tests.promises.forked import Commands
 
 DATA = [
     "--data=DigitScenesDataModule", "--data.num_train=16", "--data.num_val=8", "--data.num_test=8",
@@ -40,16 +41,17 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def commands(folder):
-    with Commands(folder) as commands:
-        yield commands
+def commands(folder, python, tmp_path_factory):
+    cache = str(tmp_path_factory.mktemp("cache"))
+    return partial(python.mlcv, cwd=folder, environment={**os.environ, "MLCV_CACHE": cache}, timeout=60)
 
 
 @pytest.fixture(scope="module")
 def run_folder(folder, commands):
     ended = commands("fit", *DATA, *METHODS["Classifier"], "--run_dir", "done", "--test_after_fit=true")
-    assert ended["status"] == 0, ended["said"]
-    assert commands("predict", "--ckpt_path", "done/checkpoints/best.ckpt", "--predictions", "p.csv")["status"] == 0
+    assert ended.returncode == 0, ended.stderr
+    ended = commands("predict", "--ckpt_path", "done/checkpoints/best.ckpt", "--predictions", "p.csv")
+    assert ended.returncode == 0, ended.stderr
     return folder / "done"
 
 
@@ -79,7 +81,7 @@ def near(value, rng):
 
 def judged(ended, arguments):
     """What is wrong with how a command ended; None if nothing is."""
-    status, said = ended["status"], ended["said"]
+    status, said = ended.returncode, ended.stdout + ended.stderr
     if status not in (0, 2):
         return f"{' '.join(arguments)}\n{status}\n{said[-500:]}"
     if status == 2 and ("Traceback" in said or "error: " not in said or "Where it arose" in said):
@@ -99,7 +101,7 @@ def drawn(value, rng):
 def test_no_option_of_fit_ends_in_a_traceback(commands, folder, numpy_rng, request):
     options = {}
     for method, given in METHODS.items():
-        printed = commands("fit", *DATA, *given, "--print_config")["said"]
+        printed = commands("fit", *DATA, *given, "--print_config").stdout
         options[method] = dict(leaves(yaml.safe_load(printed[printed.index("seed_everything") :])))
     wrong = []
     for _ in range(trials(request)):
@@ -127,7 +129,7 @@ def test_no_option_of_the_other_commands_does(commands, run_folder, numpy_rng, r
     }
     names = {}
     for command in given:
-        helped = commands(command, "--help")["said"].replace("[", " ").split()
+        helped = commands(command, "--help").stdout.replace("[", " ").split()
         found = sorted({word.rstrip(",]=") for word in helped if word.startswith("--")})
         names[command] = [name for name in found if name.strip("-").isidentifier() or "." in name]
     wrong = []
@@ -167,8 +169,8 @@ def test_no_option_of_the_other_commands_does(commands, run_folder, numpy_rng, r
 def test_the_usual_mistakes_are_told_in_a_sentence(commands, options, sentence):
     given = METHODS["Classifier"] if "--model=" not in options else METHODS["PUMLC"]
     ended = commands("fit", *DATA, *given, *options.split())
-    said = ended["said"].strip().splitlines()[-1]
-    assert ended["status"] == 2, ended
+    said = ended.stderr.strip().splitlines()[-1]
+    assert ended.returncode == 2, ended
     assert said.startswith("mlcv: error: ")
     assert sentence in said
 
@@ -176,7 +178,7 @@ def test_the_usual_mistakes_are_told_in_a_sentence(commands, options, sentence):
 @pytest.mark.parametrize("backbone", ["coat_tiny", "efficientvim_m1"])
 def test_odd_backbones_train(commands, backbone):
     ended = commands("fit", *DATA, "--model=Classifier", f"--model.backbone={backbone}")
-    assert ended["status"] == 0, ended
+    assert ended.returncode == 0, ended
 
 
 def test_an_error_that_nobody_foresaw_is_a_sentence_and_a_file(capsys, monkeypatch, tmp_path):

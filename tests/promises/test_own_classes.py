@@ -1,14 +1,13 @@
 """A user's own method and data set, of a package that is trusted, work in every command; see docs/extending.md."""
 
 import csv
+import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-
-from tests.promises.forked import Commands
 
 TOOLS = Path(__file__).parents[2] / "tools"
 # The method is named like one of the project, has no head, no loss, and no backbone of timm.
@@ -44,7 +43,7 @@ TRAINER = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "
 SIZES = ["--data.num_train=16", "--data.num_val=16", "--data.num_test=16", "--data.batch_size=8"]
 
 
-def test_own_classes_in_every_command(tmp_path):
+def test_own_classes_in_every_command(tmp_path, python):
     (tmp_path / "own_package.py").write_text(MODULE)
     (tmp_path / "images").mkdir()
     colours = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
@@ -53,24 +52,24 @@ def test_own_classes_in_every_command(tmp_path):
     data, best = ["--data=own_package.GreyScenes", *SIZES], ["--ckpt_path", "run/checkpoints/best.ckpt"]
     method = "--model=own_package.Classifier"
     student = ["--model=mlcv.methods.Distillation", "--model.backbone=test_resnet", *TRAINER]
-    environment = {"MLCV_TRUST": "own_package", "PYTHONPATH": f"{TOOLS.parent}:{tmp_path}"}
-    with Commands(tmp_path, **environment) as commands:
-        for command in (
-            ["fit", *data, method, *TRAINER, "--run_dir", "run", "--test_after_fit=true"],
-            ["validate", *best],
-            ["test", *best],
-            ["predict", *best, "--predictions", "split.csv"],
-            ["predict", *best, "--data.path", "images", "--predictions", "images.csv"],
-            ["predict", *best, "--split", "train", "--predictions", "soft.npy"],
-            ["export", *best, "--formats", "pt2"],
-            ["calibrate", "run/val_predictions.csv"],
-            ["report", "run"],
-            ["bench", *data, method, "--steps=1", "--warmup=0"],
-            ["fit", *data, *student, "--model.teacher=run/checkpoints/best.ckpt", "--run_dir", "student"],
-            ["fit", "--ckpt_path", "run/checkpoints/last.ckpt"],
-        ):
-            ended = commands(*command)
-            assert ended["status"] == 0, (command, ended)
+    own = {"MLCV_TRUST": "own_package", "PYTHONPATH": f"{TOOLS.parent}:{tmp_path}"}
+    where = {"cwd": tmp_path, "environment": {**os.environ, **own}}
+    for command in (
+        ["fit", *data, method, *TRAINER, "--run_dir", "run", "--test_after_fit=true"],
+        ["validate", *best],
+        ["test", *best],
+        ["predict", *best, "--predictions", "split.csv"],
+        ["predict", *best, "--data.path", "images", "--predictions", "images.csv"],
+        ["predict", *best, "--split", "train", "--predictions", "soft.npy"],
+        ["export", *best, "--formats", "pt2"],
+        ["calibrate", "run/val_predictions.csv"],
+        ["report", "run"],
+        ["bench", *data, method, "--steps=1", "--warmup=0"],
+        ["fit", *data, *student, "--model.teacher=run/checkpoints/best.ckpt", "--run_dir", "student"],
+        ["fit", "--ckpt_path", "run/checkpoints/last.ckpt"],
+    ):
+        ended = python.mlcv(*command, **where)
+        assert ended.returncode == 0, ended
     with (tmp_path / "images.csv").open(newline="") as file:
         in_colour, in_grey = csv.DictReader(file)
     for digit in map(str, range(10)):  # the data say that images are grey, so that colours are not seen

@@ -4,7 +4,6 @@ import csv
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 import weakref
@@ -30,15 +29,13 @@ def trained(tmp_path_factory):
     return run
 
 
-def stop(command, signum, is_under_way, folder, *, whole_group=False):
+def stop(python, command, signum, is_under_way, folder, *, whole_group=False):
     """Exit status, seconds until the end, and standard error of a command that is sent a signal on its way."""
-    line = [sys.executable, "-m", "mlcv", *map(str, command)]
-    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
-    with subprocess.Popen(line, **pipes, cwd=folder, start_new_session=whole_group) as process:
+    with python.start("-m", "mlcv", *command, cwd=folder, new_session=whole_group) as process:
         deadline = time.monotonic() + 120
         while not is_under_way() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert process.poll() is None, process.communicate()[1][-2000:]
+        assert process.poll() is None, process.stderr[-2000:]
         began = time.monotonic()
         if whole_group:
             os.killpg(process.pid, signum)
@@ -49,28 +46,30 @@ def stop(command, signum, is_under_way, folder, *, whole_group=False):
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_prediction_stops_and_goes_on(trained, tmp_path, signum):
+def test_a_prediction_stops_and_goes_on(trained, tmp_path, python, signum):
     images = tmp_path / "images"
     images.mkdir()
-    for n in range(3000):
+    for n in range(800):
         cv2.imwrite(str(images / f"{n}.png"), np.full((32, 32, 3), n % 256, np.uint8))
     out = tmp_path / "out.csv"
     command = ["predict", "--ckpt_path", trained / "checkpoints" / "last.ckpt", "--data.path", images]
     command += ["--predictions", out, "--data.batch_size", 1, "--data.num_workers", 0]
     parts = lambda: list(tmp_path.glob("out.csv.*.part0"))  # noqa: E731
-    status, seconds, error = stop(command, signum, lambda: parts() and parts()[0].stat().st_size > 2000, tmp_path)
+    status, seconds, error = stop(
+        python, command, signum, lambda: parts() and parts()[0].stat().st_size > 2000, tmp_path
+    )
     assert status == 128 + signum
     assert seconds < 20
     assert "mlcv: stopped. What is predicted is kept: give the same command again to go on" in error
     assert "Traceback" not in error
     before = len(parts()[0].read_text().splitlines())
-    assert 0 < before < 3000
+    assert 0 < before < 800
     assert not out.exists()
     assert main(list(map(str, command))) == 0
-    assert len(list(csv.DictReader(out.open()))) == 3000
+    assert len(list(csv.DictReader(out.open()))) == 800
 
 
-def test_a_signal_to_all_processes_of_a_run_ends_it_likewise(trained, tmp_path):
+def test_a_signal_to_all_processes_of_a_run_ends_it_likewise(trained, tmp_path, python):
     """As process managers send it: the loader processes may be gone first."""
     images = tmp_path / "images"
     images.mkdir()
@@ -80,17 +79,17 @@ def test_a_signal_to_all_processes_of_a_run_ends_it_likewise(trained, tmp_path):
     command += ["--predictions", tmp_path / "out.csv", "--data.batch_size", 1, "--data.num_workers", 2]
     parts = lambda: list(tmp_path.glob("out.csv.*.part0"))  # noqa: E731
     under_way = lambda: parts() and parts()[0].stat().st_size > 2000  # noqa: E731
-    status, _, error = stop(command, signal.SIGTERM, under_way, tmp_path, whole_group=True)
+    status, _, error = stop(python, command, signal.SIGTERM, under_way, tmp_path, whole_group=True)
     assert status == 143, error
     assert "mlcv: stopped. What is predicted is kept: give the same command again to go on" in error
     assert "Traceback" not in error
 
 
-def test_training_stops_on_sigterm(tmp_path):
+def test_training_stops_on_sigterm(tmp_path, python):
     run = tmp_path / "run"
     last = run / "checkpoints" / "last.ckpt"
     command = ["fit", *RUN, "--trainer.max_epochs=500", "--run_dir", run]
-    status, seconds, error = stop(command, signal.SIGTERM, last.is_file, tmp_path)
+    status, seconds, error = stop(python, command, signal.SIGTERM, last.is_file, tmp_path)
     assert status == 143
     assert seconds < 20
     assert f"mlcv: stopped. To resume: mlcv fit --ckpt_path {last}" in error
@@ -116,7 +115,7 @@ def test_every_command_ends_in_one_line(trained, tmp_path, capsys, monkeypatch, 
     if name in ("calibrate", "export"):  # which are done in no time
         slow = {"calibrate": "calibrate._read", "export": "export._difference"}[name]
         monkeypatch.setattr(f"mlcv.commands.{slow}", lambda *_: time.sleep(60))
-    timer = threading.Timer(2.0, lambda: os.kill(os.getpid(), signum))
+    timer = threading.Timer(1.0, lambda: os.kill(os.getpid(), signum))
     timer.start()
     began = time.monotonic()
     status = main([name, *lines[name]])
@@ -154,7 +153,7 @@ def test_a_signal_in_a_callback_whose_errors_python_ignores_is_not_lost(capsys, 
     assert capsys.readouterr().err == "mlcv: stopped.\n"
 
 
-def test_a_killed_loader_process_is_told_in_one_sentence(tmp_path, trained):
+def test_a_killed_loader_process_is_told_in_one_sentence(tmp_path, trained, python):
     images = tmp_path / "images"
     images.mkdir()
     for n in range(2000):
@@ -162,8 +161,7 @@ def test_a_killed_loader_process_is_told_in_one_sentence(tmp_path, trained):
     out = tmp_path / "out.csv"
     command = ["predict", "--ckpt_path", trained / "checkpoints" / "last.ckpt", "--data.path", images]
     command += ["--predictions", out, "--data.batch_size", 1, "--data.num_workers", 1]
-    line = [sys.executable, "-m", "mlcv", *map(str, command)]
-    with subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+    with python.start("-m", "mlcv", *command) as process:
         while not list(tmp_path.glob("out.csv.*.part0")) and process.poll() is None:
             time.sleep(0.05)
         children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False)
@@ -175,11 +173,10 @@ def test_a_killed_loader_process_is_told_in_one_sentence(tmp_path, trained):
     assert "Traceback" not in error
 
 
-def test_a_killed_rank_is_told_in_one_sentence(tmp_path):
+def test_a_killed_rank_is_told_in_one_sentence(tmp_path, python):
     run = tmp_path / "run"
     command = ["fit", *RUN, "--trainer.max_epochs=500", "--run_dir", run, "--trainer.devices=2"]
-    line = [sys.executable, "-m", "mlcv", *map(str, [*command, "--trainer.strategy=ddp"])]
-    with subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+    with python.start("-m", "mlcv", *command, "--trainer.strategy=ddp", children=1) as process:
         last = run / "checkpoints" / "last.ckpt"
         while not last.is_file() and process.poll() is None:
             time.sleep(0.1)

@@ -89,8 +89,9 @@ def main():
     capabilities = [int(text) for text in sys.argv[1:]]
     pairs = itertools.product(capabilities, NAMES)
     jobs = [(*variant, dtype, capability) for capability, dtype in pairs for variant in variants(dtype)]
+    different = {str(job): job for job in jobs}.values()  # several numbers of labels may have the same blocks
     with ThreadPoolExecutor(2) as pool:
-        for row in pool.map(lambda job: compiled(*job), jobs):
+        for row in pool.map(lambda job: compiled(*job), different):
             print(json.dumps(row), flush=True)
 
 
