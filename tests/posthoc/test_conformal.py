@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mlcv.errors import ConfigError
-from mlcv.posthoc.conformal import POWERS, Powerset, choose_power, control_missed
+from mlcv.posthoc.conformal import POWERS, Powerset, _subsets, choose_power, control_missed, only_positives
 from mlcv.posthoc.predictions import read_predictions
 from mlcv.posthoc.truth import read_truth
 
@@ -45,6 +45,59 @@ def test_pruned_sets_are_those_of_all_label_sets_by_their_p_values(numpy_rng, po
         if expected:
             assert every[n].tolist() == [all(labels[c] for labels in expected) for c in range(classes)]
             assert some[n].tolist() == [any(labels[c] for labels in expected) for c in range(classes)]
+
+
+def test_sets_that_cost_no_more_than_can_be_spent_are_found_once_ties_and_all(numpy_rng):
+    for spare in (-1, 0, *range(1, 9)):
+        costs = sorted(numpy_rng.integers(0 if spare == 3 else 1, 4, 6).tolist())
+        found = list(map(tuple, _subsets(costs, spare)))
+        subsets = [s for size in range(7) for s in itertools.combinations(range(6), size)]
+        assert sorted(found) == sorted(s for s in subsets if sum(costs[i] for i in s) <= spare)
+        assert len(found) == len(set(found))
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 3.0])
+def test_an_image_that_is_as_strange_as_the_bound_is_held(numpy_rng, power):
+    probs, targets = simulated(numpy_rng, 40, 4)
+    for epsilon in (0.05, 0.3):
+        conformal = Powerset.calibrate(probs, targets, epsilon, power)
+        assert (conformal.power, conformal.epsilon) == (power, epsilon)
+        strange = sorted(((targets - probs).abs() ** power).sum(dim=1).tolist(), reverse=True)
+        assert conformal.bound == pytest.approx(strange[math.floor(epsilon * 41) - 1])
+        held = conformal.holds(probs, targets)
+        assert held.sum() == 40 - math.floor(epsilon * 41) + 1  # no two are alike
+        for row, found in enumerate(conformal.sets(probs)):
+            assert (found.long() == targets[row]).all(dim=1).any() == held[row]
+            assert found.dtype == torch.bool
+
+
+def test_no_more_label_sets_are_made_than_asked_for(numpy_rng):
+    probs, targets = simulated(numpy_rng, 60, 5)
+    conformal = Powerset.calibrate(probs[:40], targets[:40], 0.1)
+    every = conformal.sets(probs[40:])
+    assert max(map(len, every)) > 3
+    for limit in (1, 2, 3, 100):
+        for found, all_of_them in zip(conformal.sets(probs[40:], limit), every, strict=True):
+            assert torch.equal(found, all_of_them[:limit])
+    flips = [(row[0] != found).sum() for row, found in zip(every, (probs[40:] > 0.5), strict=True) if len(row)]
+    assert sum(flips) == 0  # the least strange set is the first
+
+
+def test_an_image_with_an_empty_prediction_has_all_classes_and_none():
+    strict = Powerset(0.1, 1.0, 0.1)
+    every, some = strict.certain(torch.tensor([[0.5, 0.5], [0.99, 0.01]]))
+    assert every.tolist() == [[True, True], [True, False]]
+    assert some.tolist() == [[False, False], [True, False]]
+    found = strict.sets(torch.tensor([[0.5, 0.5], [0.99, 0.01]]))
+    assert [one.tolist() for one in found] == [[], [[True, False]]]
+
+
+def test_an_open_label_at_one_half_is_no_yes():
+    """Either way is as strange, and the set that is told has the class neither way surely."""
+    sets = Powerset(0.6, 1.0, 0.1)
+    every, some = sets.certain(torch.tensor([[0.5, 0.95]]))
+    assert (every.tolist(), some.tolist()) == ([[False, True]], [[True, True]])
+    assert sets.sets(torch.tensor([[0.5, 0.95]]), 1)[0].tolist() == [[False, True]]
 
 
 def test_a_label_set_of_which_a_part_is_known_is_held_if_any_that_agrees_is(numpy_rng):
@@ -280,13 +333,49 @@ def test_real_predictions_are_covered_over_a_hundred_splits(shared_data):
         assert 0.08 <= np.mean(missed) <= 0.103, path.stem
 
 
+def test_only_positives_are_found_by_their_definition(numpy_rng):
+    for known in (1.0, 0.9, 0.3, 0.05):
+        for _ in range(20):
+            targets = numpy_rng.integers(0, 2, (12, 4))
+            targets[numpy_rng.random((12, 4)) > known] = -1
+            targets[:, 0] = np.where(targets[:, 0] == 0, -1, targets[:, 0])
+            if numpy_rng.random() < 0.3:
+                targets[targets == 0] = -1
+            images = [row for row in targets.tolist() if any(label != -1 for label in row)]
+            columns = [[row[c] for row in images] for c in range(4)]
+            nothing_absent = all(0 not in column for column in columns)
+            expected = [1 in column and 0 not in column and -1 in column for column in columns]
+            if nothing_absent and any(-1 in column for column in columns):
+                expected = [True] * 4
+            assert only_positives(torch.from_numpy(targets)).tolist() == expected
+
+
+def test_a_class_that_is_known_too_rarely_is_told_how_often_it_must_be(numpy_rng):
+    for count, risk in ((100, 0.1), (100, 0.3), (30, 0.5), (400, 0.05)):
+        needed = 2 * count / (risk * (count + 1))
+        for known in (math.ceil(needed) - 1, math.ceil(needed)):
+            targets = torch.from_numpy(numpy_rng.integers(0, 2, (count, 3)))
+            targets[known:, 1] = -1
+            targets[0, 1], targets[1, 1] = 0, 1
+            found = control_missed(torch.from_numpy(numpy_rng.random((count, 3))), targets, risk)
+            few = f"only {known} labels are known, and {math.ceil(needed)} are needed"
+            assert found.why_not == ("", few if known < needed else "", "")
+            assert found.threshold is not None
+    # All labels of a few images are all that there can be.
+    assert control_missed(torch.rand(5, 2), torch.tensor([[0, 1]] * 5), 0.1).why_not == ("", "")
+
+
 def test_numbers_out_of_range_and_labels_unknown_everywhere_are_refused():
     probs, targets = torch.rand(4, 2), torch.full((4, 2), -1)
     with pytest.raises(ConfigError, match="labels are all known; there is none"):
         Powerset.calibrate(probs, targets, 0.1)
-    with pytest.raises(ConfigError, match="epsilon lies between 0 and 1, got 1"):
-        Powerset.calibrate(probs, targets, 1.0)
-    with pytest.raises(ConfigError, match="power is above 0"):
-        Powerset.calibrate(probs, targets, 0.1, power=0)
-    with pytest.raises(ConfigError, match="risk lies between 0 and 1, got 0"):
-        control_missed(probs, targets, 0.0)
+    for wrong in (1.0, 0.0, -0.1, 1.5, math.nan):
+        with pytest.raises(ConfigError, match=f"^epsilon lies between 0 and 1, got {wrong}$"):
+            Powerset.calibrate(probs, targets, wrong)
+        with pytest.raises(ConfigError, match=f"^risk lies between 0 and 1, got {wrong}$"):
+            control_missed(probs, targets, wrong)
+    for power in (0, -1.0):
+        with pytest.raises(ConfigError, match=f"^power is above 0, got {power}$"):
+            Powerset.calibrate(probs, targets, 0.1, power=power)
+    assert Powerset.calibrate(probs, torch.zeros(4, 2).long(), 0.5, power=0.5).power == 0.5
+    assert Powerset.calibrate(probs, torch.zeros(4, 2).long(), 0.5).power == 1
