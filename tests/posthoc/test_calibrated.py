@@ -157,7 +157,8 @@ def test_a_file_that_is_none_or_contradicts_itself_is_refused_by_name(tmp_path, 
         assert refused(path, {**content, "format": mark}) == (
             f"{path} is of another version ({mark!r}): it lacks the mark {FORMAT!r}; {again}"
         )
-    for other in ({**content, "format": "x"}, {**content, "format": None}, {**content, "format": 2}, [1], 7):
+    unmarked = {name: value for name, value in content.items() if name != "format"}
+    for other in (unmarked, *({**content, "format": mark} for mark in ("x", "mlcv other 2", None, 2)), [1], 7):
         assert refused(path, other) == f"{path} is no calibration: it lacks the mark {FORMAT!r}; {again}"
     for name in ("slope", "goal"):
         assert refused(path, {**content, name: {}}).startswith(f"{path} is no readable calibration ({again})")
@@ -171,6 +172,8 @@ def test_a_file_that_is_none_or_contradicts_itself_is_refused_by_name(tmp_path, 
         assert refused(path, {**content, **change}) == f"{path} contradicts itself; {again}"
     path.write_text(json.dumps({**content, "slope": [1e-9, 1.0, 999_999.0], "powerset": {**whole, "bound": 2.5}}))
     assert Calibration.load(path).powerset["bound"] == 2.5
+    path.write_text(json.dumps({name: value for name, value in content.items() if name != "powerset"}))
+    assert Calibration.load(path).label_sets() is None
 
 
 def test_classes_are_the_models_in_their_order(tmp_path, numpy_rng):

@@ -74,7 +74,7 @@ def test_a_class_is_found_under_the_header_that_keeps_a_spreadsheet_from_running
     assert [class_column(table, name) for name in ("=a", "b", "c")] == ["'=a", "b", "c"]
 
 
-def test_classes_are_what_all_files_have_in_the_order_of_the_first(tmp_path, capsys):
+def test_classes_are_what_all_files_have_in_the_order_of_the_first(tmp_path, capsys, monkeypatch):
     one = write_rows(tmp_path / "one.csv", ["image", "age", "c", "a", "'=b", "index"], [])
     two = write_rows(tmp_path / "two.csv", ["a", "c", "Path", "'=b", "sex"], [])
     assert common_classes([one, two, one]) == ("c", "a", "=b")
@@ -93,14 +93,17 @@ def test_classes_are_what_all_files_have_in_the_order_of_the_first(tmp_path, cap
     assert capsys.readouterr().out.endswith(
         "9 classes: c0, c1, c2, c3, c4, c5, c6, c7, ...; not classes: d0, d1, d2, d3, d4, d5, d6, d7\n"
     )
+    monkeypatch.setenv("COLUMNS", "30")  # a narrow terminal breaks the line itself, so that it can be copied
     common_classes([many], [f"c{n}" for n in range(8)] + [f"d{n}" for n in range(9)] + ["c8"])
-    assert "not classes" not in capsys.readouterr().out
+    assert capsys.readouterr().out.endswith("; 18 classes: c0, c1, c2, c3, c4, c5, c6, c7, ...\n")
     common_classes([many], [f"c{n}" for n in range(8)])
     assert "8 classes: c0, c1, c2, c3, c4, c5, c6, c7; not" in capsys.readouterr().out
     other = write_rows(tmp_path / "other.csv", ["image", "z"], [])
     with pytest.raises(ConfigError) as raised:
         common_classes([one, two, other])
     assert str(raised.value) == f"{one} and {two} have no class in common; give --classes"
+    with pytest.raises(DataError, match=f"^{tmp_path / 'bare.csv'}: which column names the rows"):
+        common_classes([one, write_rows(tmp_path / "bare.csv", ["a", "c"], [])])
 
 
 def test_a_file_of_ours_says_itself_which_columns_are_classes(tmp_path, capsys):
@@ -194,21 +197,44 @@ def test_files_that_hold_their_truth_are_of_the_same_images_or_refused(tmp_path,
     assert (names, truth.targets.tolist()) == (("a", "b"), targets.tolist())
     assert [model.name for model in models] == ["one", "two"]
     assert models[1].scores.tolist() == probs[order].tolist()
-    other = hidden.copy()
-    other[1] = 1 - other[1]
-    three = ours(tmp_path / "three.csv", order, other, probs)
-    with pytest.raises(DataError) as raised:
-        read_all([one, three], TruthFile())
-    line = order.tolist().index(1) + 2
-    assert str(raised.value) == (
-        f"{three}:{line}: the labels of 1.png are not those of the first file, so these are other images of the same "
-        "name, or corrected labels: say which truth counts with --truth"
-    )
+    for c in (0, 1):  # a yes for a no, and a no for a yes
+        other = hidden.copy()
+        other[1, c] = 1 - other[1, c]
+        three = ours(tmp_path / f"three{c}.csv", order, other, probs)
+        with pytest.raises(DataError) as raised:
+            read_all([one, three], TruthFile())
+        line = order.tolist().index(1) + 2
+        assert str(raised.value) == (
+            f"{three}:{line}: the labels of 1.png are not those of the first file, so these are other images of the "
+            "same name, or corrected labels: say which truth counts with --truth"
+        )
     assert len(read_all([one, three], TruthFile(one))[2]) == 2  # the user says it
     fewer = ours(tmp_path / "fewer.csv", [1, 5], np.where(np.arange(20)[:, None] == 1, targets, -1), probs)
     assert len(read_all([one, fewer], TruthFile())[2]) == 2  # rows that are absent are the judge's affair
     bare = write_rows(tmp_path / "bare.csv", ["image", "a", "b"], [[f"{n}.png", 0.5, 0.5] for n in range(20)])
     assert len(read_all([one, bare], TruthFile())[2]) == 2
+
+
+def test_an_unusual_header_names_the_rows_of_every_file_that_has_it(tmp_path, numpy_rng):
+    targets, probs = numpy_rng.integers(0, 2, (20, 1)), numpy_rng.random((20, 1))
+    targets[:2, 0] = 0, 1
+    order = numpy_rng.permutation(20)
+    header = ["key", "image", "group", "a"]  # what would be taken for the name is none
+    truth = write_rows(tmp_path / "t.csv", header, [[f"k{n}", n % 2, f"g{n % 3}", targets[n, 0]] for n in range(20)])
+    model = write_rows(tmp_path / "p.csv", header, [[f"k{n}", n % 2, f"g{n % 3}", probs[n, 0]] for n in order])
+    names, found, (read,) = read_all([model], TruthFile(truth, ("a",), ids="key"))
+    assert names == ("a",)
+    assert found.ids == tuple(f"k{n}" for n in range(20))
+    assert read.ids == tuple(f"k{n}" for n in order)
+    assert found.groups == tuple(f"g{n % 3}" for n in range(20))
+
+
+def test_one_file_holds_its_own_truth_and_groups(tmp_path, numpy_rng):
+    targets, probs = numpy_rng.integers(0, 2, (20, 2)), numpy_rng.random((20, 2))
+    targets[:2] = [[0, 1], [1, 0]]
+    found = read_all([ours(tmp_path / "p.csv", range(20), targets, probs, group="g")], TruthFile())[1]
+    assert found.groups == ("g",) * 20
+    assert found.unit == "groups by 'group'"
 
 
 def test_copies_of_the_truth_are_looked_for_where_nobody_said_what_a_class_is(tmp_path, numpy_rng):

@@ -9,9 +9,19 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mlcv.errors import ConfigError, DataError
 from mlcv.metrics.bootstrap import bootstrap_areas
-from mlcv.posthoc.judge import AGES, difference, judge, match, operating_points, part, subgroups, summary
+from mlcv.posthoc.judge import (
+    AGES,
+    difference,
+    judge,
+    match,
+    operating_points,
+    part,
+    subgroups,
+    summary,
+    truth_of_studies,
+)
 from mlcv.posthoc.predictions import Predictions
-from mlcv.posthoc.studies import aggregate
+from mlcv.posthoc.studies import aggregate, image_key, study_of
 from mlcv.posthoc.truth import Truth, TruthFile
 
 NAMES = ("a", "b", "c")
@@ -83,6 +93,35 @@ def test_a_studys_score_is_that_of_its_views_and_its_labels_are_theirs(numpy_rng
     assert matched.about == {"sex": ("M",) * 20}
     groups = (f"patient{n // 2}" for n in range(20))
     assert matched.owners == (tuple(groups), "patients")
+
+
+def test_studies_are_judged_as_studies_a_thousand_times_unless_told_otherwise(numpy_rng):
+    ids = [f"patient{n // 2}/study1/view{n % 2}.jpg" for n in range(40)]
+    model, truth, scores = drawn(numpy_rng, ids=ids)
+    truth = Truth(truth.ids, truth.targets[::2].repeat_interleave(2, dim=0), {})
+    judged = judge(model, truth, "mean")
+    expected = scores.reshape(20, 2, 3).mean(dim=1)
+    torch.testing.assert_close(judged.scores, expected)
+    assert judged.resampled == "20 patients"
+    areas = bootstrap_areas(judged.scores, truth.targets[::2], [f"patient{n}" for n in range(20)], 1000, 0)
+    torch.testing.assert_close(judged.areas.resampled, areas.resampled, equal_nan=True)
+
+
+def test_a_study_is_named_whose_rows_disagree_and_a_path_that_is_of_none(numpy_rng):
+    ids = ("a/patient1/study1/x.jpg", "a/patient2/study1/x.jpg", "b/patient1/study1/y.jpg")
+    with pytest.raises(DataError) as raised:
+        truth_of_studies(Truth(ids, torch.tensor([[0, 1], [0, 1], [0, 0]]), {}))
+    assert str(raised.value) == (
+        "the truth of b/patient1/study1/y.jpg is not that of a/patient1/study1/x.jpg, the same study; mend one of them"
+    )
+    with pytest.raises(DataError) as raised:
+        study_of("a/patient1/x.jpg")
+    assert str(raised.value) == (
+        "'a/patient1/x.jpg' names no study; a path such as .../patient00001/study1/view1_frontal.jpg does"
+    )
+    assert study_of("a/patient1/study2/x.jpg") == "patient1/study2"
+    assert image_key("a/patient1/study2/x.jpg") == "patient1/study2/x.jpg"
+    assert image_key("a/patient1/x.jpg") == "a/patient1/x.jpg"
 
 
 def test_keys_keep_the_order_in_which_they_come(numpy_rng):
