@@ -47,6 +47,8 @@ def test_names_of_rows_are_all_there_and_all_different(tmp_path):
     with pytest.raises(DataError) as raised:
         read_ids(Table(path), "n")
     assert str(raised.value) == f"{path}:4: x is in {path}:2 already; drop one of the two"
+    with pytest.raises(DataError, match=f"^{path}: which column names the rows"):
+        read_ids(Table(write_rows(path, ["a", "b"], [["x", "y"]])))
     with pytest.raises(DataError, match=f"^{path}: there is no row below the header$"):
         read_ids(Table(write_rows(path, ["a", "b"], [])))  # whatever its columns are called
 
@@ -62,6 +64,7 @@ def test_a_file_of_ours_has_as_many_rows_as_it_says(tmp_path, told):
         f"{path} has 2 rows and says that it has {' or '.join(sorted(set(told)))}: it was cut off, or put together; "
         "make it again, or take the column `rows` out if that is meant"
     )
+    assert is_ours(Table(write_rows(tmp_path / "t.csv", header[:2] + header[3:], [])))  # of no class
     for absent in header[:2] + header[3:]:
         others = [name for name in header if name != absent]
         path = write_rows(tmp_path / "t.csv", others, [[n] * len(others) for n in range(2)])
