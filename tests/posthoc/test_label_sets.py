@@ -1,4 +1,4 @@
-"""Conformal sets of whole label sets: their search by brute force, and what happens just at the bound."""
+"""Conformal sets of few images and just at the bound: their search by brute force, and what ties decide."""
 
 import itertools
 import math
@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from mlcv.posthoc.conformal import Powerset, _subsets
+from mlcv.posthoc.conformal import Powerset, _subsets, control_missed
 from tests.posthoc.test_conformal import simulated
 
 
@@ -70,3 +70,30 @@ def test_an_open_label_at_one_half_is_no_yes():
     every, some = sets.certain(torch.tensor([[0.5, 0.95]]))
     assert (every.tolist(), some.tolist()) == ([[False, True]], [[True, True]])
     assert sets.sets(torch.tensor([[0.5, 0.95]]), 1)[0].tolist() == [[False, True]]
+
+
+def test_of_few_images_the_lowest_scores_decide(numpy_rng):
+    for count in range(1, 30):
+        for risk in (0.05, 0.2, 0.5, 0.7):
+            probs, targets = simulated(numpy_rng, count, 3, prior=0.5)
+            entries = []
+            for p, t in zip(probs.tolist(), targets.tolist(), strict=True):
+                entries += [(score, 1 / sum(t)) for score, label in zip(p, t, strict=True) if label]
+            expected = 0.0 if entries or risk * (count + 1) < 1 else 1.0
+            for score, _ in sorted(entries):
+                missed = sum(share for other, share in entries if other < score)
+                if missed <= risk * (count + 1) - 1 + 1e-9:
+                    expected = score
+            assert control_missed(probs, targets, risk).threshold == pytest.approx(expected)
+
+
+def test_what_just_uses_up_the_risk_is_allowed():
+    """One image at a half: (0 + 1) / 2. Nine images of a label each at three tenths: (2 + 1) / 10."""
+    assert control_missed(torch.tensor([[0.25, 0.75]]), torch.tensor([[1, 1]]), 0.5).threshold == 0.25
+    scores = torch.linspace(0.1, 0.9, 9).double()[:, None]
+    assert control_missed(scores, torch.ones(9, 1).long(), 0.3).threshold == scores[2]
+
+
+def test_where_nothing_is_there_nothing_is_missed_by_sets_of_nothing(numpy_rng):
+    probs, targets = simulated(numpy_rng, 40, 3)
+    assert control_missed(probs, torch.zeros_like(targets), 0.1).threshold == 1
