@@ -124,6 +124,16 @@ def other_options(cls):
     return {option.name: option.default + 0.125 for option in options if isinstance(option.default, float)}
 
 
+def test_every_option_that_is_no_whole_number_changes_what_is_learned(head, rng):
+    cls, given, logits = head.func, features(head, 4, rng), {}
+    for name, value in [("", None), *other_options(cls).items()]:
+        torch.manual_seed(0)
+        module = cls(WIDTH, 6, **{**head.keywords, **({name: value} if name else {})})
+        torch.manual_seed(1)
+        logits[name] = module.train()(given)
+    assert [name for name in logits if name and torch.equal(logits[name], logits[""])] == []
+
+
 def test_a_checkpoint_builds_it_again_with_its_options_and_its_weights(head, rng, tmp_path):
     """A method is given a class of heads, or a partial of one, and a checkpoint names that as plain data."""
     options = {**head.keywords, **other_options(head.func)}
