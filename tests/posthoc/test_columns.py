@@ -218,11 +218,12 @@ def test_files_that_hold_their_truth_are_of_the_same_images_or_refused(tmp_path,
     assert len(read_all([one, bare], TruthFile())[2]) == 2
 
 
-def test_an_unusual_header_names_the_rows_of_every_file_that_has_it(tmp_path, numpy_rng):
+@pytest.mark.parametrize("more", ["image", "place"])  # what would be taken for the name, and is none
+def test_an_unusual_header_names_the_rows_of_every_file_that_has_it(tmp_path, numpy_rng, more):
     targets, probs = numpy_rng.integers(0, 2, (20, 1)), numpy_rng.random((20, 1))
     targets[:2, 0] = 0, 1
     order = numpy_rng.permutation(20)
-    header = ["key", "image", "group", "a"]  # what would be taken for the name is none
+    header = ["key", more, "group", "a"]
     truth = write_rows(tmp_path / "t.csv", header, [[f"k{n}", n % 2, f"g{n % 3}", targets[n, 0]] for n in range(20)])
     model = write_rows(tmp_path / "p.csv", header, [[f"k{n}", n % 2, f"g{n % 3}", probs[n, 0]] for n in order])
     names, found, (read,) = read_all([model], TruthFile(truth, ("a",), ids="key"))

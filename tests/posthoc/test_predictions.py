@@ -81,6 +81,15 @@ def test_each_row_of_a_table_does_too_and_is_read_back(tmp_path, numpy_rng, part
     assert (tmp_path / "p.1.csv").is_file()
 
 
+@pytest.mark.parametrize("part", ["probs", "chosen", "truth"])
+def test_a_row_of_another_number_of_classes_is_never_written(tmp_path, part):
+    whole = {"probs": [0.1, 0.2, 0.3], "chosen": [True, False, True], "truth": [1, 0, -1]}
+    for wrong in (whole[part][:2], [*whole[part], 0]):
+        with pytest.raises(ValueError, match=r"zip\(\) argument 2"):
+            write_predictions(tmp_path / "p.jsonl", NAMES, [Predicted(0, "x", **{**whole, part: wrong})], None)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_table_of_no_rows_has_a_header(tmp_path):
     write_predictions(tmp_path / "p.csv", NAMES, [], "x")
     assert (tmp_path / "p.csv").read_text().split() == ["index,image,a,b,c,model,rows"]
