@@ -253,8 +253,9 @@ def labeled(random, count, known=0.7, names=None, **about):
 
 @pytest.mark.parametrize("group", [None, "who"])
 @pytest.mark.parametrize("fraction", [0.0, 0.2, 0.5, 0.99])
-def test_a_seed_draws_a_part_of_the_groups_as_wholes(numpy_rng, group, fraction):
-    count = int(numpy_rng.integers(1, 30))
+@pytest.mark.parametrize("most", [1, 30])
+def test_a_seed_draws_a_part_of_the_groups_as_wholes(numpy_rng, group, fraction, most):
+    count = int(numpy_rng.integers(1, most + 1))
     who = [f"p{n}" if n < 8 else "" for n in numpy_rng.integers(0, 10, count)]
     given = labeled(numpy_rng, count, who=who)
     owners = [cell or f"row {row}" for row, cell in enumerate(who)] if group else list(range(count))

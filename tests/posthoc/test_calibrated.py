@@ -93,6 +93,12 @@ def test_nothing_to_fit_to_is_said(numpy_rng):
         )
 
 
+def test_names_are_as_many_as_columns(numpy_rng):
+    for names in (NAMES[:2], (*NAMES, "d")):
+        with pytest.raises(ValueError, match=r"zip\(\) argument 2"):
+            Calibration.fit(*drawn(numpy_rng), names)
+
+
 def test_label_sets_are_promised_by_images_that_are_known_whole_in_both_halves(numpy_rng):
     probs, targets = drawn(numpy_rng)
     odd = targets.clone()
