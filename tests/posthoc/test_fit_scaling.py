@@ -5,7 +5,17 @@ import pytest
 import torch
 
 from mlcv.posthoc import calibration
-from mlcv.posthoc.calibration import _fit, _held_out, _is_better, _is_enough, _losses, fit_scaling, logits_of
+from mlcv.posthoc.calibration import (
+    FOLDS,
+    _fit,
+    _held_out,
+    _is_better,
+    _is_enough,
+    _losses,
+    _parts,
+    fit_scaling,
+    logits_of,
+)
 from tests.posthoc.test_calibration import KINDS, drawing
 
 
@@ -79,3 +89,14 @@ def test_too_few_labels_of_all_classes_together_scale_nothing(numpy_rng):
     assert (nothing.slope.tolist(), nothing.offset.tolist()) == ([1] * 3, [0] * 3)
     assert nothing.slope.dtype == torch.float64
     assert np.isfinite(nothing(probs).numpy()).all()
+
+
+def test_images_of_each_rarest_class_and_those_of_none_are_shared_out_alike(numpy_rng):
+    labels = (numpy_rng.random((211, 4)) < (0.3, 0.25, 0.1, 0.05)).astype(int)
+    labels[numpy_rng.random((211, 4)) < 0.1] = -1
+    counts = (labels == 1).sum(axis=0)
+    own = [min((int(counts[c]), c) for c in range(4) if row[c] == 1)[1] if 1 in row else -1 for row in labels.tolist()]
+    part = _parts(labels, int(numpy_rng.integers(100)))
+    for c in range(-1, 4):
+        sizes = np.bincount(part[np.array(own) == c], minlength=FOLDS)
+        assert sizes.max() - sizes.min() <= 1
