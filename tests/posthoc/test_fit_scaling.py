@@ -7,6 +7,7 @@ import torch
 from mlcv.posthoc import calibration
 from mlcv.posthoc.calibration import (
     FOLDS,
+    SLOPES,
     _fit,
     _held_out,
     _is_better,
@@ -100,3 +101,20 @@ def test_images_of_each_rarest_class_and_those_of_none_are_shared_out_alike(nump
     for c in range(-1, 4):
         sizes = np.bincount(part[np.array(own) == c], minlength=FOLDS)
         assert sizes.max() - sizes.min() <= 1
+
+
+@pytest.mark.parametrize("method", ["platt", "temperature"])
+def test_of_few_labels_a_fit_ends_where_the_loss_of_platts_targets_is_flat(numpy_rng, method):
+    inside = 0
+    for _ in range(20):
+        logits, labels = numpy_rng.normal(size=(24, 2)), numpy_rng.integers(-1, 2, (24, 2))
+        labels[(logits > 0) & (numpy_rng.random((24, 2)) < 0.4)] = 1
+        slope, offset = _fit(logits, labels, method)
+        z, y = logits[labels >= 0], labels[labels >= 0]
+        soft = np.where(y == 1, ((y == 1).sum() + 1) / ((y == 1).sum() + 2), 1 / ((y == 0).sum() + 2))
+        slant = 1 / (1 + np.exp(-(slope * z + offset))) - soft
+        if 1.01 * SLOPES[0] < slope < 0.99 * SLOPES[1]:
+            inside += 1
+            assert abs((slant * z).mean()) < 3e-4
+        assert abs(slant.mean()) < 3e-4 if method == "platt" else offset == 0
+    assert inside > 5
