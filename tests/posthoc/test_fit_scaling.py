@@ -118,3 +118,14 @@ def test_of_few_labels_a_fit_ends_where_the_loss_of_platts_targets_is_flat(numpy
             assert abs((slant * z).mean()) < 3e-4
         assert abs(slant.mean()) < 3e-4 if method == "platt" else offset == 0
     assert inside > 5
+
+
+@pytest.mark.parametrize("deviations", [1.98, 2.02])
+def test_chance_ends_at_two_standard_errors_of_the_mean(numpy_rng, monkeypatch, deviations):
+    """Of gains that are given, at an equal calibration error, which is not greater."""
+    gains = numpy_rng.normal(size=12)
+    gains += deviations * gains.std(ddof=1) / np.sqrt(12) - gains.mean()
+    losses = iter((gains, np.zeros(12)))
+    monkeypatch.setattr(calibration, "_losses", lambda *_: next(losses))
+    logits = numpy_rng.normal(size=(12, 1))
+    assert _is_better(logits, logits, (logits > 0).astype(int)) == (deviations > 2)
