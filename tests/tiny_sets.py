@@ -122,3 +122,19 @@ def write_chexpert(root, patients=6):
             header = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *OBSERVATIONS]
             csv.writer(file).writerows([header, *rows])
     return folder
+
+
+def write_nih(root, images=24):
+    """Two images a patient in two folders of archives; the last four are the test list."""
+    cells = ["No Finding", "Hernia", "Mass|Nodule", "Effusion|Pleural_Thickening|Edema"]
+    rows = [
+        [f"{n:08d}_000.png", cells[n % 4], 0, n // 2, 40 + n, "MF"[n % 2], ("PA", "AP")[n % 3 == 0]]
+        for n in range(images)
+    ]
+    for n, row in enumerate(rows):
+        write_image(root / ("images_001/images" if n % 2 else "images_012/images") / row[0], (40, 40), seed=n)
+    header = ["Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age", "Patient Gender"]
+    write_rows(root / "Data_Entry_2017_v2020.csv", [*header, "View Position"], rows)
+    (root / "train_val_list.txt").write_text("".join(f"{row[0]}\n" for row in rows[:-4]))
+    (root / "test_list.txt").write_text("".join(f"{row[0]}\n" for row in rows[-4:]))
+    return root

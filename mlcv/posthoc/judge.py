@@ -143,7 +143,7 @@ def subgroups(truth: Truth, column: str) -> dict[str, list[int]]:
         raise ConfigError(f"--by {column}: the truth has the columns {', '.join(truth.about) or 'none'} besides labels")
     cells = truth.about[column]
     labels = list(cells)
-    if len(set(cells)) > len(AGES) and all(cell.replace(".", "", 1).isdigit() for cell in cells if cell):
+    if len(set(cells)) > len(AGES) and all(cell.replace(".", "", 1).isdecimal() for cell in cells if cell):
         ends = [*(f"{low}-{high - 1}" for low, high in pairwise(AGES)), f"{AGES[-1]}+"]
         labels = [ends[int(np.searchsorted(AGES, float(c), side="right")) - 1] if c else "" for c in cells]
     rows: dict[str, list[int]] = {value: [] for value in sorted(set(labels))}

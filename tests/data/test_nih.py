@@ -8,32 +8,12 @@ import pytest
 from mlcv import NIHDataModule
 from mlcv.data.nih import FINDINGS
 from mlcv.errors import ConfigError, DataError
-from tests.tiny_sets import write_image
-
-HEADER = [
-    "Image Index",
-    "Finding Labels",
-    "Follow-up #",
-    "Patient ID",
-    "Patient Age",
-    "Patient Gender",
-    "View Position",
-]
+from tests.tiny_sets import write_nih
 
 
 @pytest.fixture
 def root(tmp_path):
-    cells = ["No Finding", "Hernia", "Mass|Nodule", "Effusion|Pleural_Thickening|Edema"]
-    rows = [
-        [f"{n:08d}_000.png", cells[n % 4], 0, n // 2, 40 + n, "MF"[n % 2], ("PA", "AP")[n % 3 == 0]] for n in range(24)
-    ]
-    for n, row in enumerate(rows):
-        write_image(tmp_path / ("images_001/images" if n % 2 else "images_012/images") / row[0], (40, 40), seed=n)
-    with (tmp_path / "Data_Entry_2017_v2020.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([HEADER, *rows])
-    (tmp_path / "train_val_list.txt").write_text("".join(f"{row[0]}\n" for row in rows[:20]))
-    (tmp_path / "test_list.txt").write_text("".join(f"{row[0]}\n" for row in rows[20:]))
-    return tmp_path
+    return write_nih(tmp_path)
 
 
 def build(root, **options):

@@ -2,12 +2,14 @@
 
 import csv
 import json
+import re
+from itertools import combinations
 
 import numpy as np
 import pytest
 
 from mlcv.data import COCODataModule, CSVDataModule, LabeledImages, MultiLabelDataModule, NIHDataModule, VOCDataModule
-from mlcv.data.splits import check_apart, groups_of, hold_out
+from mlcv.data.splits import check_apart, check_once, group_keys, groups_of, hold_out, told_apart
 from mlcv.errors import DataError
 from tests.tiny_sets import write_coco, write_image, write_voc
 
@@ -61,29 +63,46 @@ def drawn(tmp_path, random, way):
     return CSVDataModule(parts[0], val_path=parts[1], test_path=parts[2], **options)
 
 
+LONG = {"train": "training", "val": "validation", "test": "test"}
+
+
+def refusal(read, seen):
+    """How the one sentence begins that must refuse these splits, of which some are asked for; None if all is well."""
+    images = {split: [str(image) for image in one.images] for split, one in read.items()}
+    people = {split: [cell.strip() for cell in one.about["patient"]] for split, one in read.items()}
+    for split in seen:
+        for row, image in enumerate(images[split]):
+            if image in images[split][:row]:
+                return f"CSVDataModule, {split} split: {image} is there twice ("
+    for one, other in combinations(read, 2):
+        if one not in seen and other not in seen:
+            continue
+        where = f"is in the {LONG[one]} and the {LONG[other]} split ("
+        for image in images[other]:
+            if image in images[one]:
+                return f"{image} {where}"
+        for cell in people[other]:
+            if cell and cell in people[one]:
+                return f"patient {cell!r} {where}"
+    return None
+
+
 @pytest.mark.parametrize("way", ["fractions", "val_fraction", "column", "files"])
 @pytest.mark.parametrize("first", ["fit", "test"])
-def test_every_way_of_splitting_holds_groups_and_images_or_is_refused(tmp_path, numpy_rng, way, first):
+def test_every_way_of_splitting_holds_groups_and_images_or_is_refused(tmp_path, numpy_rng, request, way, first):
     outcomes = []
-    for turn in range(12):
+    for turn in range(200 if request.config.getoption("--run-slow") else 12):
         folder = tmp_path / str(turn)
         folder.mkdir()
         data = drawn(folder, numpy_rng, way)
         read = {split: data._read(split) for split in ("train", "val", "test")}
-        keys = {split: [str(image) for image in one.images] for split, one in read.items()}
-        people = {split: {c for c in one.about["patient"] if c.strip()} for split, one in read.items()}
-        pairs = [("train", "val"), ("train", "test"), ("val", "test")]
-        seen = ("train", "val") if first == "fit" else ("test",)
-        touched = [pair for pair in pairs if set(pair) & set(seen)]
-        is_bad_here = any(len(set(keys[s])) < len(keys[s]) for s in seen) or any(
-            set(keys[a]) & set(keys[b]) or people[a] & people[b] for a, b in touched
-        )
-        if is_bad_here:
-            with pytest.raises(DataError, match="split"):
+        sentence = refusal(read, ("train", "val") if first == "fit" else ("test",))
+        if sentence is not None:
+            with pytest.raises(DataError, match=f"^{re.escape(sentence)}"):
                 data.setup(first)
         else:
             data.setup(first)
-        outcomes.append("refused" if is_bad_here else "held")
+        outcomes.append("held" if sentence is None else "refused")
     assert ("refused" in outcomes) == (way in ("column", "files"))
 
 
@@ -220,3 +239,160 @@ def test_a_split_that_is_not_here_is_not_looked_at(tmp_path):
     data.setup("test")
     assert len(data.datasets["test"]) == 6
     assert json.dumps(data.label_summary)
+
+
+def labeled(random, count, known=0.7, names=None, **about):
+    """Images that are nowhere, with states of three classes."""
+    states = random.integers(0, 2, (count, 3)).astype(np.int8)
+    hidden = random.random((count, 3)) > known
+    states[hidden] = random.choice([-1, -2], hidden.sum())
+    names = names or [f"nowhere/{n}.png" for n in range(count)]
+    about = {name: np.array(cells) for name, cells in about.items()}
+    return LabeledImages(names, states, about=about, file="t.csv", lines=np.arange(count) + 2)
+
+
+@pytest.mark.parametrize("group", [None, "who"])
+@pytest.mark.parametrize("fraction", [0.0, 0.2, 0.5, 0.99])
+@pytest.mark.parametrize("most", [1, 30])
+def test_a_seed_draws_a_part_of_the_groups_as_wholes(numpy_rng, group, fraction, most):
+    count = int(numpy_rng.integers(1, most + 1))
+    who = [f"p{n}" if n < 8 else "" for n in numpy_rng.integers(0, 10, count)]
+    given = labeled(numpy_rng, count, who=who)
+    owners = [cell or f"row {row}" for row, cell in enumerate(who)] if group else list(range(count))
+    ever = np.zeros(count, bool)
+    for seed in range(40):
+        held = hold_out(given, group, fraction, seed)
+        assert held.dtype == bool
+        assert (held == hold_out(given, group, fraction, seed)).all()
+        mine = {owner for owner, is_held in zip(owners, held, strict=True) if is_held}
+        assert mine.isdisjoint(owner for owner, is_held in zip(owners, held, strict=True) if not is_held)
+        assert len(mine) == round(len(set(owners)) * fraction)
+        ever |= held
+    if fraction == 0.5 and len(set(owners)) > 1:
+        assert ever.all()  # each has its turn
+    assert hold_out(labeled(numpy_rng, 0, who=[]), group, fraction, 0).shape == (0,)
+
+
+def test_which_images_are_held_out_does_not_change_from_version_to_version(numpy_rng):
+    order = np.random.default_rng(5).permutation(10)
+    assert np.flatnonzero(hold_out(labeled(numpy_rng, 10), None, 0.3, 5)).tolist() == sorted(order[:3].tolist())
+
+
+def test_a_groups_name_is_one_spelling_and_an_empty_cell_is_its_own_row():
+    cells = [
+        " A1 ",
+        "a1",
+        "Stra\u00dfe",
+        "STRASSE",
+        "e\u0301",
+        "\u00c9",
+        "1",
+        "1.0",
+        "01.00",
+        "1.50",
+        "v1.0",
+        "",
+        "NaN",
+        "1.",
+    ]
+    keys = group_keys(cells)
+    assert keys == ["a1", "a1", "strasse", "strasse", "\u00e9", "\u00e9", "1", "1", "01", "1.50", "v1.0", 11, 12, "1."]
+    assert told_apart(["11", 11, "a"]) == ["11", "\x0011", "a"]
+    about = {"who": np.array(cells)}
+    given = LabeledImages([str(n) for n in range(14)], np.zeros((14, 1), np.int8), about=about)
+    assert groups_of(given, "who") == keys
+    assert list(groups_of(given, None)) == list(range(14))
+
+
+def contradicts(one, other):
+    """Classes of which one row says yes and the other no."""
+    return [c for c, (a, b) in enumerate(zip(one.tolist(), other.tolist(), strict=True)) if {a, b} == {0, 1}]
+
+
+@pytest.mark.parametrize("known", [0.2, 0.5, 1.0])
+def test_an_image_that_is_there_twice_is_told_with_its_rows_and_what_contradicts_itself(numpy_rng, known):
+    for _ in range(30):
+        names = [f"nowhere/{n}.png" for n in numpy_rng.integers(0, 12, 8)]
+        given = labeled(numpy_rng, 8, known, names)
+        pairs = [(names.index(name), row) for row, name in enumerate(names) if name in names[:row]]
+        if not pairs:
+            check_once(given, "abc", "Set, train split")
+            continue
+        bad = [(pair, contradicts(*given.states[list(pair)])) for pair in pairs]
+        (one, other), classes = next((found for found in bad if found[1]), bad[0])
+        differ = f"; its labels contradict each other, as in {'abc'[classes[0]]!r}" if classes else ""
+        with pytest.raises(DataError) as raised:
+            check_once(given, "abc", "Set, train split")
+        assert str(raised.value) == (
+            f"Set, train split: {names[one]} is there twice (t.csv:{one + 2} and t.csv:{other + 2}; {len(pairs)} such "
+            f"images){differ}. Give an image one row: drop the others, or put together what several annotators say "
+            "first"
+        )
+
+
+@pytest.mark.parametrize("pair", [("train", "val"), ("train", "test"), ("val", "test")], ids="-".join)
+@pytest.mark.parametrize("group", [None, "who"])
+def test_what_two_splits_share_is_counted_and_its_first_is_told(numpy_rng, pair, group):
+    outcomes = set()
+    for _ in range(60):
+        parts = []
+        for _ in pair:
+            names = [f"nowhere/{n}.png" for n in numpy_rng.choice(40, 6, replace=False)]
+            who = numpy_rng.choice([*(f"P{n}" for n in range(30)), "", ""], 6)
+            parts.append(labeled(numpy_rng, 6, 0.5, names, who=who))
+        one, other = parts
+        images = [(list(one.images).index(name), row) for row, name in enumerate(other.images) if name in one.images]
+        people = [
+            ([n for n, cell in enumerate(one.about["who"]) if cell == name][-1], row)
+            for row, name in enumerate(other.about["who"])
+            if name and name in one.about["who"]
+        ]
+        where = f"the {LONG[pair[0]]} and the {LONG[pair[1]]} split"
+        differ = sum(bool(contradicts(one.states[a], other.states[b])) for a, b in images)
+        if images:
+            a, b = images[0]
+            expected = (
+                f"{one.images[a]} is in {where} (t.csv:{a + 2} and t.csv:{b + 2}), as {len(images)} of the 6 "
+                f"{LONG[pair[1]]} images are{f', {differ} of them with other labels' if differ else ''}; results would "
+                "be too good. Leave each image in one split"
+            )
+        elif group and people:
+            a, b = people[0]
+            expected = (
+                f"who {one.about['who'][a].item()!r} is in {where} (t.csv:{a + 2} and t.csv:{b + 2}), as that of "
+                f"{len(people)} of the 6 {LONG[pair[1]]} images is; results would be too good. Leave each who in one "
+                "split, or draw the splits by it"
+            )
+        else:
+            expected = None
+            check_apart(dict(zip(pair, parts, strict=True)), group)
+        outcomes.add((bool(images), expected is None))
+        if expected is not None:
+            with pytest.raises(DataError) as raised:
+                check_apart(dict(zip(pair, parts, strict=True)), group)
+            assert str(raised.value) == expected
+    assert (True, False) in outcomes
+    assert (False, True) in outcomes
+
+
+def test_validation_and_test_are_the_same_images_or_have_none_in_common(numpy_rng):
+    who = [f"p{n}" for n in range(6)]
+    one = labeled(numpy_rng, 6, who=who)
+    order = numpy_rng.permutation(6)
+    check_apart({"val": one, "test": one.select(order)}, "who")
+    for some in ({"val": one, "test": one.select(order[:5])}, {"val": one.select(order[:5]), "test": one}):
+        with pytest.raises(DataError, match="is in the validation and the test split"):
+            check_apart(some, "who")
+    for name in ("val", "test"):
+        with pytest.raises(DataError, match="is in the training and the"):
+            check_apart({"train": one, name: one.select(order)}, "who")
+
+
+def test_a_path_that_no_system_could_open_is_itself(numpy_rng):
+    names = ["nowhere/a\0b.png", "nowhere/c.png"]
+    given = labeled(numpy_rng, 2, names=names)
+    check_once(given, "abc", "s")
+    with pytest.raises(DataError, match="c.png is in the training"):
+        check_apart({"train": given, "val": given.select(np.array([1]))}, None)
+    with pytest.raises(DataError, match=r"nowhere/a.*b.png is in the training"):
+        check_apart({"train": given, "val": given.select(np.array([0]))}, None)

@@ -6,7 +6,20 @@ import torch
 from sklearn.metrics import f1_score, precision_score, recall_score
 
 from mlcv.errors import ConfigError
-from mlcv.posthoc.calibration import FOLDS, LEAST, Scaling, _fit, _parts, classwise_calibration_error, fit_scaling
+from mlcv.posthoc.calibration import (
+    FOLDS,
+    LEAST,
+    Scaling,
+    _fit,
+    _held_out,
+    _is_better,
+    _is_enough,
+    _losses,
+    _parts,
+    classwise_calibration_error,
+    fit_scaling,
+    logits_of,
+)
 from mlcv.posthoc.thresholds import choose_class_thresholds, top_k
 
 
@@ -243,11 +256,132 @@ def test_a_precision_out_of_reach_predicts_nothing_and_unjudged_classes_get_a_ha
     thresholds = choose_class_thresholds(probs, targets, "precision", 0.9)
     assert thresholds[0] > 1
     assert thresholds[1] == 0.5
-    with pytest.raises(ConfigError, match=r"the level of recall lies in \(0, 1\]"):
-        choose_class_thresholds(probs, targets, "recall", 0)
+    assert thresholds[0] == 1 + 1e-6
+    for level in (0, -0.5, 1.1):
+        with pytest.raises(ConfigError, match=rf"^the level of recall lies in \(0, 1\], got {level}$"):
+            choose_class_thresholds(probs, targets, "recall", level)
+    assert choose_class_thresholds(probs, torch.tensor([[1, 1], [0, 0]]), "recall", 1).tolist() == probs[0].tolist()
+
+
+def test_a_level_that_is_met_exactly_is_met():
+    """Ninths and tenths that no float holds exactly."""
+    for count in (10, 9, 7, 30):
+        probs = torch.linspace(0.9, 0.1, count).double()[:, None]
+        for hits in range(1, count):
+            targets = (torch.arange(count) < hits).long()[:, None]
+            # The first `hits` are there: precision is hits / k from the k-th on, recall k / hits up to it.
+            for k in range(1, hits + 1):
+                chosen = choose_class_thresholds(probs, targets, "recall", k / hits)
+                assert chosen == probs[k - 1]
+            for k in range(hits, count + 1):
+                assert choose_class_thresholds(probs, targets, "precision", hits / k) == probs[k - 1]
+
+
+def test_thresholds_are_of_f1_and_nine_tenths_if_nobody_says_otherwise(data):
+    probs, targets = (x[:300] for x in data)
+    assert torch.equal(choose_class_thresholds(probs, targets), choose_class_thresholds(probs, targets, "f1"))
+    for goal in ("precision", "recall"):
+        found = choose_class_thresholds(probs, targets, goal)
+        assert found.dtype == torch.float64
+        assert torch.equal(found, choose_class_thresholds(probs, targets, goal, 0.9))
 
 
 def test_the_likeliest_classes_are_chosen():
     probs = torch.tensor([[0.1, 0.9, 0.5], [0.3, 0.2, 0.1]])
     assert top_k(probs, 2).tolist() == [[False, True, True], [True, True, False]]
+    assert top_k(probs, 2).dtype == torch.bool
     assert top_k(probs, 9).all()
+
+
+def test_calibration_error_has_fifteen_bins_and_judges_what_is_known_at_all(data):
+    right, targets = (x[:100] for x in data)
+    assert torch.equal(classwise_calibration_error(right, targets), classwise_calibration_error(right, targets, 15))
+    targets[1:, 0], targets[0, 0] = -1, 1
+    errors = classwise_calibration_error(right, targets, 200)  # most bins are empty
+    assert errors[0].item() == pytest.approx(1 - right[0, 0].item())
+    known = targets[:, 1] >= 0
+    assert errors[1].item() == pytest.approx((right[known, 1] - targets[known, 1]).abs().mean().item())
+
+
+def test_logits_are_finite_and_those_of_a_billionth_right():
+    probs = torch.tensor([0.0, 1e-15, 1e-9, 0.25, 1 - 1e-9, 1.0], dtype=torch.float64)
+    logits = logits_of(probs)
+    assert logits[2:5].tolist() == pytest.approx([np.log(1e-9 / (1 - 1e-9)), np.log(1 / 3), np.log((1 - 1e-9) / 1e-9)])
+    assert logits[0] == logits[1] == pytest.approx(np.log(1e-12), abs=1e-9)
+    assert logits[5] == pytest.approx(-np.log(1e-12), rel=1e-3)
+    assert logits_of(probs.float()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("is_more", [True, False])
+def test_a_class_needs_ten_images_that_have_it_and_ten_that_lack_it(numpy_rng, is_more):
+    for state in (0, 1):
+        labels = np.full((60, 1), 1 - state)
+        labels[: LEAST - 1 + is_more] = state
+        labels[50:] = -1
+        assert _is_enough(numpy_rng.permutation(labels)) == is_more
+    several = np.full((25, 2), -1)
+    several[:5, 0], several[5:10, 1] = 1, 1  # ten images that have a class, none of them both
+    several[10 : 19 + is_more, 1] = 0
+    assert _is_enough(several) == is_more
+    several[:10] = 1  # and one with two classes counts once
+    several[9] = 0
+    assert not _is_enough(several)
+
+
+def test_losses_of_images_are_summed_over_what_is_known_of_them(numpy_rng):
+    logits, labels = 3 * numpy_rng.normal(size=(30, 4)), numpy_rng.integers(-1, 2, (30, 4))
+    expected = []
+    for z, y in zip(logits.tolist(), labels.tolist(), strict=True):
+        p = [1 / (1 + np.exp(-value)) for value in z]
+        expected.append(sum(-np.log(q if label else 1 - q) for q, label in zip(p, y, strict=True) if label >= 0))
+    before = logits.copy()
+    assert _losses(logits, labels).tolist() == pytest.approx(expected)
+    assert (logits == before).all()
+
+
+def test_better_is_a_loss_lower_by_two_standard_errors_and_no_greater_calibration_error(numpy_rng):
+    outcomes = set()
+    for turn in range(200):
+        right = 1.5 * numpy_rng.normal(size=(100, 2))
+        labels = (numpy_rng.random((100, 2)) < 1 / (1 + np.exp(-right))).astype(int)
+        labels[numpy_rng.random((100, 2)) < 0.3] = -1
+        labels[:5] = -1  # images that say nothing are none of the mean
+        base = (1 if turn % 2 else 4) * right
+        candidate = numpy_rng.uniform(0.3, 2.5) * right + numpy_rng.uniform(-0.5, 0.5)
+        if turn % 4 == 1:  # which tells labels apart, and is far too cautious
+            candidate = 0.4 * np.where(labels == 1, 1, -1)
+            base = 0.1 * right
+        known = (labels >= 0).any(axis=1)
+        gain = (_losses(base, labels) - _losses(candidate, labels))[known]
+        is_lower = gain.mean() > 2 * np.sqrt(((gain - gain.mean()) ** 2).sum() / (len(gain) - 1)) / np.sqrt(len(gain))
+        true = torch.from_numpy(labels[labels >= 0])[:, None]
+        before, after = (
+            classwise_calibration_error(torch.from_numpy(1 / (1 + np.exp(-z[labels >= 0])))[:, None], true)
+            for z in (base, candidate)
+        )
+        outcomes.add((bool(is_lower), bool(after <= before)))
+        assert _is_better(candidate, base, labels) == (is_lower and after <= before)
+    assert len(outcomes) == 4
+    assert not _is_better(base, base, labels)  # nothing is not better
+
+
+def test_each_image_is_scaled_by_what_was_fitted_to_the_other_parts(numpy_rng):
+    logits, labels = 2 * numpy_rng.normal(size=(60, 4)), numpy_rng.integers(-1, 2, (60, 4))
+    groups = [[0, 2], [3]]
+    before = logits.copy()
+    found = _held_out(logits, labels, "platt", groups, 3)
+    assert (logits == before).all()
+    part = _parts(labels, 3)
+    for image in range(60):
+        others = part != part[image]
+        for group in groups:
+            slope, offset = _fit(logits[others][:, group], labels[others][:, group], "platt")
+            assert found[image, group] == pytest.approx(slope * logits[image, group] + offset)
+        assert found[image, 1] == logits[image, 1]
+
+
+def test_a_slope_stays_between_its_bounds_whatever_the_labels_say(numpy_rng):
+    logits = numpy_rng.normal(size=(400, 1))
+    for method in ("platt", "temperature"):
+        assert _fit(logits, (logits < 0).astype(int), method)[0] == pytest.approx(np.exp(-5))
+        assert _fit(1e-3 * logits, (logits > 0).astype(int), method)[0] == pytest.approx(np.exp(5))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mlcv.errors import ConfigError
-from mlcv.posthoc.conformal import POWERS, Powerset, choose_power, control_missed
+from mlcv.posthoc.conformal import POWERS, Powerset, choose_power, control_missed, only_positives
 from mlcv.posthoc.predictions import read_predictions
 from mlcv.posthoc.truth import read_truth
 
@@ -166,25 +166,32 @@ HIDE = [hide_half, hide_most, hide_by_class, hide_together]
 
 @pytest.mark.parametrize("hide", HIDE)
 @pytest.mark.parametrize("risk", [0.1, 0.3])
-def test_with_unknown_labels_the_threshold_is_the_highest_at_which_the_bound_holds(numpy_rng, hide, risk):
-    probs, targets = simulated(numpy_rng, 300, 6)
-    probs = (probs * 20).round() / 20  # ties
-    hide(numpy_rng, targets)
-    rows = [(p, t) for p, t in zip(probs.tolist(), targets.tolist(), strict=True) if any(label != -1 for label in t)]
-    rates = [sum(t[c] != -1 for _, t in rows) / len(rows) for c in range(6)]
-
-    def bound(threshold):
-        total = 0.0
+@pytest.mark.parametrize("has_ties", [True, False])
+def test_with_unknown_labels_the_threshold_is_the_highest_at_which_the_bound_holds(numpy_rng, hide, risk, has_ties):
+    for _ in range(2 if has_ties else 20):  # a hair's breadth of the bound is seen only without ties
+        probs, targets = simulated(numpy_rng, 300 if has_ties else 120, 6)
+        if has_ties:
+            probs = (probs * 20).round() / 20
+        hide(numpy_rng, targets)
+        rows = [
+            (p, t) for p, t in zip(probs.tolist(), targets.tolist(), strict=True) if any(label != -1 for label in t)
+        ]
+        found = control_missed(probs, targets, risk)
+        promised = [c for c in range(6) if not found.why_not[c]]
+        rates = [sum(t[c] != -1 for _, t in rows) / len(rows) for c in promised]
+        assert len(promised) == 6 or not has_ties
+        if len(promised) < 6:
+            continue
+        entries = []
         for p, t in rows:
-            found = [c for c in range(6) if t[c] == 1]
-            total += sum((p[c] < threshold) / rates[c] for c in found) / max(len(found), 1)
-        return (total + 1 / min(rates)) / (len(rows) + 1)
-
-    candidates = sorted({p[c] for p, t in rows for c in range(6) if t[c] == 1})
-    expected = max((value for value in candidates if bound(value) <= risk + 1e-9), default=0.0)
-    found = control_missed(probs, targets, risk)
-    assert found.why_not == ("",) * 6
-    assert found.threshold == pytest.approx(expected)
+            there = [c for c in range(6) if t[c] == 1]
+            entries += [(p[c], 1 / rates[c] / len(there)) for c in there]
+        expected, total = 0.0, 1 / min(rates)
+        for score in sorted({score for score, _ in entries}):  # what lies below a threshold is missed
+            missed = sum(share for other, share in entries if other < score)
+            if (missed + total) / (len(rows) + 1) <= risk + 1e-9:
+                expected = score
+        assert found.threshold == pytest.approx(expected)
 
 
 def missed_of_new_images(generator, hide, count, draws, sample):
@@ -257,7 +264,8 @@ def test_nothing_is_promised_where_what_a_label_is_decides_whether_it_is_known(n
 def test_no_label_sets_are_promised_by_images_that_are_known_whole_only_if_they_have_everything():
     targets = torch.ones(30, 3).long()
     targets[20:, 1:] = -1
-    with pytest.raises(ConfigError, match="need known negatives"):
+    need = "^conformal sets of labels need known negatives; of a class only positive ones are known$"
+    with pytest.raises(ConfigError, match=need):
         Powerset.calibrate(torch.rand(30, 3), targets, 0.1)
     assert Powerset.calibrate(torch.rand(20, 3), targets[:20], 0.1).bound < 3
 
@@ -290,13 +298,53 @@ def test_real_predictions_are_covered_over_a_hundred_splits(shared_data):
         assert 0.08 <= np.mean(missed) <= 0.103, path.stem
 
 
+def test_only_positives_are_found_by_their_definition(numpy_rng):
+    for known in (1.0, 0.9, 0.3, 0.05):
+        for _ in range(20):
+            targets = numpy_rng.integers(0, 2, (12, 4))
+            targets[numpy_rng.random((12, 4)) > known] = -1
+            targets[:, 0] = np.where(targets[:, 0] == 0, -1, targets[:, 0])
+            if numpy_rng.random() < 0.5:
+                targets[:, 1] = 1  # known to be there in every image
+            if numpy_rng.random() < 0.3:
+                targets[targets == 0] = -1
+            images = [row for row in targets.tolist() if any(label != -1 for label in row)]
+            columns = [[row[c] for row in images] for c in range(4)]
+            nothing_absent = all(0 not in column for column in columns)
+            expected = [1 in column and 0 not in column and -1 in column for column in columns]
+            if nothing_absent and any(-1 in column for column in columns):
+                expected = [True] * 4
+            assert only_positives(torch.from_numpy(targets)).tolist() == expected
+
+
+def test_a_class_that_is_known_too_rarely_is_told_how_often_it_must_be(numpy_rng):
+    for count, risk in ((100, 0.1), (100, 0.3), (30, 0.5), (400, 0.05), (10, 0.3), (9, 0.3)):
+        needed = 2 * count / (risk * (count + 1))
+        for known in (math.ceil(needed) - 1, math.ceil(needed)):
+            targets = torch.from_numpy(numpy_rng.integers(0, 2, (count, 3)))
+            targets[known:, 1] = -1
+            targets[0, 1], targets[1, 1] = 0, 1
+            found = control_missed(torch.from_numpy(numpy_rng.random((count, 3))), targets, risk)
+            few = f"only {known} labels are known, and {math.ceil(needed)} are needed"
+            assert found.why_not == ("", few if known < needed else "", "")
+            assert found.threshold is not None
+    # All labels of a few images are all that there can be.
+    assert control_missed(torch.rand(5, 2), torch.tensor([[0, 1]] * 5), 0.1).why_not == ("", "")
+
+
 def test_numbers_out_of_range_and_labels_unknown_everywhere_are_refused():
     probs, targets = torch.rand(4, 2), torch.full((4, 2), -1)
-    with pytest.raises(ConfigError, match="labels are all known; there is none"):
+    with pytest.raises(
+        ConfigError, match="^conformal sets of labels need images whose labels are all known; there is none$"
+    ):
         Powerset.calibrate(probs, targets, 0.1)
-    with pytest.raises(ConfigError, match="epsilon lies between 0 and 1, got 1"):
-        Powerset.calibrate(probs, targets, 1.0)
-    with pytest.raises(ConfigError, match="power is above 0"):
-        Powerset.calibrate(probs, targets, 0.1, power=0)
-    with pytest.raises(ConfigError, match="risk lies between 0 and 1, got 0"):
-        control_missed(probs, targets, 0.0)
+    for wrong in (1.0, 0.0, -0.1, 1.5, math.nan):
+        with pytest.raises(ConfigError, match=f"^epsilon lies between 0 and 1, got {wrong}$"):
+            Powerset.calibrate(probs, targets, wrong)
+        with pytest.raises(ConfigError, match=f"^risk lies between 0 and 1, got {wrong}$"):
+            control_missed(probs, targets, wrong)
+    for power in (0, -1.0):
+        with pytest.raises(ConfigError, match=f"^power is above 0, got {power}$"):
+            Powerset.calibrate(probs, targets, 0.1, power=power)
+    assert Powerset.calibrate(probs, torch.zeros(4, 2).long(), 0.5, power=0.5).power == 0.5
+    assert Powerset.calibrate(probs, torch.zeros(4, 2).long(), 0.5).power == 1
