@@ -22,7 +22,6 @@ from mlcv.runs import (
     find_calibration,
     load_data,
     new_run_folder,
-    read_config,
     run_folder,
 )
 
@@ -124,8 +123,9 @@ def test_what_a_checkpoint_may_say_is_read_and_nothing_else(written, seed):
     if seed is None:
         del tree["seed_everything"]
     path = written(tree)
-    checkpoint, config = read_config(path)
-    assert set(checkpoint) == {"hyper_parameters", "state_dict", CONFIG_KEY}
+    run = Run(path)
+    config = run.config()
+    assert set(run.contents) == {"hyper_parameters", "state_dict", CONFIG_KEY}
     expected = {
         "model": {**MODEL, "class_path": "mlcv.methods.classifier.Classifier"},
         "data": {**DATA, "class_path": "mlcv.data.digits.DigitScenesDataModule"},
@@ -139,7 +139,7 @@ def test_what_a_checkpoint_may_say_is_read_and_nothing_else(written, seed):
         asked.append((given, where))
         return {"max_epochs": 1}
 
-    assert read_config(path, "--this", trainer)[1] == {**expected, "trainer": {"max_epochs": 1}}
+    assert Run(path, "--this").config(trainer) == {**expected, "trainer": {"max_epochs": 1}}
     assert asked == [({"max_epochs": 3}, f"--this: {path}: trainer")]
 
 
@@ -151,7 +151,7 @@ def test_what_is_wrong_with_a_checkpoint_is_told_with_its_place(written, option,
     def refused(config):
         path = written(config)
         with pytest.raises(ConfigError) as raised:
-            read_config(path, *named)
+            Run(path, *named).config()
         said = str(raised.value)
         assert said.startswith(f"{option}: {path}")
         return said.removeprefix(f"{option}: {path}")
@@ -164,7 +164,7 @@ def test_what_is_wrong_with_a_checkpoint_is_told_with_its_place(written, option,
     assert refused({"model": MODEL, "data": MODEL}).startswith(": data")
     assert refused({"model": MODEL, "data": DATA, "seed_everything": "x"}).startswith(": seed_everything")
     with pytest.raises(ConfigError, match=f"^{option}: no file {tmp_path}/x"):
-        read_config(tmp_path / "x", *named)
+        Run(tmp_path / "x", *named).config()
     with pytest.raises(ConfigError, match=f"^{option}: no file {tmp_path}/x"):
         Run(tmp_path / "x", *named).data()
     with pytest.raises(ConfigError, match=f"^{option}: no file {tmp_path}/x"):
@@ -175,14 +175,14 @@ def test_what_is_wrong_with_a_checkpoint_is_told_with_its_place(written, option,
 
 def test_data_are_those_of_the_configuration_with_what_the_backbone_expects(written):
     path = written({"model": MODEL, "data": DATA})
-    data = load_data(read_config(path)[1])
+    data = load_data(Run(path).config())
     assert type(data) is DigitScenesDataModule
     assert (data.sizes["train"], data.image_size, data.seed, data.batch_size) == (9, 32, 3, 32)
     expected = image_statistics(MODEL)
     found = {name: getattr(data.statistics, name) for name in expected}
     assert {name: list(v) if isinstance(v, tuple) else v for name, v in found.items()} == expected
     given = {**DATA, "init_args": {**DATA["init_args"], "statistics": {"mean": [0.1, 0.2, 0.3]}}}
-    own = load_data(read_config(written({"model": MODEL, "data": given}))[1])
+    own = load_data(Run(written({"model": MODEL, "data": given})).config())
     assert own.statistics.mean == (0.1, 0.2, 0.3)
     assert own.statistics != data.statistics
 
