@@ -57,7 +57,7 @@ def renamed_option(option: str) -> str | None:
     """A sentence on an option that no class takes any more, as it is written on the command line, if it has gone."""
     section, _, last = option.rpartition(".")
     for cls, names in OPTIONS.items():
-        if last in names:
+        if last in names and not f".{option}".endswith(f".{names[last]}"):
             new = f"{section}.{names[last]}" if section else names[last]
             return f"the option {option!r} of {cls.rpartition('.')[2]} is called {new!r} now"
     return None

@@ -51,7 +51,15 @@ MAY_IMPORT = {
 }  # fmt: skip
 
 THIRD_PARTY = {
-    "lightning": ("data/base", "methods/", "callbacks/", "commands/training", "commands/bench", "trainer_settings"),
+    "lightning": (
+        "data/base",
+        "methods/",
+        "callbacks/",
+        "commands/parser",
+        "commands/training",
+        "commands/bench",
+        "trainer_settings",
+    ),
     "albumentations": ("data/transforms",),
     "timm": ("models/backbones", "methods/base", "methods/optim", "methods/teacher"),
     "open_clip": ("models/open_clip_tower",),

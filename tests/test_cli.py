@@ -1,8 +1,10 @@
+import dataclasses
 import json
 import os
 import pickle
 import subprocess
 import sys
+import typing
 from pathlib import Path
 from typing import Optional, Union
 
@@ -11,9 +13,11 @@ import torch
 import yaml
 from lightning.pytorch import Callback
 
+import mlcv
 from mlcv import __version__
 from mlcv.cli import main
-from mlcv.commands.training import Parser
+from mlcv.commands.parser import Parser
+from mlcv.plain_config import parameters, takes_none
 from tests.tiny_sets import write_coco, write_csv, write_voc
 
 SMALL = [
@@ -253,3 +257,25 @@ def test_a_strangers_checkpoint_runs_no_code(tmp_path, monkeypatch, capsys):
         assert main(["test", "--ckpt_path", str(tmp_path / name)]) == 2
         assert "no checkpoint that can be read safely" in complaint(capsys)
     assert not target.exists()
+
+
+GROUPED = [
+    (cls, f"{name}.{field.name}")
+    for cls in (mlcv.PUMLC, mlcv.PatchCT, mlcv.Classifier)
+    for name, hint in parameters(cls)
+    for group in (hint, *typing.get_args(hint))
+    if dataclasses.is_dataclass(group)
+    for field in dataclasses.fields(group)
+    if takes_none(field.type)
+]
+
+
+@pytest.mark.parametrize(("cls", "option"), GROUPED, ids=lambda part: part if isinstance(part, str) else part.__name__)
+def test_null_is_nothing_in_every_group_of_options(cls, option, capsys):
+    line = ["fit", "--data=DigitScenesDataModule", f"--model={cls.__name__}", "--model.backbone=test_resnet"]
+    with pytest.raises(SystemExit):
+        main([*line, f"--model.{option}=null", "--print_config"])
+    value = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]
+    for part in option.split("."):
+        value = value[part]
+    assert value is None

@@ -20,7 +20,8 @@ from rich.table import Column, Table
 
 from mlcv import __version__
 from mlcv.allocator import keep_freed_memory
-from mlcv.commands.training import Parser, TrainingCLI
+from mlcv.commands.parser import Parser
+from mlcv.commands.training import TrainingCLI
 from mlcv.data.base import MultiLabelDataModule, usable_cores
 from mlcv.errors import ConfigError
 from mlcv.files import read_json, write_text

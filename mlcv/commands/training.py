@@ -1,8 +1,6 @@
 """LightningCLI with this project's conventions: run folders, links, checkpoints that know their configuration."""
 
-import functools
 import logging
-import operator
 import os
 import signal
 import threading
@@ -11,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, ClassVar, NoReturn, cast, get_args
+from typing import Any, ClassVar, cast
 
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch import LightningModule, Trainer
@@ -28,7 +26,8 @@ from mlcv.callbacks.random_state import KeepRandomState
 from mlcv.callbacks.results import ResultsWriter
 from mlcv.callbacks.resuming import Resuming
 from mlcv.checkpoint_arguments import CommandLine, read_command_line
-from mlcv.commands.mistakes import blaming_options, check_values, explain, option_names
+from mlcv.commands.mistakes import blaming_options, check_values
+from mlcv.commands.parser import Parser
 from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.image_files import ImageFilesDataModule
 from mlcv.data.samples import Split
@@ -60,29 +59,6 @@ _OF_THE_COMMAND = ("run_dir", "untrained", "predictions", "split", "calibration"
 
 _NO_MATTER = ("batch_size", "num_workers", "check", "on_error")
 """Of the data's arguments, those that no prediction depends on."""
-
-
-class Parser(LightningArgumentParser):
-    """Says what is wrong with an option in one sentence, and which option comes nearest."""
-
-    arguments: ClassVar[list[str]] = []
-    """What is parsed."""
-
-    def add_lightning_class_args(self, *args: Any, **kwargs: Any) -> list[str]:
-        added: list[str] = super().add_lightning_class_args(*args, **kwargs)
-        # One batch is not all of them, 1 not 1.0: but `typing` may hand out an equal Union in another's order, and the
-        # first type that fits is taken.
-        for action in self._actions:
-            kinds = list(get_args(getattr(action, "_typehint", None)))
-            if {int, float} <= set(kinds) and kinds.index(float) < kinds.index(int):
-                first, second = kinds.index(float), kinds.index(int)
-                kinds[first], kinds[second] = int, float
-                action._typehint = functools.reduce(operator.or_, kinds)  # type: ignore[attr-defined]
-        return added
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        user_error = find_user_error(ex) if ex is not None else None
-        raise user_error or ConfigError(explain(message, self.arguments, option_names(self))) from ex
 
 
 class ConfigKeeper(SaveConfigCallback):

@@ -25,7 +25,8 @@ SAMPLE = 20
 @pytest.fixture(scope="module")
 def parser():
     """The command line's own parser, which takes seconds to make."""
-    from mlcv.commands.training import Parser, TrainingCLI
+    from mlcv.commands.parser import Parser
+    from mlcv.commands.training import TrainingCLI
     from mlcv.data.base import MultiLabelDataModule
     from mlcv.methods.base import MultiLabelModule
 

@@ -1,0 +1,40 @@
+"""Lightning's parser of options, with errors in one sentence and null where null was said."""
+
+import functools
+import operator
+import re
+from typing import Any, ClassVar, NoReturn, get_args
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+from mlcv.commands.mistakes import explain, option_names
+from mlcv.errors import ConfigError, find_user_error
+
+
+class Parser(LightningArgumentParser):
+    """Says what is wrong with an option in one sentence, and which option comes nearest."""
+
+    arguments: ClassVar[list[str]] = []
+    """What is parsed."""
+
+    def add_lightning_class_args(self, *args: Any, **kwargs: Any) -> list[str]:
+        added: list[str] = super().add_lightning_class_args(*args, **kwargs)
+        # One batch is not all of them, 1 not 1.0: but `typing` may hand out an equal Union in another's order, and the
+        # first type that fits is taken.
+        for action in self._actions:
+            kinds = list(get_args(getattr(action, "_typehint", None)))
+            if {int, float} <= set(kinds) and kinds.index(float) < kinds.index(int):
+                first, second = kinds.index(float), kinds.index(int)
+                kinds[first], kinds[second] = int, float
+                action._typehint = functools.reduce(operator.or_, kinds)  # type: ignore[attr-defined]
+        return added
+
+    def parse_args(self, args: Any = None, *others: Any, **more: Any) -> Any:
+        """Jsonargparse writes an option of a group in a class (`model.optim.horizon_epochs`) as text: None for null."""
+        if isinstance(args, list) and len(args) == 1 and "." in args[0].partition("=None")[0]:
+            args = [re.sub(r"=None\Z", "=null", args[0])]
+        return super().parse_args(args, *others, **more)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        user_error = find_user_error(ex) if ex is not None else None
+        raise user_error or ConfigError(explain(message, self.arguments, option_names(self))) from ex
