@@ -9,6 +9,7 @@ import numpy as np
 from mlcv.data.chexpert import OBSERVATIONS
 from mlcv.data.coco import COCO_CLASSES
 from mlcv.data.voc import VOC_CLASSES
+from mlcv.tables import Codes
 
 
 def write_image(path, size=(48, 64), seed=0, quality=90):
@@ -138,3 +139,26 @@ def write_nih(root, images=24):
     (root / "train_val_list.txt").write_text("".join(f"{row[0]}\n" for row in rows[:-4]))
     (root / "test_list.txt").write_text("".join(f"{row[0]}\n" for row in rows[-4:]))
     return root
+
+
+def of_csv(folder):
+    codes = Codes(uncertain=("-1",))
+    return {"path": str(write_csv(folder, 16)), "split_column": "split", "group_column": "patient", "codes": codes}
+
+
+def of_files(folder):
+    for n in range(5):
+        write_image(folder / "some" / f"{n}.png", seed=n)
+    return {"path": str(folder / "some"), "classes": ["cat", "dog", "fish"]}
+
+
+MAKE = {
+    "COCODataModule": lambda folder: {"root": str(write_coco(folder, images=9))},
+    "CSVDataModule": of_csv,
+    "CheXpertDataModule": lambda folder: {"root": str(write_chexpert(folder))},
+    "DigitScenesDataModule": lambda folder: {"num_train": 12, "num_val": 5, "num_test": 7},
+    "ImageFilesDataModule": of_files,
+    "NIHDataModule": lambda folder: {"root": str(write_nih(folder))},
+    "VOCDataModule": lambda folder: {"root": str(write_voc(folder, images=9))},
+}
+"""The arguments of each DataModule over a set that was just written into a folder, for the contract of all."""

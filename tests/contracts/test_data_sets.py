@@ -14,8 +14,7 @@ from mlcv.data import MultiLabelDataModule
 from mlcv.errors import UserError
 from mlcv.labels.policies import Policy
 from mlcv.labels.protocols import Protocol
-from mlcv.tables import Codes
-from tests.tiny_sets import write_chexpert, write_coco, write_csv, write_image, write_nih, write_voc
+from tests.tiny_sets import MAKE
 
 CLASSES = [
     cls
@@ -24,27 +23,6 @@ CLASSES = [
 ]
 
 
-def of_csv(folder):
-    codes = Codes(uncertain=("-1",))
-    return {"path": str(write_csv(folder, 16)), "split_column": "split", "group_column": "patient", "codes": codes}
-
-
-def of_files(folder):
-    for n in range(5):
-        write_image(folder / "some" / f"{n}.png", seed=n)
-    return {"path": str(folder / "some"), "classes": ["cat", "dog", "fish"]}
-
-
-MAKE = {
-    "COCODataModule": lambda folder: {"root": str(write_coco(folder, images=9))},
-    "CSVDataModule": of_csv,
-    "CheXpertDataModule": lambda folder: {"root": str(write_chexpert(folder))},
-    "DigitScenesDataModule": lambda folder: {"num_train": 12, "num_val": 5, "num_test": 7},
-    "ImageFilesDataModule": of_files,
-    "NIHDataModule": lambda folder: {"root": str(write_nih(folder))},
-    "VOCDataModule": lambda folder: {"root": str(write_voc(folder, images=9))},
-}
-"""The arguments of each over a set that was just written into a folder."""
 UNLABELLED = {"ImageFilesDataModule"}
 NO_FOLDER = {"DigitScenesDataModule"}
 SIZE = 32
