@@ -24,7 +24,7 @@ SUBCOMMANDS = {
     "fit": ("training", "train, validate after each epoch, keep the best and the last checkpoint"),
     "validate": ("training", "metrics of a checkpoint on the validation split"),
     "test": ("training", "metrics of a checkpoint on the test split"),
-    "predict": ("training", "probabilities and labels of any images, or of the test split, as CSV or JSON lines"),
+    "predict": ("training", "probabilities and labels of any images, or of a split, as CSV, JSON lines or .npy"),
     "self_train": ("self_train", "a model that ignores uncertain labels, and a second one that learns from it"),
     "evaluate": ("evaluate", "metrics with confidence intervals of files of predictions, from here or elsewhere"),
     "calibrate": ("calibrate", "probabilities, thresholds and sets that keep promises, from validation predictions"),

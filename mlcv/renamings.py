@@ -56,8 +56,10 @@ def with_current_options(cls: type, given: Mapping[Any, Any], known: Iterable[st
 def renamed_option(option: str) -> str | None:
     """A sentence on an option that no class takes any more, as it is written on the command line, if it has gone."""
     section, _, last = option.rpartition(".")
+    if section not in ("", "model", "model.init_args"):
+        return None
     for cls, names in OPTIONS.items():
-        if last in names and not f".{option}".endswith(f".{names[last]}"):
+        if last in names:
             new = f"{section}.{names[last]}" if section else names[last]
             return f"the option {option!r} of {cls.rpartition('.')[2]} is called {new!r} now"
     return None

@@ -31,24 +31,38 @@ def test_self_training_learns_from_its_first_model_and_repeats_nothing(options, 
         assert main(list(arguments)) == 0
 
     monkeypatch.setattr("mlcv.commands.self_train._call", here)
-    config = tmp_path / "config.yaml"
-    config.write_text("trainer: {accelerator: cpu}\n")
+    config, other = tmp_path / "config.yaml", tmp_path / "data.yaml"
+    config.write_text("data: data.yaml\ntrainer: {accelerator: cpu, callbacks: [{class_path: ModelSummary}]}\n")
+    other.write_text("class_path: CheXpertDataModule\n")
     folder = tmp_path / "self"
-    command = ["self_train", "--config", str(config), "--folder", str(folder), *options]
+    command = ["self_train", "--config", str(config), "--folder", str(folder), *options, "--test_after_fit=true"]
     assert main(command) == 0
     assert ran == ["fit", "predict", "fit"]
     assert np.load(folder / "soft_labels.npy").shape == (18, 14)
     checkpoint = torch.load(folder / "self_trained" / "checkpoints" / "last.ckpt", weights_only=True)
     assert f"soft_labels: {folder / 'soft_labels.npy'}" in checkpoint["mlcv_config"]
-    for path in (folder / "self_trained" / "checkpoints").iterdir():
-        path.unlink()
+    assert main(command) == 0
+    assert ran[3:] == []
+    (folder / "self_trained" / "finished").unlink()  # as if it had been stopped
+    (folder / "self_trained" / "test.json").unlink()
     assert main(command) == 0
     assert ran[3:] == ["fit"]
-    assert (folder / "self_trained" / "checkpoints" / "last.ckpt").is_file()
-    assert main([*command, "--data.batch_size=3"]) == 2
-    said = capsys.readouterr().err
-    assert "was begun with other arguments" in said
-    assert "--data.batch_size=3" in said
+    assert (folder / "self_trained" / "test.json").is_file()
+    for change in (["--data.batch_size=3"], []):
+        other.write_text("class_path: CheXpertDataModule\n" if change else "class_path: CSVDataModule\n")
+        assert main([*command, *change]) == 2
+        said = capsys.readouterr().err
+        assert "was begun with other arguments" in said
+        assert "--data.batch_size=3" in said or not change
+    assert ran[4:] == []
+
+
+@pytest.mark.parametrize("option", ["--run_dir=a", "--ckpt_path=b"])
+def test_where_the_stages_are_is_not_for_options_to_say(option, tmp_path, capsys):
+    config = tmp_path / "config.yaml"
+    config.write_text("trainer: {accelerator: cpu}\n")
+    assert main(["self_train", "--config", str(config), "--folder", str(tmp_path / "a"), option]) == 2
+    assert "leave --run_dir and --ckpt_path out" in capsys.readouterr().err
 
 
 def test_a_stage_that_fails_has_said_why(tmp_path, capfd):
@@ -58,6 +72,8 @@ def test_a_stage_that_fails_has_said_why(tmp_path, capfd):
     said = capfd.readouterr().err
     assert "did you mean" in said
     assert "mlcv fit has ended with status 2, and said why above" in said
+    assert main(["self_train", "--config", str(config), "--folder", str(tmp_path / "a"), "--model=Nothing"]) == 2
+    assert "there is no class 'Nothing'" in capfd.readouterr().err  # and not that it was begun otherwise
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

@@ -115,22 +115,28 @@ class PredictionWriter(Callback):
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         # Of an image that has changed since it was predicted, the row of its new content comes last.
         found = sorted(self._read_parts(), key=lambda row: row["file"] == _version_of(row["image"]))
-        rows = {row["image"]: row for row in found}
         dataset = datamodule.datasets["predict"]
-        left_out = hasattr(datamodule, "done")  # so that the split has only what was left
+        left_out = hasattr(datamodule, "done")  # so that the split has only what was left, and positions say nothing
+        rows = {row["image"] if left_out else row["index"]: row for row in found}
         every = datamodule.paths if left_out else map(dataset.describe, range(len(dataset)))
-        place = {image: n for n, image in enumerate(every)}
-        ordered = sorted(rows.values(), key=lambda row: place.get(row["image"], row["index"]))
-        unreadable = [image for image in place if image not in rows]
+        place = {image if left_out else n: (n, image) for n, image in enumerate(every)}
+        ordered = [rows[key] for key in place if key in rows]
+        unreadable = [image for key, (_, image) in place.items() if key not in rows]
         if self.path.suffix == ".npy":
             if unreadable:
+                if not left_out:
+                    self._remove_parts()
+                why = (
+                    "trainer.limit_predict_batches" if leaves_out(trainer.limit_predict_batches) else "unreadable files"
+                )
                 raise DataError(
                     f"{self.path} would have a row for each image, and {len(unreadable)} of {len(place)} have none, "
-                    f"such as {printable(unreadable[0])}: choose a .csv"
+                    f"such as {printable(unreadable[0])} ({why}): choose a .csv, or leave unreadable images out of the "
+                    "data with data.check true and data.on_error skip"
                 )
             with whole_file(self.path, "wb") as file:
                 np.save(file, np.array([row["probs"] for row in ordered], np.float32))
-            note(self.path, images=dataset.labeled.fingerprint(), model=str(self.model))
+            note(self.path, images=datamodule.predicted_images(), model=str(self.model))
         else:
             names: Any = pl_module.class_names
             written = [Predicted(n, row["image"], row["probs"], row["chosen"]) for n, row in enumerate(ordered)]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 from mlcv import __version__
@@ -15,7 +16,7 @@ def begin(place: str | Path, *arguments: str | Path) -> None:
     Args:
         place: path of the result, a folder or a file.
         arguments: of the command that makes it; of those that name files (also behind an option's `=`), the content
-            counts, too.
+            counts, too, with that of the YAML files that a YAML file names.
 
     Raises:
         ConfigError: if it was.
@@ -30,7 +31,9 @@ def begin(place: str | Path, *arguments: str | Path) -> None:
         write_text(note, json.dumps(now, indent=1) + "\n")
         return
     then = read_json(note, "note of a command")
-    if then != now:
+    if then != now and not Path(place).exists():  # it came to nothing
+        write_text(note, json.dumps(now, indent=1) + "\n")
+    elif then != now:
         changed = [part for part in parts if part not in then.get("arguments", [])] or list(now["files"])[:2]
         new = " ".join(changed[:4]) or "fewer"
         raise ConfigError(f"{place} was begun with other arguments ({note.name}; new: {new}): choose another folder")
@@ -38,4 +41,11 @@ def begin(place: str | Path, *arguments: str | Path) -> None:
 
 def _digest(part: str) -> str | None:
     path = Path(part.rpartition("=")[2])
-    return hashlib.sha256(path.read_bytes()).hexdigest() if part and path.is_file() else None
+    if not part or not path.is_file():
+        return None
+    content = path.read_bytes()
+    if path.suffix in (".yaml", ".yml"):
+        named = re.findall(rb"[^\s'\"{},:]+\.ya?ml\b", content)
+        inner = [_digest(str(path.parent / name.decode(errors="replace"))) for name in named]
+        content += " ".join(one for one in inner if one).encode()
+    return hashlib.sha256(content).hexdigest()

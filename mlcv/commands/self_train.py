@@ -10,6 +10,7 @@ from pathlib import Path
 from mlcv.command_line import take
 from mlcv.commands.begun import begin
 from mlcv.errors import ConfigError, Stopped
+from mlcv.files import write_text
 from mlcv.trust import trusting
 
 _ADVICE = "What is finished is kept: give the same command again to go on"
@@ -21,9 +22,9 @@ def self_train(config: str | Path, folder: str | Path = "runs/self-trained", opt
     What is finished is not repeated, and a stage that was stopped is resumed. Each stage is a process of its own.
 
     Args:
-        config: an experiment; its policy is set here.
+        config: an experiment. What its policy says of single classes stays; of all others it is set here.
         folder: of both runs, `ignore` and `self_trained`, and of `soft_labels.npy`.
-        options: more of `mlcv fit`, for both.
+        options: more of `mlcv fit`, for both, but for the run's folder and checkpoint.
 
     Returns:
         the folder of the second run.
@@ -32,21 +33,21 @@ def self_train(config: str | Path, folder: str | Path = "runs/self-trained", opt
         ConfigError: if a stage fails, which has said why, or the folder holds what was made with other arguments.
     """
     folder, config = Path(folder), str(config)
+    packages, options = take(options, "--trust")
     if not Path(config).is_file():
         raise ConfigError(f"--config: no file {config}")
-    first, second, soft = folder / "ignore", folder / "self_trained", folder / "soft_labels.npy"
-    packages, options = take(options, "--trust")
-    ignoring = [*options, "--data.policy.uncertain=ignore"]
-    begin(soft, config, *ignoring)
+    if any(take(options, name)[0] for name in ("--run_dir", "--ckpt_path")):
+        raise ConfigError("self_train: --folder says where both runs are; leave --run_dir and --ckpt_path out")
+    soft = folder / "soft_labels.npy"
     with trusting(packages):
+        ignoring = ["--data.policy.uncertain=ignore", "--data.policy.soft_labels=null"]
+        first = _fit(folder / "ignore", config, [*options, *ignoring])
+        begin(soft, first)
         if not soft.is_file():
-            _fit(first, config, ignoring)
-            best = first / "checkpoints" / "best.ckpt"
-            said = [f"--ckpt_path={best}", "--split=train", f"--predictions={soft}", "--calibration=none"]
-            _call("predict", *said)
+            _call("predict", f"--ckpt_path={first}", "--split=train", f"--predictions={soft}", "--calibration=none")
         learning = ["--data.policy.uncertain=self_trained", f"--data.policy.soft_labels={soft}"]
-        _fit(second, config, [*options, *learning])
-    return second
+        _fit(folder / "self_trained", config, [*options, *learning])
+    return folder / "self_trained"
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -71,12 +72,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _fit(run_dir: Path, config: str, options: Sequence[str]) -> None:
-    """Trains, or goes on where it was stopped."""
-    last = run_dir / "checkpoints" / "last.ckpt"
+def _fit(run_dir: Path, config: str, options: Sequence[str]) -> Path:
+    """Trains, or goes on where it was stopped, unless it is finished; the best checkpoint, or the last."""
+    best, last = (run_dir / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
     begin(run_dir, config, *options)
-    anew = [f"--config={config}", f"--run_dir={run_dir}", *options]
-    _call("fit", *([f"--ckpt_path={last}"] if last.is_file() else anew))
+    finished = run_dir / "finished"
+    if not finished.is_file():
+        resumed = [f"--ckpt_path={last}"] if last.is_file() else []
+        _call("fit", f"--config={config}", f"--run_dir={run_dir}", *options, *resumed)
+        if not last.is_file():
+            raise ConfigError(f"{run_dir} has no checkpoint, so the training was only a trial: leave fast_dev_run out")
+        write_text(finished, "")
+    return best if best.is_file() else last
 
 
 def _call(*arguments: str) -> None:

@@ -191,6 +191,7 @@ class TrainingCLI(LightningCLI):
         # Checked before Lightning reads it.
         run = (self.line.run or Run(Path(path))) if path else None
         self.state = run.contents["state_dict"] if run is not None else None
+        self.line = CommandLine(self.line.arguments)  # the rest of the checkpoint need not stay in memory
         if self.subcommand != "fit" and not path and not config.untrained:
             raise ConfigError(
                 f"mlcv {self.subcommand} needs --ckpt_path <run>/checkpoints/best.ckpt: weights are random without. "
@@ -272,7 +273,7 @@ class TrainingCLI(LightningCLI):
         self._call(self.trainer.test, str, {**kwargs, "verbose": False})
 
     def predict(self, **kwargs: Any) -> None:
-        """Predicts images, or the test split."""
+        """Predicts images, or a split."""
         self._call(
             self.trainer.predict,
             lambda: "What is predicted is kept: give the same command again to go on",

@@ -125,6 +125,10 @@ class MultiLabelDataModule(LightningDataModule):
         self._check_splits(read)
         self.datasets |= {split: self._build(split, labeled, split == "train") for split, labeled in read.items()}
 
+    def predicted_images(self) -> str:
+        """Fingerprint of the images that `predict` shows, after `setup("predict")`."""
+        return self.datasets["predict"].labeled.fingerprint()
+
     def _ask_backbone(self) -> None:
         module: Any = self.trainer.lightning_module if self.trainer is not None else None
         expected = getattr(getattr(module, "backbone", None), "image_statistics", None)

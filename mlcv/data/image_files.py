@@ -9,6 +9,7 @@ import numpy as np
 
 from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.headers import SUFFIXES
+from mlcv.data.items import Files
 from mlcv.data.paths import canonical, image_path
 from mlcv.data.samples import LabeledImages, OnError, Split
 from mlcv.errors import ConfigError, DataError
@@ -57,6 +58,10 @@ class ImageFilesDataModule(MultiLabelDataModule):
             raise ConfigError("images without labels can be predicted only: mlcv predict, without --split")
         left = [path for path in self.paths if path not in self.done] or self.paths[-1:]  # the last one again, if none
         return LabeledImages(left, np.full((len(left), self.num_classes), UNKNOWN, np.int8))
+
+    def predicted_images(self) -> str:
+        """Of all, whatever a stopped run has left."""
+        return Files(self.paths).fingerprint()
 
 
 def find_images(path: Path) -> Iterator[str]:

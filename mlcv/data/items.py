@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlcv.data.images import Pixels, find_unreadable, read_image
-from mlcv.errors import DataError
+from mlcv.errors import ConfigError, DataError
 from mlcv.fingerprints import fingerprint_of
 
 
@@ -26,7 +26,7 @@ class Items(Protocol):
         """Pixels of an image, see `mlcv.data.images.read_image`; a DataError if there are none."""
 
     def name(self, index: int) -> str:
-        """How to find it again."""
+        """How to find it again; for people, so that two may be alike."""
 
     def keys(self) -> list[Any]:
         """What makes each image itself, however it is named: equal for one image alone."""
@@ -101,10 +101,21 @@ class Arrays:
 
 
 def items_of(images: Items | Sequence[Path | str] | NDArray[np.uint8]) -> Items:
-    """Paths or arrays as items; what is so already as it is."""
+    """Paths or arrays as items; what is so already as it is.
+
+    Raises:
+        ConfigError: for an object that lacks a part of what items are.
+    """
     if isinstance(images, np.ndarray):
         return Arrays(images)
-    return images if isinstance(images, Items) else Files(images)
+    if isinstance(images, Items):
+        return images
+    if not isinstance(images, Sequence):
+        lacks = sorted(name for name in vars(Items) if callable(vars(Items)[name]) and not hasattr(images, name))
+        raise ConfigError(
+            f"{type(images).__name__} stands for images and lacks {', '.join(lacks)}; see mlcv.data.items"
+        )
+    return Files(images)
 
 
 def _file(path: str) -> Any:

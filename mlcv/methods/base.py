@@ -25,7 +25,6 @@ from mlcv.metrics.outputs import EvaluationOutputs, Outputs
 from mlcv.metrics.pointing import PointingGame
 from mlcv.metrics.scores import Scores, multilabel_scores
 from mlcv.metrics.thresholds import choose_thresholds, tuned_f1
-from mlcv.models.head import Head
 from mlcv.models.starting_weights import weights_of
 from mlcv.numerics import at_least_float32
 from mlcv.plain_config import arguments, construct, parameters
@@ -75,16 +74,18 @@ class MultiLabelModule(LightningModule):
             # Lightning advises to leave a loss out; then its default would come back from a checkpoint.
             warnings.filterwarnings("ignore", message="Attribute .* is an instance of `nn.Module`")
             self.save_hyperparameters(logger=False)
-        # The command line offers every method what the data know, also to one that does not take it.
-        not_taken = set(OF_THE_DATA) - {name for name, _ in parameters(cast(Any, type(self)))}
-        given = {name: value for name, value in self.hparams.items() if name[0] != "_" and name not in not_taken}
+        # Arguments of the class itself: not what it gives its base, nor what the command line offers every method.
+        taken = {name for name, _ in parameters(cast(Any, type(self)))}
+        given = {name: value for name, value in self.hparams.items() if name in taken}
         self.hparams.clear()
         self._set_hparams({**plain_arguments(given), CLASS_KEY: class_path(type(self))})
         self.class_names = tuple(class_names) if class_names is not None else tuple(map(str, range(num_classes)))
         if len(self.class_names) != num_classes:
             raise ConfigError(f"{len(self.class_names)} class names were given for {num_classes} classes")
         self.num_classes, self.optim, self.eleven_point = num_classes, optim, eleven_point
-        self.loss = None
+        if not hasattr(type(self), "loss"):  # else it is a method or property of a user's own
+            self.loss = None
+        self._has_seen_labels = False
         self.collected = EvaluationOutputs()
         self.pointing = PointingGame()
         self.scores: Scores | None = None
@@ -126,8 +127,9 @@ class MultiLabelModule(LightningModule):
         if not isinstance(given, dict):
             raise ConfigError(f"{where} holds no hyper_parameters, so it is none of a method of this project")
         own = {name: value for name, value in given.items() if not str(name).startswith("_")}
+        own = arguments(cls, own, f"{where}: hyper_parameters")
         with weights_of(checkpoint["state_dict"]):
-            method: Self = construct(cls, arguments(cls, own, f"{where}: hyper_parameters"), **kwargs)
+            method = cls._built(own, kwargs)
         read = dict(checkpoint)  # a method may put in what was left out
         method.on_load_checkpoint(read)
         try:
@@ -135,6 +137,18 @@ class MultiLabelModule(LightningModule):
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise ConfigError(f"{where} does not hold the weights of this {cls.__name__} ({reason[:200]})") from error
+        return method
+
+    @classmethod
+    def _built(cls, own: dict[str, Any], more: dict[str, Any]) -> Self:
+        """From its arguments, but those that a subclass gives its base itself."""
+        try:
+            method: Self = construct(cls, own, **more)
+        except ConfigError as error:
+            fixed = re.search(r"got multiple values for keyword argument '(\w+)'", str(error))
+            if fixed is None or fixed[1] not in own:
+                raise
+            method = cls._built({name: value for name, value in own.items() if name != fixed[1]}, more)
         return method
 
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -159,15 +173,18 @@ class MultiLabelModule(LightningModule):
         return self.exact_logits(logits.detach().cpu().double())
 
     def forward(self, image: Tensor) -> Tensor:
-        backbone: Any = self.backbone
-        logits: Tensor = self.head(backbone.features(image, self.head.features))
+        backbone, head = cast("Any", self.backbone), cast("Any", getattr(self, "head", None))
+        if head is None:
+            raise ConfigError(f"{type(self).__name__} builds no `head`, so it needs a forward of its own")
+        logits: Tensor = head(backbone.features(image, head.features))
         return logits
 
     def forward_with_maps(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits (B, C), and a heat map for each class (B, C, h, w) if the method has any."""
         backbone, head = cast("Any", self.backbone), getattr(self, "head", None)
-        if not isinstance(head, Head) or not head.has_maps:
+        if not getattr(head, "has_maps", hasattr(head, "maps")):
             return self(image), None
+        head = cast("Any", head)
         pooled, (patches,) = backbone.pooled_and_patches(image)
         maps = head.maps(patches)
         return head(patches if head.features == "patches" else pooled), None if maps is None else as_grid(maps)
@@ -177,13 +194,19 @@ class MultiLabelModule(LightningModule):
         if stage == "fit" and self._trainer is not None:
             data: Any = getattr(self.trainer, "datamodule", None)
             loader = self.trainer.fit_loop._data_source.instance  # which a Trainer was given in Python
-            dataset = getattr(loader, "dataset", None) if data is None else getattr(data, "datasets", {}).get("train")
-            targets = getattr(dataset, "targets", None)
-            if isinstance(targets, Tensor):
-                self.on_labels(targets)
+            known = getattr(data, "datasets", None)
+            self._show_labels(known.get("train") if isinstance(known, dict) else getattr(loader, "dataset", None))
+
+    def _show_labels(self, dataset: Any) -> None:
+        targets = getattr(dataset, "targets", None)
+        if isinstance(targets, Tensor) and not self._has_seen_labels:
+            self._has_seen_labels = True
+            self.on_labels(targets)
 
     def on_labels(self, targets: Tensor) -> None:
         """Looks at the labels of all training images, once, before training: for label graphs, priors and the like.
+
+        They are the `targets` of the training loader's dataset; without such an attribute it is not called.
 
         Args:
             targets: (N, C), after protocol and policy; see `mlcv.labels`.
@@ -195,6 +218,8 @@ class MultiLabelModule(LightningModule):
             check_may_see(self.loss, targets)
 
     def on_train_start(self) -> None:
+        loader: Any = self.trainer.train_dataloader
+        self._show_labels(getattr(loader, "dataset", None))  # of other DataModules, whose loaders were not there before
         schedule, steps = self.lr_schedulers(), self.trainer.estimated_stepping_batches
         if not isinstance(schedule, OneCycleLR):
             return

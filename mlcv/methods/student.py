@@ -65,7 +65,7 @@ class Student(MultiLabelModule):
                     "model.teacher: training needs a checkpoint of `mlcv fit`, a projector's .safetensors file, or a "
                     ".npy file of soft labels"
                 )
-            backbone: str = self.hparams["backbone"]
+            backbone = self.hparams.get("backbone")  # which a method of the user's own may not have
             self._teacher = [read_teacher(self.teacher, self.class_names, backbone)]
 
     def on_fit_start(self) -> None:

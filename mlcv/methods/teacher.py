@@ -106,14 +106,14 @@ class StoredLabels:
             )
 
 
-def read_teacher(source: str, class_names: tuple[str, ...], student: str) -> Teacher:
+def read_teacher(source: str, class_names: tuple[str, ...], student: str | None) -> Teacher:
     """A teacher by the kind of its file.
 
     Args:
         source: a checkpoint of `mlcv fit`, a projector's .safetensors file, or a .npy file (N, C) of probabilities, a
             row for each training image.
         class_names: C names of the student's classes, which must be the teacher's.
-        student: name of the student's backbone.
+        student: name of the student's backbone, whose statistics its images have; ImageNet's if None.
 
     Raises:
         ConfigError: if there is no such file, or it is of other classes.
@@ -121,8 +121,11 @@ def read_teacher(source: str, class_names: tuple[str, ...], student: str) -> Tea
     path = Path(source)
     if path.suffix == ".npy":
         return StoredLabels(_read_probs(path, len(class_names)), source)
-    config = pretrained_config(student)
-    return read_online_teacher(path, class_names, (config.mean, config.std))
+    given: Statistics = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+    if student is not None:
+        config = pretrained_config(student)
+        given = config.mean, config.std
+    return read_online_teacher(path, class_names, given)
 
 
 def read_online_teacher(path: Path, class_names: tuple[str, ...], given: Statistics) -> OnlineTeacher:

@@ -1,7 +1,8 @@
 """What a classifier needs to know of a head."""
 
+import warnings
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 from typing_extensions import deprecated
@@ -28,6 +29,13 @@ class Head(nn.Module):
             (B, M, C), M a square number, too; None where these patches say nothing.
         """
         return None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        own = vars(cls)
+        if "class_maps" in own and "maps" not in own:
+            warnings.warn(f"{cls.__name__}.class_maps is called maps since mlcv 0.2", FutureWarning, stacklevel=2)
+            cls.maps = own["class_maps"]  # type: ignore[method-assign]
 
     @deprecated("class_maps is called maps since mlcv 0.2", category=FutureWarning)
     def class_maps(self, patches: Tensor) -> Tensor | None:
