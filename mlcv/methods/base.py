@@ -143,13 +143,13 @@ class MultiLabelModule(LightningModule):
     def _built(cls, own: dict[str, Any], more: dict[str, Any]) -> Self:
         """From its arguments, but those that a subclass gives its base itself."""
         try:
-            method: Self = construct(cls, own, **more)
+            return construct(cls, own, **more)  # type: ignore[no-any-return]
         except ConfigError as error:
             fixed = re.search(r"got multiple values for keyword argument '(\w+)'", str(error))
             if fixed is None or fixed[1] not in own:
                 raise
-            method = cls._built({name: value for name, value in own.items() if name != fixed[1]}, more)
-        return method
+        # Not above: while one exception is handled, CPython calls the next of this kind a KeyError.
+        return cls._built({name: value for name, value in own.items() if name != fixed[1]}, more)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Of each class, (B, C) in [0, 1]: in float64 if the logits are, else in float32."""

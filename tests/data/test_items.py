@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import pytest
+from lightning.pytorch import Trainer
 
-from mlcv import MultiLabelDataModule
-from mlcv.data import LabeledImages
+from mlcv import Classifier, MultiLabelDataModule
+from mlcv.callbacks.predictions import PredictionWriter
+from mlcv.data import ImageFilesDataModule, LabeledImages
 from mlcv.data.items import Arrays, Files, Items, items_of
-from mlcv.errors import DataError
+from mlcv.errors import ConfigError, DataError
 
 
 @dataclass
@@ -103,3 +106,39 @@ def test_what_is_given_is_known_by_its_kind(shards):
     kinds = [items_of(given) for given in (shards[0], ["a.png"], splits(shards)["val"])]
     assert [type(kind) for kind in kinds] == [Arrays, Files, Shards]
     assert all(isinstance(kind, Items) for kind in kinds)
+
+
+def test_images_of_one_name_are_each_predicted(shards, tmp_path, monkeypatch):
+    monkeypatch.setattr(Shards, "name", lambda self, index: "{1}.jpg".format(*self.places[index]))
+    data = Sharded({"test": Shards(shards, [(n, row) for n in range(3) for row in range(6)])})
+    for name in ("p.npy", "p.csv"):
+        writer = PredictionWriter(tmp_path / name)
+        Trainer(callbacks=[writer], logger=False, enable_progress_bar=False, accelerator="cpu").predict(
+            Classifier("test_resnet", 2), data, return_predictions=False
+        )
+    assert np.load(tmp_path / "p.npy").shape == (18, 2)
+    assert len((tmp_path / "p.csv").read_text().splitlines()) == 19
+
+
+def test_what_lacks_a_part_of_items_is_told(shards):
+    class Short:
+        def __len__(self):
+            return 3
+
+        def read(self, index, min_side, grey, max_megapixels):
+            return shards[0][index]
+
+    with pytest.raises(ConfigError, match="Short stands for images and lacks fingerprint, keys, name, sel"):
+        items_of(Short())
+
+
+def test_an_array_of_a_folder_is_of_all_its_images_however_often_it_was_stopped(tmp_path, numpy_rng):
+    for n in range(4):
+        cv2.imwrite(str(tmp_path / f"{n}.png"), numpy_rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    said = []
+    for done in (frozenset(), frozenset([str(tmp_path / "0.png"), str(tmp_path / "2.png")])):
+        data = ImageFilesDataModule(str(tmp_path), ["a"], image_size=32, num_workers=0)
+        data.done = done
+        data.setup("predict")
+        said.append(data.predicted_images())
+    assert said[0] == said[1]

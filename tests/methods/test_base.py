@@ -2,14 +2,14 @@ import functools
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from torch import nn
 
 import mlcv.losses
 from mlcv import Classifier, DigitScenesDataModule, Optim, Protocol
 from mlcv.cli import main
 from mlcv.errors import ConfigError
-from mlcv.losses import AsymmetricLoss, SPLCLoss
+from mlcv.losses import AsymmetricLoss, BCELoss, SPLCLoss
 from mlcv.methods import BackboneMethod
 from mlcv.methods.base import MultiLabelModule
 from mlcv.models import CSRAHead, Head, LinearHead, MLDecoderHead, Query2LabelHead, SemanticGraphHead
@@ -276,3 +276,79 @@ def test_a_method_without_a_loss_trains_and_is_tested_by_its_own_steps(tmp_path)
     del Own.training_step
     with pytest.raises(ConfigError, match="Own has no `loss`, so it needs a training_step of its own"):
         module.training_step(next(iter(data.train_dataloader())), 0)
+
+
+class LossMethod(BackboneMethod):
+    def __init__(self, num_classes=10):
+        super().__init__("test_resnet", num_classes)
+        self.head = LinearHead(self.backbone.pooled_features, num_classes)
+
+    def loss(self, logits, targets):
+        return (logits.sigmoid() - targets).square().mean()
+
+
+class LossProperty(LossMethod):
+    loss = property(lambda self: lambda logits, targets: (logits.sigmoid() - targets).square().mean())
+
+
+@pytest.mark.parametrize("cls", [LossMethod, LossProperty])
+def test_a_loss_may_be_a_method_or_property(cls, tmp_path):
+    trainer, _ = fit(cls(), tmp_path)
+    assert trainer.callback_metrics["val/loss"] > 0
+
+
+def test_without_a_head_a_method_says_what_it_needs():
+    with pytest.raises(ConfigError, match="BackboneMethod builds no `head`, so it needs a forward of its own"):
+        BackboneMethod("test_resnet", 10)(torch.zeros(1, 3, 32, 32))
+
+
+class Fixed(Classifier):
+    """Gives its base what a user then cannot."""
+
+    def __init__(self, backbone, num_classes, **kwargs):
+        super().__init__(backbone, num_classes, head=CSRAHead, freeze_batch_norm=True, **kwargs)
+
+
+class Bare(BackboneMethod):
+    def __init__(self, num_classes, class_names=None):
+        super().__init__("test_resnet", num_classes, class_names=class_names, optim=Optim(lr=3e-3))
+        self.head, self.loss = LinearHead(self.backbone.pooled_features, num_classes), BCELoss()
+
+
+@pytest.mark.parametrize("module", [lambda: Fixed("test_resnet", 10, weights=None), lambda: Bare(10)])
+def test_a_subclass_that_gives_its_base_an_argument_comes_back(module, tmp_path):
+    module = module()
+    trainer, _ = fit(module, tmp_path)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    again = type(module).load_from_checkpoint(tmp_path / "a.ckpt").eval()
+    image = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(again(image), module.eval()(image))
+    assert again.optim == module.optim
+
+
+class Foreign10(LightningDataModule):
+    """No DataModule of this project."""
+
+    def __init__(self, data):
+        super().__init__()
+        self.data = data
+
+    def train_dataloader(self):
+        return self.data.train_dataloader()
+
+
+@pytest.mark.parametrize("kind", ["own", "plain", "foreign"])
+def test_the_labels_of_all_training_images_are_shown_once(kind, tmp_path):
+    seen = []
+
+    class Looks(Classifier):
+        def on_labels(self, targets):
+            seen.append(targets)
+
+    data = DigitScenesDataModule(16, 8, 8, image_size=32, batch_size=8, num_workers=0)
+    data.setup("fit")
+    given = {"own": {"datamodule": data}, "plain": {"train_dataloaders": data.train_dataloader()}}
+    trainer = Trainer(max_epochs=2, logger=False, enable_checkpointing=False, default_root_dir=tmp_path)
+    trainer.fit(Looks("test_resnet", 10), **given.get(kind, {"datamodule": Foreign10(data)}))
+    assert len(seen) == 1
+    assert torch.equal(seen[0], data.datasets["train"].targets)

@@ -51,6 +51,18 @@ def test_the_old_name_of_maps_works_and_says_so():
         assert torch.equal(head.class_maps(patches), head.maps(patches))
 
 
+def test_a_head_that_has_maps_by_their_old_name_gives_them():
+    with pytest.warns(FutureWarning, match=r"Old\.class_maps is called maps"):
+
+        class Old(LinearHead):
+            def class_maps(self, patches):
+                return patches[..., :2]
+
+    head = Old(4, 2)
+    assert head.has_maps
+    assert torch.equal(head.maps(torch.ones(1, 9, 4)), torch.ones(1, 9, 2))
+
+
 def test_classes_of_one_query_share_its_map():
     head = MLDecoderHead(8, 5, num_queries=2, width=16, hidden=16).eval()  # 3 classes, and 2
     maps = head.maps(torch.randn(1, 4, 8))

@@ -64,6 +64,11 @@ def test_an_option_by_its_old_name_is_told_the_new_one(capsys):
     assert "the option 'model.ct_weight' of PatchCT is called 'model.transport.weight' now" in said
 
 
+@pytest.mark.parametrize("option", ["model.head.num_layers", "data.dim", "trainer.background", "model.transport.rho"])
+def test_options_of_others_are_not_taken_for_renamed_ones(option):
+    assert renamings.renamed_option(option) is None
+
+
 @pytest.mark.parametrize("given", [{"ct_weight": 1, "transport": {"weight": 2}}, {"ct_weight": 1, "transport": 3}])
 def test_an_option_by_both_names_is_refused(given):
     current = renamings.with_current_options(PatchCT, given, ["transport", "labels"])
