@@ -4,7 +4,8 @@ import errno
 import re
 import signal
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -17,6 +18,21 @@ class DataError(UserError):
 
 class ConfigError(UserError):
     """An option, or a combination of options, cannot work."""
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Refuses a word that is none of the choices; Python itself does not.
+
+    Raises:
+        ConfigError: naming the argument and the choices.
+    """
+    if value not in choices:
+        raise ConfigError(f"{name} is one of {', '.join(choices)}; got {value!r}")
+
+
+def listed(paths: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Paths as a list; one alone is a list of one."""
+    return [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
 
 
 class Stopped(KeyboardInterrupt):

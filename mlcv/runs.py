@@ -39,7 +39,7 @@ def new_run_folder(parent: Path) -> Path:
         ConfigError: if none can be made.
     """
     check_writable(parent)
-    numbers = [int(path.name) for path in parent.iterdir() if path.name.isdigit()]
+    numbers = [int(path.name) for path in parent.iterdir() if path.name.isdecimal()]
     number = max(numbers, default=-1) + 1
     while True:
         try:
@@ -138,8 +138,8 @@ class Run:
         """Of the configuration in it what a stranger may say: `model`, `data` and the seed.
 
         Args:
-            trainer: takes what it lets pass of the Trainer's settings, given with their place, for a `trainer`, too;
-                see `mlcv.trainer_settings`.
+            trainer: takes what it lets pass of the Trainer's settings, given with their place, for a `trainer`, too
+                (see `mlcv.trainer_settings`), beside whether a test follows a training.
 
         Raises:
             ConfigError: if it carries none, or one that is no plain data: see `mlcv.plain_config`.
@@ -154,6 +154,8 @@ class Run:
         }
         if trainer is not None:
             config["trainer"] = trainer(tree.get("trainer"), f"{where}: trainer")
+        if trainer is not None and isinstance(tree.get("test_after_fit"), bool):
+            config["test_after_fit"] = tree["test_after_fit"]
         if tree.get("seed_everything") is not None:
             config["seed_everything"] = plain(tree["seed_everything"], bool | int, f"{where}: seed_everything")
         return config

@@ -23,7 +23,7 @@ from mlcv.allocator import keep_freed_memory
 from mlcv.commands.parser import Parser
 from mlcv.commands.training import TrainingCLI
 from mlcv.data.base import MultiLabelDataModule, usable_cores
-from mlcv.errors import ConfigError
+from mlcv.errors import ConfigError, check_choice
 from mlcv.files import read_json, write_text
 from mlcv.methods.base import MultiLabelModule
 from mlcv.terminal import console, set_up_logging
@@ -195,6 +195,10 @@ def bench(
     set_up_logging()
     logging.getLogger("lightning").setLevel(logging.ERROR)
     keep_freed_memory()
+    if isinstance(options, str):
+        raise ConfigError("options is a list of words of the command line, such as ['--config=a.yaml']")
+    for name in modes:
+        check_choice("modes", name, ("eager", "compiled"))
     found = Benchmark([], _hardware())
     for precision in precisions:
         for mode in modes:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from mlcv.commands.predict import predict
+from mlcv.errors import check_choice, listed
 from mlcv.files import write_table
 from mlcv.posthoc.columns import common_classes
 from mlcv.posthoc.predictions import combine, read_predictions
@@ -15,7 +16,7 @@ from mlcv.trust import TRUST_HELP
 
 
 def ensemble(
-    models: Sequence[str | Path],
+    models: str | Path | Sequence[str | Path],
     *,
     how: Literal["mean", "rank"] = "mean",
     out: str | Path = "ensemble.csv",
@@ -35,8 +36,9 @@ def ensemble(
     Raises:
         UserError: for files that cannot be read, or of other images or classes than the first.
     """
+    check_choice("how", how, ("mean", "rank"))
     with tempfile.TemporaryDirectory() as folder:
-        paths = [_predicted(Path(path), Path(folder, str(n)), options) for n, path in enumerate(models)]
+        paths = [_predicted(path, Path(folder, str(n)), options) for n, path in enumerate(listed(models))]
         names = common_classes(paths)
         together = combine([read_predictions(path, names) for path in paths], how)
     rows = ([name, *scores] for name, scores in zip(together.ids, together.scores.tolist(), strict=True))

@@ -13,11 +13,12 @@ from rich.table import Table as Grid
 from torch import Tensor
 
 from mlcv.commands.options import add_truth_options, truth_file, whole_number
+from mlcv.errors import check_choice, listed
 from mlcv.files import write_table, write_text
 from mlcv.metrics.bootstrap import Interval
 from mlcv.posthoc.judge import Judged, Study, difference, judge, match, operating_points, part, subgroups, summary
 from mlcv.posthoc.matching import read_all
-from mlcv.posthoc.predictions import Predictions, combine, read_predictions
+from mlcv.posthoc.predictions import apart, combine, read_predictions
 from mlcv.posthoc.truth import TruthFile
 from mlcv.terminal import console
 
@@ -71,7 +72,7 @@ class Evaluation:
 
 
 def evaluate(
-    predictions: Sequence[str | Path],
+    predictions: str | Path | Sequence[str | Path],
     truth: str | Path | TruthFile | None = None,
     *,
     study: Study = None,
@@ -98,9 +99,11 @@ def evaluate(
     Raises:
         UserError: for files that are missing or malformed, or do not fit together.
     """
-    paths, source = [Path(path) for path in predictions], TruthFile.of(truth)
+    paths, source = listed(predictions), TruthFile.of(truth)
+    check_choice("combined", combined, ("none", "mean", "rank"))
     names, labels, models = read_all(paths, source, study)
-    models = _named_apart(models, paths)
+    told_apart = apart([model.name for model in models], paths)
+    models = [replace(model, name=name) for model, name in zip(models, told_apart, strict=True)]
     if combined != "none":
         models.append(combine(models, combined))
     judged = [judge(model, labels, study, resamples, seed) for model in models]
@@ -168,15 +171,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--no_pictures", action="store_true", help="draw no curves")
     return parser
-
-
-def _named_apart(models: list[Predictions], paths: list[Path]) -> list[Predictions]:
-    """Files of one name are told apart by their folders."""
-    names = [model.name for model in models]
-    return [
-        replace(model, name=f"{path.parent.name}/{model.name}") if names.count(model.name) > 1 else model
-        for model, path in zip(models, paths, strict=True)
-    ]
 
 
 def _print(found: Evaluation, options: argparse.Namespace) -> None:

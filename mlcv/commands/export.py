@@ -22,7 +22,7 @@ from mlcv.data.image_files import find_images
 from mlcv.data.images import read_image
 from mlcv.data.samples import Collate
 from mlcv.data.transforms import evaluation_transform
-from mlcv.errors import ConfigError
+from mlcv.errors import ConfigError, check_choice
 from mlcv.files import whole_file
 from mlcv.methods.base import MultiLabelModule
 from mlcv.posthoc.calibrated import FILE_NAME, Calibration
@@ -117,9 +117,9 @@ def export(
         UserError: for a checkpoint or calibration that cannot be read, a network that cannot be exported, or a file
             whose outputs are not the module's.
     """
-    strange = sorted(set(formats) - set(_MAKERS))
-    if strange:
-        raise ConfigError(f"no format {strange[0]!r}; known are {', '.join(_MAKERS)}")
+    formats = (formats,) if isinstance(formats, str) else formats
+    for name in formats:
+        check_choice("formats", name, tuple(_MAKERS))
     _check_libraries(formats)
     run = Run(Path(checkpoint))
     data, method = run.data(), run.method()

@@ -2,7 +2,7 @@
 
 import argparse
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,7 @@ from torch import Tensor
 from mlcv import __version__
 from mlcv.commands.gallery import Gallery
 from mlcv.commands.options import add_truth_options, truth_file, whole_number
-from mlcv.errors import ConfigError
+from mlcv.errors import ConfigError, listed
 from mlcv.files import unshielded, write_text
 from mlcv.labels.states import NEGATIVE, POSITIVE, UNCERTAIN, UNKNOWN
 from mlcv.metrics.bootstrap import Interval
@@ -23,7 +23,7 @@ from mlcv.metrics.scores import multilabel_scores, scores_of_decisions
 from mlcv.posthoc.columns import read_ids
 from mlcv.posthoc.judge import Judged, difference, judge, match, part, summary
 from mlcv.posthoc.matching import read_all
-from mlcv.posthoc.predictions import Predictions
+from mlcv.posthoc.predictions import Predictions, apart
 from mlcv.posthoc.truth import TruthFile, label_states
 from mlcv.tables import Table
 from mlcv.terminal import console
@@ -36,7 +36,7 @@ _KINDS = {"good": (POSITIVE, True), "missed": (POSITIVE, False), "false": (NEGAT
 
 
 def report(
-    predictions: Sequence[str | Path],
+    predictions: str | Path | Sequence[str | Path],
     truth: str | Path | TruthFile | None = None,
     *,
     checkpoint: str | Path | None = None,
@@ -64,7 +64,7 @@ def report(
     """
     if find_spec("matplotlib") is None:
         raise ConfigError("a report needs matplotlib: pip install matplotlib")
-    paths = [path / _FILE if path.is_dir() else path for path in map(Path, predictions)]
+    paths = [path / _FILE if path.is_dir() else path for path in listed(predictions)]
     source = TruthFile.of(truth)
     names, labels, found = read_all(paths, source)
     states = torch.from_numpy(label_states(Table(source.path or paths[0]), names, source.codes)).long()
@@ -116,12 +116,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _named(paths: list[Path], models: list[Predictions]) -> Iterator[Predictions]:
+def _named(paths: list[Path], models: list[Predictions]) -> list[Predictions]:
     """Runs are called by their folders, where files are called alike."""
-    for path, model in zip(paths, models, strict=True):
-        alike = [other.stem for other in paths].count(path.stem) > 1 or path.name == _FILE
-        folder = path.resolve().parent
-        yield replace(model, name=f"{folder.parent.name}/{folder.name}") if alike else model
+    stems = [path.stem for path in paths]
+    is_run = [path.name == _FILE or stems.count(path.stem) > 1 for path in paths]
+    names = apart(["" if run else model.name for run, model in zip(is_run, models, strict=True)], paths, 2)
+    own = ["/".join(path.resolve().parent.parts[-2:]) for path in paths]  # of one run alone, too
+    return [replace(model, name=name or folder) for model, name, folder in zip(models, names, own, strict=True)]
 
 
 def _chosen(path: Path, model: Judged, names: tuple[str, ...]) -> Tensor:

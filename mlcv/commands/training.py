@@ -26,6 +26,7 @@ from mlcv.callbacks.random_state import KeepRandomState
 from mlcv.callbacks.results import ResultsWriter
 from mlcv.callbacks.resuming import Resuming
 from mlcv.checkpoint_arguments import CommandLine, read_command_line
+from mlcv.command_line import take
 from mlcv.commands.mistakes import blaming_options, check_values
 from mlcv.commands.parser import Parser
 from mlcv.data.base import MultiLabelDataModule
@@ -50,7 +51,7 @@ from mlcv.runs import (
     run_folder,
 )
 from mlcv.terminal import set_up_logging
-from mlcv.trust import TRUST_HELP
+from mlcv.trust import TRUST_HELP, trusting
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +159,7 @@ class TrainingCLI(LightningCLI):
             "--calibration",
             type=str | None,
             default=None,
-            help="File of `mlcv calibrate` for test and predict, or none; by default the run's own, if any.",
+            help="File of `mlcv calibrate` for test and predict, or none; by default the run's own, but for .npy.",
         )
         for name in OF_THE_DATA:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
@@ -208,7 +209,9 @@ class TrainingCLI(LightningCLI):
             kwargs["logger"] = self._loggers() if fitting else False
         state = self.model.state_dict() if self.state is None else self.state
         model = None if fitting else weights_fingerprint(state)
-        calibration = self._calibration(model) if self.subcommand in ("test", "predict") else None
+        is_to_learn_from = str(self._get(self.config, "predictions") or "").endswith(".npy")
+        asked = self.subcommand in ("test", "predict") and not (is_to_learn_from and not self._names_calibration)
+        calibration = self._calibration(model) if asked else None
         decide = calibration.decide if calibration is not None else None
         callbacks = [*(given.get("callbacks") or []), ResultsWriter(self.run_dir, decide)]
         if self.subcommand == "predict":
@@ -223,6 +226,10 @@ class TrainingCLI(LightningCLI):
             if given.get("enable_checkpointing") is not False:
                 callbacks += _checkpoints(self.run_dir)
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+
+    @property
+    def _names_calibration(self) -> bool:
+        return self._get(self.config, "calibration") is not None
 
     def _calibration(self, model: str | None) -> Calibration | None:
         """The one that was asked for, or the run's; None without one."""
@@ -351,7 +358,11 @@ def main(arguments: list[str]) -> None:
     warnings.filterwarnings("ignore", message=".*dirpath has changed from.*")
     # Lightning 2.6's own use of torch.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    TrainingCLI.run(arguments)
+    # The checkpoint that it names is the one that is meant.
+    warnings.filterwarnings("ignore", message=".*trainer.ckpt_path = None. was called but then you passed.*")
+    packages, arguments = take(arguments, "--trust")  # of who calls this from Python
+    with trusting(packages):
+        TrainingCLI.run(arguments)
 
 
 def _experiment(config: Namespace) -> str:

@@ -44,6 +44,10 @@ class BackboneMethod(MultiLabelModule):
         self.freeze_batch_norm = freeze_batch_norm
         self.backbone = Backbone(backbone, weights, image_size, freeze, **(backbone_args or {}))
 
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        self.train(self.training)  # also of a subclass that has built its parts since
+
     def train(self, mode: bool = True) -> Self:
         """Batch statistics stay as they are, if asked for."""
         super().train(mode)

@@ -1,7 +1,7 @@
 """Probabilities that mean what they say: a temperature, or slope and offset, from validation data, where they help."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from torch import Tensor
 
+from mlcv.errors import check_choice
 from mlcv.labels.states import NEGATIVE, POSITIVE, evaluable, known
 
 Method = Literal["none", "temperature", "platt"]
@@ -74,6 +75,7 @@ def fit_scaling(probs: Tensor, targets: Tensor, method: Method, seed: int = 0) -
     Returns:
         A class without a known positive or without a known negative is left as it is.
     """
+    check_choice("method", method, get_args(Method))
     judged = known(targets).any(dim=1)
     logits, labels = logits_of(probs[judged]).numpy(), targets[judged].numpy()
     slope, offset = np.ones(labels.shape[1]), np.zeros(labels.shape[1])

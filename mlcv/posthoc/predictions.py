@@ -136,6 +136,22 @@ def read_predictions(path: Path, class_names: Sequence[str], names: str | None =
     return Predictions(path.stem, ids, scores.reshape(len(ids), len(columns)), tuple(class_names), model)
 
 
+def apart(names: Sequence[str], paths: Sequence[Path], least: int = 1) -> list[str]:
+    """Names of files, those that are alike with as many of their folders, `least` at least, as tell all apart."""
+    places = [path.resolve().parent.parts for path in paths]
+    alike = [names.count(name) > 1 for name in names]
+    for depth in range(least, max(map(len, places)) + 1):
+        shown = [
+            f"{'/'.join(place[-depth:])}/{name}".removesuffix("/") if same else name
+            for name, place, same in zip(names, places, alike, strict=True)
+        ]
+        if len(set(shown)) == len(shown):
+            return shown
+    return [
+        f"{name} ({number})" if same else name for number, (name, same) in enumerate(zip(names, alike, strict=True), 1)
+    ]
+
+
 def combine(models: Sequence[Predictions], how: Literal["mean", "rank"] = "mean") -> Predictions:
     """One model from several, which must know the same rows; the order of the first is kept.
 

@@ -1,11 +1,11 @@
 """One threshold a class, chosen on validation data for what it is to achieve."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from mlcv.errors import ConfigError
+from mlcv.errors import ConfigError, check_choice
 from mlcv.labels.states import POSITIVE, evaluable, known
 
 Goal = Literal["f1", "precision", "recall"]
@@ -28,6 +28,7 @@ def choose_class_thresholds(probs: Tensor, targets: Tensor, goal: Goal = "f1", l
     Raises:
         ConfigError: for a level outside (0, 1].
     """
+    check_choice("goal", goal, get_args(Goal))
     if not 0 < level <= 1:
         raise ConfigError(f"the level of {goal} lies in (0, 1], got {level}")
     thresholds = torch.full((probs.shape[1],), 0.5, dtype=torch.float64)
