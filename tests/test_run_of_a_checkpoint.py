@@ -242,3 +242,10 @@ def test_a_runs_calibration_is_found_unless_another_is_named(written, tmp_path, 
     )
     with pytest.raises(ConfigError, match="of another model"):
         find_calibration(str(tmp_path / "third.json"), path, NAMES, None)
+
+
+@pytest.mark.parametrize("tests", [True, False])
+def test_a_resumed_training_tests_if_the_straight_one_would(written, tests):
+    run = Run(written({"model": MODEL, "data": DATA, "trainer": {}, "test_after_fit": tests}))
+    assert run.config(lambda given, where: given)["test_after_fit"] is tests
+    assert "test_after_fit" not in run.config()

@@ -142,7 +142,7 @@ def apart(names: Sequence[str], paths: Sequence[Path], least: int = 1) -> list[s
     alike = [names.count(name) > 1 for name in names]
     for depth in range(least, max(map(len, places)) + 1):
         shown = [
-            f"{'/'.join(place[-depth:])}/{name}".removesuffix("/") if same else name
+            str(Path(*place[-depth:], name)) if same else name
             for name, place, same in zip(names, places, alike, strict=True)
         ]
         if len(set(shown)) == len(shown):

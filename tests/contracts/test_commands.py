@@ -11,6 +11,7 @@ import pytest
 import mlcv
 from mlcv.cli import SUBCOMMANDS, main
 from mlcv.errors import UserError
+from tests.tiny_sets import write_rows
 
 MODULES = sorted({module for module, _ in SUBCOMMANDS.values()})
 FUNCTIONS = sorted(set(SUBCOMMANDS) & set(mlcv.__all__))
@@ -65,3 +66,24 @@ def test_a_wrong_path_is_a_users_error_that_names_it(name, tmp_path, capsys):
     }.get(name, [])  # fmt: skip
     assert main([name, *option, str(absent)]) == 2
     assert "absent.file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("calibrate", {"goal": "rcall"}),
+        ("calibrate", {"method": "plat"}),
+        ("evaluate", {"combined": "meann"}),
+        ("ensemble", {"how": "max"}),
+        ("bench", {"modes": ["egar"]}),
+        ("export", {"formats": "onx"}),
+    ],
+)
+def test_a_wrong_word_is_refused_as_the_command_line_does(name, given, tmp_path):
+    path = write_rows(tmp_path / "p.csv", ["image", "a"], [[f"{n}.jpg", n / 9] for n in range(8)])
+    if name == "calibrate":
+        truth = write_rows(tmp_path / "t.csv", ["image", "a"], [[f"{n}.jpg", n % 2] for n in range(8)])
+        given = {**given, "truth": truth}
+    argument = {"ensemble": [path], "bench": ["--config=absent.yaml"]}.get(name, path)
+    with pytest.raises(UserError, match=f"{next(iter(given))} is one of "):
+        getattr(mlcv, name)(argument, **given)

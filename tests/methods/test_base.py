@@ -352,3 +352,17 @@ def test_the_labels_of_all_training_images_are_shown_once(kind, tmp_path):
     trainer.fit(Looks("test_resnet", 10), **given.get(kind, {"datamodule": Foreign10(data)}))
     assert len(seen) == 1
     assert torch.equal(seen[0], data.datasets["train"].targets)
+
+
+def test_batch_statistics_stay_in_a_method_whose_constructor_says_nothing_of_them(tmp_path):
+    class Own(BackboneMethod):
+        def __init__(self, backbone, num_classes, **kwargs):
+            super().__init__(backbone, num_classes, **kwargs)
+            self.head, self.loss = LinearHead(self.backbone.pooled_features, num_classes), BCELoss()
+
+    for frozen in (True, False):
+        module = Own("test_resnet", 10, freeze_batch_norm=frozen)
+        before = {name: value.clone() for name, value in module.named_buffers() if "running" in name}
+        fit(module, tmp_path)
+        after = dict(module.named_buffers())
+        assert all(torch.equal(after[name], value) for name, value in before.items()) == frozen

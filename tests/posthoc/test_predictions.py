@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,15 @@ import torch
 from scipy.stats import rankdata
 
 from mlcv.errors import ConfigError, DataError
-from mlcv.posthoc.predictions import Predicted, Predictions, chosen_names, combine, read_predictions, write_predictions
+from mlcv.posthoc.predictions import (
+    Predicted,
+    Predictions,
+    apart,
+    chosen_names,
+    combine,
+    read_predictions,
+    write_predictions,
+)
 from tests.tiny_sets import write_rows
 
 NAMES = ("a", "b", "c")
@@ -143,3 +152,14 @@ def test_models_of_other_rows_or_classes_are_not_combined():
         combine([one, Predictions("two", ("x", "y", "z", "w"), torch.zeros(4, 3), NAMES)])
     with pytest.raises(ConfigError, match="^one and two cannot be combined: their classes differ$"):
         combine([one, Predictions("two", ("x", "y"), torch.zeros(2, 3), NAMES[::-1])])
+
+
+def test_files_of_one_name_are_told_apart_whatever_their_folders(numpy_rng):
+    for _ in range(200):
+        folders = ["/".join(numpy_rng.choice(["a", "b", "0"], numpy_rng.integers(1, 4))) for _ in range(4)]
+        paths = [Path("/runs", folder, f"{numpy_rng.choice(['p', 'q'])}.csv") for folder in folders]
+        names = apart([path.stem for path in paths], paths)
+        assert len(set(names)) == 4
+        if len(set(paths)) == 4:
+            assert all(str(path.with_suffix("")).endswith(name) for path, name in zip(paths, names, strict=True))
+    assert apart(["p", "p", "q"], [Path("/A/0/p.csv"), Path("/B/0/p.csv"), Path("/q.csv")]) == ["A/0/p", "B/0/p", "q"]
