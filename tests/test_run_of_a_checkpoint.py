@@ -249,3 +249,12 @@ def test_a_resumed_training_tests_if_the_straight_one_would(written, tests):
     run = Run(written({"model": MODEL, "data": DATA, "trainer": {}, "test_after_fit": tests}))
     assert run.config(lambda given, where: given)["test_after_fit"] is tests
     assert "test_after_fit" not in run.config()
+
+
+def test_a_method_that_cannot_be_found_is_told_with_its_place(written):
+    path = written({"model": MODEL, "data": DATA})
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["hyper_parameters"] = {}
+    torch.save(checkpoint, path)
+    with pytest.raises(ConfigError, match=f"^--this: {path} does not say what method it is of"):
+        Run(path, "--this").method()

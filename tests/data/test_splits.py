@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mlcv.data import COCODataModule, CSVDataModule, LabeledImages, MultiLabelDataModule, NIHDataModule, VOCDataModule
-from mlcv.data.splits import check_apart, check_once, group_keys, groups_of, hold_out, told_apart
+from mlcv.data.splits import check_apart, check_once, deal, group_keys, groups_of, hold_out, told_apart
 from mlcv.errors import DataError
 from tests.tiny_sets import write_coco, write_image, write_voc
 
@@ -396,3 +396,17 @@ def test_a_path_that_no_system_could_open_is_itself(numpy_rng):
         check_apart({"train": given, "val": given.select(np.array([1]))}, None)
     with pytest.raises(DataError, match=r"nowhere/a.*b.png is in the training"):
         check_apart({"train": given, "val": given.select(np.array([0]))}, None)
+
+
+def test_places_are_the_middles_of_equal_parts(numpy_rng):
+    """One group of all is in the middle; of two, one is at a quarter, where a part of a quarter has just ended."""
+    seeds = numpy_rng.integers(0, 1000, 20).tolist()
+    one = np.zeros(3, np.intp)
+    for seed in seeds:
+        assert deal(one, [0.6, 0.4], seed).tolist() == [0, 0, 0]
+        assert deal(one, [0.4, 0.6], seed).tolist() == [1, 1, 1]
+        assert sorted(deal(np.arange(2), [0.25, 0.75], seed).tolist()) == [1, 1]
+        assert deal(np.arange(4), [0.25, 0.25], seed).tolist().count(2) == 2  # what is left belongs to no part
+        lonely = LabeledImages(["a.png"], np.zeros((1, 1), np.int8))
+        assert hold_out(lonely, None, 0.6, seed).tolist() == [True]
+        assert hold_out(lonely, None, 0.4, seed).tolist() == [False]
