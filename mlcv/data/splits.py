@@ -1,4 +1,4 @@
-"""However images are divided: none is there twice, and none of training, nor of its group, is in another split."""
+"""Dividing images into splits: no image is in one twice, and none of training, nor of its group, in another."""
 
 import re
 import unicodedata
