@@ -122,13 +122,12 @@ class PredictionWriter(Callback):
         place = {image if left_out else n: (n, image) for n, image in enumerate(every)}
         ordered = [rows[key] for key in place if key in rows]
         unreadable = [image for key, (_, image) in place.items() if key not in rows]
+        is_limited = leaves_out(trainer.limit_predict_batches)
         if self.path.suffix == ".npy":
             if unreadable:
                 if not left_out:
                     self._remove_parts()
-                why = (
-                    "trainer.limit_predict_batches" if leaves_out(trainer.limit_predict_batches) else "unreadable files"
-                )
+                why = "trainer.limit_predict_batches" if is_limited else "unreadable files"
                 raise DataError(
                     f"{self.path} would have a row for each image, and {len(unreadable)} of {len(place)} have none, "
                     f"such as {printable(unreadable[0])} ({why}): choose a .csv, or leave unreadable images out of the "
@@ -143,7 +142,7 @@ class PredictionWriter(Callback):
             write_predictions(self.path, names, written, self.model)
         self._remove_parts()
         console().print(f"{len(ordered)} predictions: {self.path}", soft_wrap=True)
-        if unreadable and leaves_out(trainer.limit_predict_batches):
+        if unreadable and is_limited:
             logger.warning("trainer.limit_predict_batches has left out %d images", len(unreadable))
         elif unreadable:
             listed = "".join(f"\n  {printable(image)}" for image in unreadable)

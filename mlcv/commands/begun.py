@@ -25,14 +25,11 @@ def begin(place: str | Path, *arguments: str | Path) -> None:
     files = {part: _digest(part) for part in parts}
     now = {"mlcv": __version__, "arguments": parts, "files": {name: digest for name, digest in files.items() if digest}}
     note = Path(place).with_name(f"{Path(place).name}.command.json")
-    if not note.is_file():
-        if Path(place).exists():
-            raise ConfigError(f"{place} is there, and nothing says what made it: choose another folder, or remove it")
+    then = read_json(note, "note of a command") if note.is_file() else None
+    if not Path(place).exists():  # nothing was begun, or it came to nothing
         write_text(note, json.dumps(now, indent=1) + "\n")
-        return
-    then = read_json(note, "note of a command")
-    if then != now and not Path(place).exists():  # it came to nothing
-        write_text(note, json.dumps(now, indent=1) + "\n")
+    elif then is None:
+        raise ConfigError(f"{place} is there, and nothing says what made it: choose another folder, or remove it")
     elif then != now:
         changed = [part for part in parts if part not in then.get("arguments", [])] or list(now["files"])[:2]
         new = " ".join(changed[:4]) or "fewer"

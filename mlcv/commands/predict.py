@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from mlcv.command_line import take
 from mlcv.commands.training import main
 from mlcv.runs import run_folder
+from mlcv.trust import trusting
 
 
 def predict(
@@ -39,8 +41,10 @@ def predict(
         "--predictions": path,
         "--data.path": images,
         "--calibration": calibration,
+        "--split": split,
     }
-    given["--split"] = None if split == "test" else split
+    packages, options = take(options, "--trust")
     said = [f"{name}={value}" for name, value in given.items() if value is not None]
-    main(["predict", *said, *options])
+    with trusting(packages):
+        main(["predict", *said, *options])
     return path

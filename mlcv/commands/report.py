@@ -121,8 +121,7 @@ def _named(paths: list[Path], models: list[Predictions]) -> list[Predictions]:
     stems = [path.stem for path in paths]
     is_run = [path.name == _FILE or stems.count(path.stem) > 1 for path in paths]
     names = apart(["" if run else model.name for run, model in zip(is_run, models, strict=True)], paths, 2)
-    own = ["/".join(path.resolve().parent.parts[-2:]) for path in paths]  # of one run alone, too
-    return [replace(model, name=name or folder) for model, name, folder in zip(models, names, own, strict=True)]
+    return [replace(model, name=name) for model, name in zip(models, names, strict=True)]
 
 
 def _chosen(path: Path, model: Judged, names: tuple[str, ...]) -> Tensor:

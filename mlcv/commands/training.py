@@ -26,7 +26,6 @@ from mlcv.callbacks.random_state import KeepRandomState
 from mlcv.callbacks.results import ResultsWriter
 from mlcv.callbacks.resuming import Resuming
 from mlcv.checkpoint_arguments import CommandLine, read_command_line
-from mlcv.command_line import take
 from mlcv.commands.mistakes import blaming_options, check_values
 from mlcv.commands.parser import Parser
 from mlcv.data.base import MultiLabelDataModule
@@ -51,7 +50,7 @@ from mlcv.runs import (
     run_folder,
 )
 from mlcv.terminal import set_up_logging
-from mlcv.trust import TRUST_HELP, trusting
+from mlcv.trust import TRUST_HELP
 
 logger = logging.getLogger(__name__)
 
@@ -209,9 +208,7 @@ class TrainingCLI(LightningCLI):
             kwargs["logger"] = self._loggers() if fitting else False
         state = self.model.state_dict() if self.state is None else self.state
         model = None if fitting else weights_fingerprint(state)
-        is_to_learn_from = str(self._get(self.config, "predictions") or "").endswith(".npy")
-        asked = self.subcommand in ("test", "predict") and not (is_to_learn_from and not self._names_calibration)
-        calibration = self._calibration(model) if asked else None
+        calibration = self._calibration(model) if self.subcommand in ("test", "predict") else None
         decide = calibration.decide if calibration is not None else None
         callbacks = [*(given.get("callbacks") or []), ResultsWriter(self.run_dir, decide)]
         if self.subcommand == "predict":
@@ -227,14 +224,10 @@ class TrainingCLI(LightningCLI):
                 callbacks += _checkpoints(self.run_dir)
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
 
-    @property
-    def _names_calibration(self) -> bool:
-        return self._get(self.config, "calibration") is not None
-
     def _calibration(self, model: str | None) -> Calibration | None:
-        """The one that was asked for, or the run's; None without one."""
-        named, checkpoint = (self._get(self.config, key) for key in ("calibration", "ckpt_path"))
-        if named is None and not checkpoint:
+        """The one that was asked for, or the run's, but for what is to learn from; None without one."""
+        named, checkpoint, path = (self._get(self.config, key) for key in ("calibration", "ckpt_path", "predictions"))
+        if named is None and (not checkpoint or str(path).endswith(".npy")):
             return None
         return find_calibration(named, Path(checkpoint or "."), tuple(self.datamodule.class_names), model)
 
@@ -360,9 +353,7 @@ def main(arguments: list[str]) -> None:
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     # The checkpoint that it names is the one that is meant.
     warnings.filterwarnings("ignore", message=".*trainer.ckpt_path = None. was called but then you passed.*")
-    packages, arguments = take(arguments, "--trust")  # of who calls this from Python
-    with trusting(packages):
-        TrainingCLI.run(arguments)
+    TrainingCLI.run(arguments)
 
 
 def _experiment(config: Namespace) -> str:

@@ -11,7 +11,7 @@ from mlcv.models.batch_norm import keep_batch_statistics
 
 
 class BackboneMethod(MultiLabelModule):
-    """Base of methods on an image backbone: a subclass builds `head`, or writes `forward`, and calls `self.train()`.
+    """Base of methods on an image backbone: a subclass builds `head`, or writes `forward`.
 
     Args:
         backbone: timm's model name, or `open_clip:<model>`.

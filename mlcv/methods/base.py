@@ -192,6 +192,7 @@ class MultiLabelModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Shows the training labels to `on_labels`, before a checkpoint's state is loaded."""
         if stage == "fit" and self._trainer is not None:
+            self._has_seen_labels = False  # those of this training
             data: Any = getattr(self.trainer, "datamodule", None)
             loader = self.trainer.fit_loop._data_source.instance  # which a Trainer was given in Python
             known = getattr(data, "datasets", None)

@@ -137,9 +137,9 @@ def read_predictions(path: Path, class_names: Sequence[str], names: str | None =
 
 
 def apart(names: Sequence[str], paths: Sequence[Path], least: int = 1) -> list[str]:
-    """Names of files, those that are alike with as many of their folders, `least` at least, as tell all apart."""
+    """Names of files; with as many of their folders, `least` at least, as tell all apart, where alike or empty."""
     places = [path.resolve().parent.parts for path in paths]
-    alike = [names.count(name) > 1 for name in names]
+    alike = [not name or names.count(name) > 1 for name in names]
     for depth in range(least, max(map(len, places)) + 1):
         shown = [
             str(Path(*place[-depth:], name)) if same else name

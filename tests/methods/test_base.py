@@ -354,6 +354,19 @@ def test_the_labels_of_all_training_images_are_shown_once(kind, tmp_path):
     assert torch.equal(seen[0], data.datasets["train"].targets)
 
 
+def test_a_second_training_shows_its_own_labels(tmp_path):
+    seen = []
+
+    class Looks(Classifier):
+        def on_labels(self, targets):
+            seen.append(targets)
+
+    module = Looks("test_resnet", 10)
+    for _ in range(2):
+        fit(module, tmp_path)
+    assert len(seen) == 2
+
+
 def test_batch_statistics_stay_in_a_method_whose_constructor_says_nothing_of_them(tmp_path):
     class Own(BackboneMethod):
         def __init__(self, backbone, num_classes, **kwargs):
