@@ -13,6 +13,7 @@ from mlcv.errors import ConfigError
 from mlcv.launchers import is_requeued
 from mlcv.plain_config import plain, resolve
 from mlcv.runs import GREY_KEY, Run
+from mlcv.shipped_configs import with_files
 from mlcv.trainer_settings import settings_for_evaluation, settings_for_training
 
 logger = logging.getLogger(__name__)
@@ -41,11 +42,10 @@ def read_command_line(arguments: Sequence[str]) -> CommandLine:
     Raises:
         ConfigError: as `mlcv.runs.Run.config` and `with_checkpoint_found`.
     """
-    configs, others = take(arguments[1:], "--config", "-c")
-    line = with_checkpoint_found([arguments[0], *(f"--config={value}" for value in configs), *others])
+    line = with_checkpoint_found([arguments[0], *with_files(arguments[1:])])
     options = {argument.partition("=")[0] for argument in line}
     says_all = {"--model", "--data"} <= options
-    if configs or says_all or {"-h", "--help"} & options or "--ckpt_path" not in options:
+    if "--config" in options or says_all or {"-h", "--help"} & options or "--ckpt_path" not in options:
         return CommandLine(line)
     path = take(line, "--ckpt_path")[0][-1]
     settings = settings_for_training if line[0] == "fit" else settings_for_evaluation

@@ -18,9 +18,12 @@ from mlcv import __version__
 from mlcv.command_line import take
 from mlcv.errors import ConfigError, Stopped, chain_of, find_user_error, one_line
 from mlcv.launchers import RUN_DIR_VARIABLE, process_rank
+from mlcv.short_help import NEXT, SECTIONS, short_help, two_columns
 from mlcv.trust import trusting
 
 SUBCOMMANDS = {
+    "init": ("init", "looks at a table of images and labels, and writes a config that trains on it"),
+    "configs": ("configs", "the configs that come with mlcv: lists them, or copies one"),
     "fit": ("training", "train, validate after each epoch, keep the best and the last checkpoint"),
     "validate": ("training", "metrics of a checkpoint on the validation split"),
     "test": ("training", "metrics of a checkpoint on the test split"),
@@ -35,8 +38,15 @@ SUBCOMMANDS = {
 }
 """Each one's module in `mlcv.commands`, and what it does."""
 
-_HELP = """usage: mlcv SUBCOMMAND --config FILE [--key value ...]
-       mlcv --help | --version
+_MEANT = {
+    "train": "fit", "training": "fit", "learn": "fit", "resume": "fit", "val": "validate", "valid": "validate",
+    "eval": "evaluate", "infer": "predict", "inference": "predict", "serve": "export", "benchmark": "bench",
+    "new": "init", "start": "init", "list": "configs", "config": "configs", "threshold": "calibrate",
+}  # fmt: skip
+"""What other programs call our subcommands."""
+
+_HELP = """usage: mlcv SUBCOMMAND [--option value ...]
+       mlcv SUBCOMMAND --help | mlcv --help | mlcv --version
 
 Trains and evaluates multi-label image classifiers on labels of any quality.
 
@@ -44,8 +54,9 @@ subcommands:
 {subcommands}
 
 examples:
-  mlcv fit --config configs/digits/bce.yaml
-  mlcv fit --config configs/digits/bce.yaml --data.protocol.known_fraction 0.1 --trainer.max_epochs 3
+  mlcv fit --config digits/bce
+  mlcv fit --config digits/bce --data.protocol.known_fraction 0.1 --trainer.max_epochs 3
+  mlcv init my.csv
   mlcv test --ckpt_path runs/digits-bce/0/checkpoints/best.ckpt
   mlcv fit --ckpt_path runs/digits-bce/0/checkpoints/last.ckpt        (resumes)
   mlcv evaluate model_a.csv model_b.csv --truth labels.csv
@@ -53,22 +64,25 @@ examples:
 Checkpoints and other files are read without running code. For a checkpoint with classes of a package of your own, give
 --trust PACKAGE to any subcommand, or set MLCV_TRUST=PACKAGE.
 
-MLCV_TRACEBACK=1 shows where an error arose, for those who write classes of their own.
-
-`mlcv fit --help` lists the options of a subcommand; `mlcv fit --data.help COCODataModule` those of a class."""
+MLCV_TRACEBACK=1 shows where an error arose, for those who write classes of their own."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit status: 0, 2 for an error the user can mend, 130 after Ctrl-C, 143 if ended."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in {"-h", "--help"}:
-        width = max(map(len, SUBCOMMANDS))
-        lines = "\n".join(f"  {name:{width}}  {text}" for name, (_, text) in SUBCOMMANDS.items())
+        lines = two_columns({name: text for name, (_, text) in SUBCOMMANDS.items()})
         print(_HELP.format(subcommands=lines))  # noqa: T201  # help is for the terminal
         return 0
     if arguments[0] == "--version":
         print(f"mlcv {__version__}")  # noqa: T201
         return 0
+    if arguments[0] in SECTIONS and {"-h", "--help"} & set(arguments):
+        print(short_help(arguments[0]))  # noqa: T201
+        return 0
+    if arguments == ["fit"]:
+        print(NEXT, file=sys.stderr)  # noqa: T201
+        return 2
     try:
         _check_subcommand(arguments[0])
         packages, arguments = take(arguments, "--trust")
@@ -134,7 +148,7 @@ def _unforeseen(error: Exception) -> str:
 
 def _check_subcommand(name: str) -> None:
     if name not in SUBCOMMANDS:
-        similar = difflib.get_close_matches(name, SUBCOMMANDS, n=1)
+        similar = [_MEANT[name]] if name in _MEANT else difflib.get_close_matches(name, SUBCOMMANDS, n=1)
         hint = f"did you mean {similar[0]!r}? " if similar else ""
         raise ConfigError(f"there is no subcommand {name!r}; {hint}Choose from {', '.join(SUBCOMMANDS)}")
 

@@ -26,6 +26,8 @@ MAY_IMPORT = {
     "renamings": set(),
     "trust": {"errors"},
     "command_line": {"errors"},
+    "shipped_configs": {"command_line", "errors"},
+    "short_help": set(),
     "plain_config": {"errors", "renamings", "trust"},
     "labels": {"errors", "files"},
     "tables": {"errors", "labels"},
@@ -40,14 +42,15 @@ MAY_IMPORT = {
     "callbacks": {"metrics", "labels", "errors", "files", "fingerprints", "posthoc", "tables", "terminal"},
     "posthoc": {"labels", "metrics", "errors", "tables", "data", "files", "plain_config", "terminal"},
     "trainer_settings": {"callbacks", "errors", "plain_config", "trust"},
-    "checkpoint_arguments": {"command_line", "data", "plain_config", "runs", "trainer_settings", "errors", "launchers"},
+    "checkpoint_arguments": {"command_line", "data", "plain_config", "runs", "trainer_settings", "errors", "launchers",
+                             "shipped_configs"},
     "commands": {
         "allocator", "callbacks", "checkpoint_arguments", "command_line",
         "data", "errors", "files", "fingerprints", "labels",
-        "launchers", "losses", "methods", "metrics", "models", "plain_config", "posthoc", "renamings", "runs", "tables",
-        "terminal", "trust",
+        "launchers", "losses", "methods", "metrics", "models", "plain_config", "posthoc", "renamings", "runs",
+        "shipped_configs", "short_help", "tables", "terminal", "trust",
     },
-    "cli": {"command_line", "commands", "errors", "launchers", "trust"},
+    "cli": {"command_line", "commands", "errors", "launchers", "short_help", "trust"},
 }  # fmt: skip
 
 THIRD_PARTY = {
@@ -65,7 +68,7 @@ THIRD_PARTY = {
     "open_clip": ("models/open_clip_tower",),
     "torchmetrics": ("metrics/",),
     "triton": ("ops/",),
-    "jsonargparse": ("commands/training",),
+    "jsonargparse": ("commands/training", "commands/parser"),
 }
 
 

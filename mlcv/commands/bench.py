@@ -26,6 +26,7 @@ from mlcv.data.base import MultiLabelDataModule, usable_cores
 from mlcv.errors import ConfigError, check_choice
 from mlcv.files import read_json, write_text
 from mlcv.methods.base import MultiLabelModule
+from mlcv.shipped_configs import with_files
 from mlcv.terminal import console, set_up_logging
 
 PARTS = ("data", "forward", "backward", "optimizer")
@@ -197,12 +198,13 @@ def bench(
     keep_freed_memory()
     if isinstance(options, str):
         raise ConfigError("options is a list of words of the command line, such as ['--config=a.yaml']")
+    options = with_files(list(options))
     for name in modes:
         check_choice("modes", name, ("eager", "compiled"))
     found = Benchmark([], _hardware())
     for precision in precisions:
         for mode in modes:
-            rows, facts = _measure(list(options), precision, mode, steps, warmup)
+            rows, facts = _measure(options, precision, mode, steps, warmup)
             found.rows += rows
             found.about |= facts
     return found

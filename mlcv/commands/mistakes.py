@@ -14,6 +14,7 @@ from mlcv.errors import ConfigError, chain_of, files_of, find_user_error, one_li
 from mlcv.methods.base import OF_THE_DATA
 from mlcv.plain_config import parameters, takes_none
 from mlcv.renamings import renamed_option
+from mlcv.short_help import two_columns
 
 # What jsonargparse 4.40 to 4.53 say of an option that does not exist, on the command line and in files.
 _UNKNOWN_OPTION = (
@@ -26,6 +27,17 @@ _UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\w+)")
 _NO_PATH = re.compile(r"Expected a path but (\S+) either not accessible or invalid")
 _NOT_NAMED = {"torch", "timm", "jsonargparse", "argparse", "builtins"}
 _WRONG_VALUE = re.compile(r"Parser key \"([\w.]+)\":\s+(.+?)(?:\n|$)")
+
+
+_USUAL = {
+    "epochs": "max_epochs", "num_epochs": "max_epochs", "n_epochs": "max_epochs", "learning_rate": "lr",
+    "base_lr": "lr", "wd": "weight_decay", "bs": "batch_size", "workers": "num_workers", "gpus": "devices",
+    "num_gpus": "devices", "device": "accelerator", "amp": "precision", "imgsz": "image_size", "img_size": "image_size",
+    "size": "image_size", "arch": "backbone", "encoder": "backbone", "pretrained": "weights", "seed": "seed_everything",
+    "optimizer": "name", "scheduler": "schedule", "checkpoint": "ckpt_path", "resume": "ckpt_path", "ckpt": "ckpt_path",
+    "output": "run_dir", "output_dir": "run_dir", "out": "run_dir", "steps": "max_steps", "grad_clip": "gradient_clip_val",
+}  # fmt: skip
+"""What other programs call our options."""
 
 
 def explain(message: str, arguments: Sequence[str], options: Sequence[str]) -> str:
@@ -106,12 +118,33 @@ def option_names(parser: Any) -> list[str]:
     inner = getattr(parser._subcommands_action, "_name_parser_map", None) or {}
     parsers = [parser, *inner.values()]
     names = [action.dest for p in parsers for action in p._actions if isinstance(action.dest, str)]
-    rooms = {"model": "methods", "data": "data", "model.loss": "losses", "model.head": "models"}
-    for part, room in rooms.items():
-        for cls in public_classes().values():
-            if cls.__module__.startswith(f"mlcv.{room}."):
-                names += [f"{part}.{name}" for name in _arguments(cls)]
+    for part, classes in classes_of_parts().items():
+        names += [f"{part}.{name}" for cls in classes for name in _arguments(cls)]
     return sorted(set(names))
+
+
+def classes_of_parts() -> dict[str, list[type]]:
+    """The public classes that may stand under each part of a config."""
+    from mlcv.data.base import MultiLabelDataModule  # noqa: PLC0415
+    from mlcv.methods.base import MultiLabelModule  # noqa: PLC0415
+    from mlcv.models.head import Head  # noqa: PLC0415
+
+    public = [cls for cls in public_classes().values() if not (inspect.getdoc(cls) or "").startswith("Base of")]
+    return {
+        "model": [cls for cls in public if issubclass(cls, MultiLabelModule)],
+        "data": [cls for cls in public if issubclass(cls, MultiLabelDataModule)],
+        "model.loss": [cls for cls in public if cls.__module__.startswith("mlcv.losses.") and hasattr(cls, "forward")],
+        "model.head": [cls for cls in public if issubclass(cls, Head)],
+        "trainer.callbacks": [cls for cls in public if cls.__module__.startswith("mlcv.callbacks.")],
+    }
+
+
+def class_list(part: str) -> str:
+    """A line for each class that may stand under a part of a config, such as `model.loss`."""
+    classes = classes_of_parts()[part]
+    rows = {cls.__name__: (inspect.getdoc(cls) or "").partition("\n")[0] for cls in classes}
+    shown = f"options of one: mlcv fit --{part}.help {classes[0].__name__}"
+    return f"classes for --{part}:\n\n{two_columns(rows)}\n\n{shown}"
 
 
 def public_classes() -> dict[str, type]:
@@ -136,11 +169,24 @@ def _unknown_option(name: str, options: Sequence[str]) -> str:
         )
     if renamed:
         return renamed
+    meant = _meant(name, options)
+    if meant is not None:
+        return f"there is no option {name!r}; did you mean {meant!r}?"
     # A config file's key may be reported without its section: compare it with the ends of the full names, too.
     endings = {option.split(".", depth)[-1]: option for option in options for depth in (2, 1, 0)}
     near = difflib.get_close_matches(name, endings, n=1, cutoff=0.7)
     hint = f"did you mean {endings[near[0]]!r}? " if near else ""
     return f"there is no option {name!r}; {hint}`mlcv fit --help` lists them, `mlcv fit --model.help NAME` a class's"
+
+
+def _meant(name: str, options: Sequence[str]) -> str | None:
+    """The option that other programs call so, or that has this name in another place, if there is but one."""
+    section, _, last = name.rpartition(".")
+    wanted = _USUAL.get(last, last)
+    found = [option for option in options if option.rpartition(".")[2] == wanted]
+    found = [option for option in found if option.startswith(section.partition(".")[0])] or found
+    shortest = sorted(found, key=lambda option: (option.count("."), option))
+    return shortest[0] if found and (len(found) == 1 or wanted != last) else None
 
 
 def _in_full(name: str, arguments: Iterable[str]) -> str:

@@ -5,10 +5,25 @@ import operator
 import re
 from typing import Any, ClassVar, NoReturn, get_args
 
+from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch.cli import LightningArgumentParser
 
 from mlcv.commands.mistakes import explain, option_names
 from mlcv.errors import ConfigError, find_user_error
+
+
+class _Formatter(DefaultHelpFormatter):
+    """Of the classes that may stand somewhere, names this project's: all modules of torch fit where a loss does."""
+
+    def _get_help_string(self, action: Any) -> str:
+        text: str = super()._get_help_string(action)
+        room = "mlcv.losses." if action.dest.endswith("loss") else "mlcv."
+        return re.sub(r", known subclasses: ([\w., ]+)", lambda match: self._ours(match[1], room), text)
+
+    @staticmethod
+    def _ours(names: str, room: str) -> str:
+        ours = [name.rpartition(".")[2] for name in names.split(", ") if name.startswith(room)]
+        return f", of mlcv: {', '.join(ours)}" if ours else ""
 
 
 class Parser(LightningArgumentParser):
@@ -16,6 +31,9 @@ class Parser(LightningArgumentParser):
 
     arguments: ClassVar[list[str]] = []
     """What is parsed."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"formatter_class": _Formatter, **kwargs})
 
     def add_lightning_class_args(self, *args: Any, **kwargs: Any) -> list[str]:
         added: list[str] = super().add_lightning_class_args(*args, **kwargs)

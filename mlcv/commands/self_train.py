@@ -11,6 +11,7 @@ from mlcv.command_line import take
 from mlcv.commands.begun import begin
 from mlcv.errors import ConfigError, Stopped
 from mlcv.files import write_text
+from mlcv.shipped_configs import find_config
 from mlcv.trust import trusting
 
 _ADVICE = "What is finished is kept: give the same command again to go on"
@@ -32,7 +33,7 @@ def self_train(config: str | Path, folder: str | Path = "runs/self-trained", opt
     Raises:
         ConfigError: if a stage fails, which has said why, or the folder holds what was made with other arguments.
     """
-    folder, config = Path(folder), str(config)
+    folder, config = Path(folder), find_config(str(config))
     packages, options = take(options, "--trust")
     if not Path(config).is_file():
         raise ConfigError(f"--config: no file {config}")

@@ -26,7 +26,7 @@ from mlcv.callbacks.random_state import KeepRandomState
 from mlcv.callbacks.results import ResultsWriter
 from mlcv.callbacks.resuming import Resuming
 from mlcv.checkpoint_arguments import CommandLine, read_command_line
-from mlcv.commands.mistakes import blaming_options, check_values
+from mlcv.commands.mistakes import blaming_options, check_values, class_list, classes_of_parts
 from mlcv.commands.parser import Parser
 from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.image_files import ImageFilesDataModule
@@ -102,6 +102,7 @@ class TrainingCLI(LightningCLI):
         keep_freed_memory()
         # A second lock: no class may stand where a type hint is open, and what runs commands is never imported.
         set_parsing_settings(instantiate_subclass_spec_in_any=False, import_path_denylist=[])
+        arguments = ["--help" if argument == "--help_all" else argument for argument in arguments]
         cls.fresh_folder, line = None, read_command_line(arguments)
         try:
             cls(
@@ -341,6 +342,9 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: for whatever a user can mend.
     """
+    if part := _listed(arguments):
+        print(class_list(part))  # noqa: T201  # help is for the terminal
+        return
     # Scenes in memory need no loader process, and the user has set the number for the rest.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     # A resumed run goes on in its own folder, where earlier files are kept.
@@ -354,6 +358,15 @@ def main(arguments: list[str]) -> None:
     # The checkpoint that it names is the one that is meant.
     warnings.filterwarnings("ignore", message=".*trainer.ckpt_path = None. was called but then you passed.*")
     TrainingCLI.run(arguments)
+
+
+def _listed(arguments: list[str]) -> str | None:
+    """The part of a config whose classes are asked for: `--model.loss.help` without the name of one."""
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        part = argument.removeprefix("--").removesuffix(".help")
+        if argument.endswith(".help") and following.startswith("--") and part in classes_of_parts():
+            return part
+    return None
 
 
 def _experiment(config: Namespace) -> str:
