@@ -1,5 +1,6 @@
 """A run's folder, and the way back from its checkpoint to its data and settings."""
 
+import copy
 import functools
 import logging
 import tempfile
@@ -15,6 +16,7 @@ from mlcv.fingerprints import weights_fingerprint
 from mlcv.methods.base import MultiLabelModule, written_by
 from mlcv.methods.checkpoints import method_of
 from mlcv.models.backbones import image_statistics
+from mlcv.places import above, find_files
 from mlcv.plain_config import build, parse, plain, spec
 from mlcv.posthoc.calibrated import FILE_NAME, Calibration
 
@@ -25,6 +27,10 @@ CONFIG_KEY = "mlcv_config"
 
 GREY_KEY = "mlcv_grey"
 """Under which it says whether the images that it was trained on are grey."""
+
+
+FOLDER_KEY = "mlcv_folder"
+"""Under which it says from where the training was started: relative paths of its configuration are from there."""
 
 
 def run_folder(checkpoint: Path) -> Path:
@@ -132,7 +138,10 @@ class Run:
         Raises:
             ConfigError: as `method_of`.
         """
-        return method_of(self.contents, self.where)
+        contents = dict(self.contents)
+        if isinstance(contents.get("hyper_parameters"), dict):
+            contents["hyper_parameters"] = self._with_files(contents["hyper_parameters"])
+        return method_of(contents, self.where)
 
     def config(self, trainer: Callable[[Any, str], dict[str, Any]] | None = None) -> dict[str, Any]:
         """Of the configuration in it what a stranger may say: `model`, `data` and the seed.
@@ -152,12 +161,21 @@ class Run:
             "model": spec(tree.get("model"), MultiLabelModule, f"{where}: model"),
             "data": spec(tree.get("data"), MultiLabelDataModule, f"{where}: data"),
         }
+        config = self._with_files(config)
         if trainer is not None:
             config["trainer"] = trainer(tree.get("trainer"), f"{where}: trainer")
         if trainer is not None and isinstance(tree.get("test_after_fit"), bool):
             config["test_after_fit"] = tree["test_after_fit"]
         if tree.get("seed_everything") is not None:
             config["seed_everything"] = plain(tree["seed_everything"], bool | int, f"{where}: seed_everything")
+        return config
+
+    def _with_files(self, given: dict[str, Any]) -> dict[str, Any]:
+        """With relative paths as they are from here."""
+        config, started = copy.deepcopy(given), self.contents.get(FOLDER_KEY)
+        folders = [Path(started)] if isinstance(started, str) and Path(started).is_absolute() else []
+        for note in find_files(config, [*above(self.checkpoint), *folders]):
+            logger.info(note)
         return config
 
     def data(self, **changes: Any) -> MultiLabelDataModule:

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,13 +50,15 @@ def find_config(given: str) -> str:
     name = given.removesuffix(".yaml").removeprefix("configs/")
     if name not in shipped:
         near = difflib.get_close_matches(name, shipped, n=3, cutoff=0.4)
-        near += [other for other in shipped if other.rpartition("/")[2] == name.rpartition("/")[2] and other not in near]
+        near += [
+            other for other in shipped if other.rpartition("/")[2] == name.rpartition("/")[2] and other not in near
+        ]
         hint = f"; did you mean {' or '.join(near[:3])}?" if near else ";"
         raise ConfigError(f"--config: no file {given}, nor a config of that name{hint} `mlcv configs` lists them")
     return str(shipped[name])
 
 
-def with_files(arguments: list[str]) -> list[str]:
+def with_files(arguments: Sequence[str]) -> list[str]:
     """A command line with the files of its configs, which are put first: what is given by itself counts.
 
     Raises:

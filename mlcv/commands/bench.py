@@ -198,13 +198,13 @@ def bench(
     keep_freed_memory()
     if isinstance(options, str):
         raise ConfigError("options is a list of words of the command line, such as ['--config=a.yaml']")
-    options = with_files(list(options))
+    given = with_files(options)
     for name in modes:
         check_choice("modes", name, ("eager", "compiled"))
     found = Benchmark([], _hardware())
     for precision in precisions:
         for mode in modes:
-            rows, facts = _measure(options, precision, mode, steps, warmup)
+            rows, facts = _measure(given, precision, mode, steps, warmup)
             found.rows += rows
             found.about |= facts
     return found

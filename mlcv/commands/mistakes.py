@@ -129,13 +129,13 @@ def classes_of_parts() -> dict[str, list[type]]:
     from mlcv.methods.base import MultiLabelModule  # noqa: PLC0415
     from mlcv.models.head import Head  # noqa: PLC0415
 
-    public = [cls for cls in public_classes().values() if not (inspect.getdoc(cls) or "").startswith("Base of")]
+    bases = {"BackboneMethod", "Head", "MultiLabelDataModule", "MultiLabelModule", "Student"}
+    public = [cls for name, cls in public_classes().items() if name not in bases]
     return {
         "model": [cls for cls in public if issubclass(cls, MultiLabelModule)],
         "data": [cls for cls in public if issubclass(cls, MultiLabelDataModule)],
         "model.loss": [cls for cls in public if cls.__module__.startswith("mlcv.losses.") and hasattr(cls, "forward")],
         "model.head": [cls for cls in public if issubclass(cls, Head)],
-        "trainer.callbacks": [cls for cls in public if cls.__module__.startswith("mlcv.callbacks.")],
     }
 
 

