@@ -49,6 +49,8 @@ _TRAINING = {
 }
 _GOING_ON = {
     "--ckpt_path FILE": "last.ckpt of a run: goes on where it stopped, and needs nothing else",
+    "--more_epochs N": "beside it: past the planned end, by a schedule of their own",
+    "--start_from FILE": "a new training, with the weights of another run's checkpoint",
 }
 _EVALUATED = {
     "--ckpt_path FILE": "of mlcv fit; it knows its model, data and settings",

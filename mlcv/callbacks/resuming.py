@@ -34,7 +34,8 @@ class Resuming(Callback):
         if changed:
             raise ConfigError(
                 f"the checkpoint was trained with {', '.join(changed)}. A training goes on as it began: give the data "
-                "and options that it had, or train anew"
+                "and options that it had, or begin a new training with its weights: "
+                "--start_from in place of --ckpt_path"
             )
         states = checkpoint.get("callbacks")
         checkpoint["callbacks"] = states = dict(states) if isinstance(states, dict) else {}

@@ -60,8 +60,8 @@ def _target(name: str, path: str | None = None) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mlcv configs",
-        description="Lists the configs that come with mlcv, each with its data, method and what it has reached here; or "
-        "copies one, as a file that needs no other.",
+        description="Lists the configs that come with mlcv, each with its data, method and what it has reached "
+        "here; or copies one, as a file that needs no other.",
         usage="mlcv configs [list | copy NAME [FILE]]",
     )
     parser.add_argument("verb", nargs="?", choices=["list", "copy"], default="list", help="default: list")

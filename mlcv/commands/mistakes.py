@@ -35,7 +35,8 @@ _USUAL = {
     "num_gpus": "devices", "device": "accelerator", "amp": "precision", "imgsz": "image_size", "img_size": "image_size",
     "size": "image_size", "arch": "backbone", "encoder": "backbone", "pretrained": "weights", "seed": "seed_everything",
     "optimizer": "name", "scheduler": "schedule", "checkpoint": "ckpt_path", "resume": "ckpt_path", "ckpt": "ckpt_path",
-    "output": "run_dir", "output_dir": "run_dir", "out": "run_dir", "steps": "max_steps", "grad_clip": "gradient_clip_val",
+    "output": "run_dir", "output_dir": "run_dir", "out": "run_dir", "steps": "max_steps",
+    "grad_clip": "gradient_clip_val",
 }  # fmt: skip
 """What other programs call our options."""
 

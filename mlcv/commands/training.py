@@ -28,6 +28,7 @@ from mlcv.callbacks.resuming import Resuming
 from mlcv.checkpoint_arguments import CommandLine, read_command_line
 from mlcv.commands.mistakes import blaming_options, check_values, class_list, classes_of_parts
 from mlcv.commands.parser import Parser
+from mlcv.commands.starting import check_start, plan_more_epochs, start_from
 from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.image_files import ImageFilesDataModule
 from mlcv.data.samples import Split
@@ -56,7 +57,9 @@ from mlcv.trust import TRUST_HELP
 
 logger = logging.getLogger(__name__)
 
-_OF_THE_COMMAND = ("run_dir", "untrained", "predictions", "split", "calibration", "ckpt_path")
+_OF_THE_COMMAND = (
+    "run_dir", "untrained", "predictions", "split", "calibration", "ckpt_path", "start_from", "more_epochs"
+)  # fmt: skip
 """Options that belong to one command, not to what it trains."""
 
 _NO_MATTER = ("batch_size", "num_workers", "check", "on_error")
@@ -143,6 +146,18 @@ class TrainingCLI(LightningCLI):
             "--test_after_fit", type=bool, default=False, help="Test the best checkpoint when training is done."
         )
         parser.add_argument(
+            "--start_from",
+            type=str | None,
+            default=None,
+            help="Checkpoint whose weights a new training begins with, where they fit; classes are matched by name.",
+        )
+        parser.add_argument(
+            "--more_epochs",
+            type=int | None,
+            default=None,
+            help="Train a checkpoint so many epochs further than it was planned, by a schedule of their own.",
+        )
+        parser.add_argument(
             "--untrained", type=bool, default=False, help="Evaluate the network as the config starts it."
         )
         parser.add_argument(
@@ -185,6 +200,9 @@ class TrainingCLI(LightningCLI):
                 raise ConfigError(f"option 'trainer.{name}' is at least 1, got {trainer[name]}")
         with weights_of(self.state), blaming_options():
             super().instantiate_classes()
+        self.model.more_epochs, start = (self._get(self.config, name) for name in ("more_epochs", "start_from"))
+        if start is not None:
+            start_from(self.model, Path(start))
 
     def _parse_ckpt_path(self) -> None:
         """Lightning reads a checkpoint's hyperparameters here; `read_command_line` has read its whole config."""
@@ -198,6 +216,8 @@ class TrainingCLI(LightningCLI):
         # Checked before Lightning reads it.
         run = (self.line.run or Run(Path(path))) if path else None
         self.state = run.contents["state_dict"] if run is not None else None
+        check_start(config)
+        plan_more_epochs(config, run)
         self.line = CommandLine(self.line.arguments)  # the rest of the checkpoint need not stay in memory
         if self.subcommand != "fit" and not path and not config.untrained:
             raise ConfigError(

@@ -91,6 +91,8 @@ class MultiLabelModule(LightningModule):
         self.scores: Scores | None = None
         self.evaluated: Outputs | None = None
         self.thresholds: dict[str, float] = {}
+        self.more_epochs: int | None = None
+        """That a training goes on past its planned end, by a schedule of their own."""
 
     @classmethod
     def load_from_checkpoint(
@@ -222,13 +224,18 @@ class MultiLabelModule(LightningModule):
         loader: Any = self.trainer.train_dataloader
         self._show_labels(getattr(loader, "dataset", None))  # of other DataModules, whose loaders were not there before
         schedule, steps = self.lr_schedulers(), self.trainer.estimated_stepping_batches
+        if self.more_epochs is not None:
+            for group, fresh in zip(self.trainer.optimizers[0].param_groups, self._fresh_groups, strict=True):
+                group.update(fresh)  # the checkpoint's are at their end
+            return
         if not isinstance(schedule, OneCycleLR):
             return
         ahead = schedule.last_epoch + steps - self.global_step  # both as the checkpoint says
         if ahead > schedule.total_steps:
             raise ConfigError(
                 f"the checkpoint's learning rate was planned for {schedule.total_steps} steps and is at 0 then; "
-                f"{ahead} are asked for. Resume with the epochs that were planned, or train anew from its weights"
+                f"{ahead} are asked for. Go on past it with --more_epochs N in place of trainer.max_epochs, or begin a "
+                "new training with its weights: --start_from"
             )
 
     def on_train_epoch_start(self) -> None:
@@ -335,6 +342,7 @@ class MultiLabelModule(LightningModule):
     def configure_optimizers(self) -> Any:
         optimizer = self.optim.optimizer(self.parameter_groups())
         schedule = self.optim.scheduler(optimizer, self._planned_steps())
+        self._fresh_groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _planned_steps(self) -> int:
@@ -342,6 +350,8 @@ class MultiLabelModule(LightningModule):
         total = self.trainer.estimated_stepping_batches
         if math.isinf(total):
             raise ConfigError("the schedule needs an end: set trainer.max_epochs or trainer.max_steps")
+        if self.more_epochs is not None and self.trainer.max_epochs:
+            return max(math.ceil(total * self.more_epochs / self.trainer.max_epochs), 2)
         if self.optim.horizon_epochs is not None and self.trainer.max_epochs:
             if self.optim.horizon_epochs < self.trainer.max_epochs:
                 raise ConfigError(
@@ -360,6 +370,8 @@ class MultiLabelModule(LightningModule):
         if not isinstance(thresholds, dict) or not all(type(value) is float for value in thresholds.values()):
             raise ConfigError("the checkpoint's thresholds are no numbers by name; it is damaged")
         self.thresholds = thresholds
+        if self.more_epochs is not None:
+            checkpoint["lr_schedulers"] = []  # they have one of their own
         planned = checkpoint.get("lr_schedulers") or [{}]
         is_resumed = self._trainer is not None and self.trainer.state.fn == "fit"
         if is_resumed and planned[0] and ("total_steps" in planned[0]) != (self.optim.schedule == "onecycle"):
@@ -370,7 +382,8 @@ class MultiLabelModule(LightningModule):
         if theirs is not None and tuple(theirs) != self.class_names:
             raise ConfigError(
                 f"the checkpoint knows {len(theirs)} classes ({_some(theirs)}), the data {self.num_classes} "
-                f"({_some(self.class_names)}). Use its data set, with the classes in their order, or train anew"
+                f"({_some(self.class_names)}). Use its data set, with the classes in their order, or begin a new "
+                "training with its weights: --start_from in place of --ckpt_path"
             )
 
 
