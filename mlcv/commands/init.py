@@ -1,0 +1,238 @@
+"""`mlcv init`: looks at a table of images and labels, and writes a config that trains on it."""
+
+import argparse
+import logging
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from mlcv.data.csv_table import CSVDataModule
+from mlcv.data.headers import read_image_header
+from mlcv.data.samples import Split
+from mlcv.data.table_layout import SAMPLE, Layout, look_at
+from mlcv.errors import ConfigError
+from mlcv.files import write_text
+from mlcv.labels.states import NEGATIVE, POSITIVE, States
+from mlcv.models.downloads import hub_answers
+from mlcv.models.packaged_weights import packaged_names
+from mlcv.short_help import two_columns
+from mlcv.tables import Codes, Table, printable, read_regular
+
+_BYTES_A_PIXEL = 2500
+"""Memory that a training step takes for each pixel of its input, with a ResNet-50 or smaller in float32."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A config, and what it was written from.
+
+    Args:
+        config: its path.
+        understood: what each part of it is, and by what.
+        warnings: what its results may suffer from.
+    """
+
+    config: Path
+    understood: dict[str, str]
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class _Network:
+    about: str
+    arguments: dict[str, Any]
+    steps: int
+    """Of a training that is long enough for most."""
+    size: int = 224
+
+
+def init(table: str | Path, output: str | Path | None = None, image_root: str | Path | None = None) -> Started:
+    """Writes a config that trains on a table.
+
+    Args:
+        table: CSV file with a row an image.
+        output: the config; the table's name with .yaml, in the working folder, if None.
+        image_root: folder that the images' paths start from; looked for if None.
+
+    Raises:
+        UserError: if the table cannot be understood (saying what was seen, and what is needed), or the config exists.
+    """
+    table = Path(table)
+    name = table.name.removesuffix(".gz")
+    target = Path(output) if output is not None else Path(name).with_suffix(".yaml")
+    if target.exists():
+        raise ConfigError(f"{target} exists, and is not replaced; give another name with --output, or remove it")
+    layout = look_at(Table(table), Path(image_root) if image_root is not None else None)
+    arguments = layout.arguments(str(table))
+    if layout.split_column is None and layout.rows < 1000:
+        arguments["fractions"] = [0.6, 0.2, 0.2]  # fewer would judge hardly anything
+    if layout.found[0] < layout.found[1]:
+        arguments["on_error"] = "skip"
+    width, height = _median_size(table, layout)
+    typed = {"codes": Codes(**arguments["codes"])} if "codes" in arguments else {}
+    data = CSVDataModule(**{**arguments, **typed})
+    splits: tuple[Split, ...] = ("train", "val", "test")
+    states = {split: data.read_split(split).states for split in splits}
+    network = _network(min(width, height))
+    size = min(network.size, max(32, 32 * (min(width, height) // 32)))
+    batch = _batch_size(len(states["train"]), size)
+    epochs = min(60, max(5, math.ceil(network.steps * batch / len(states["train"]))))
+    experiment = {
+        "data": {"class_path": "CSVDataModule", "init_args": {**arguments, "image_size": size, "batch_size": batch}},
+        "model": {"class_path": "Classifier", "init_args": network.arguments},
+        "trainer": {"max_epochs": epochs},
+        "test_after_fit": True,
+    }
+    head = f"# {name}: {network.about}. Written by mlcv init.\n#   mlcv fit --config {target}\n"
+    write_text(target, head + yaml.safe_dump(experiment, sort_keys=False, width=110, allow_unicode=True))
+    understood = {
+        **_of_columns(layout),
+        **_of_splits(layout, states),
+        "network": network.about,
+        "training": f"{epochs} epochs, {batch} images of {size} px a step (yours: {width} x {height} in the median)",
+    }
+    return Started(target, understood, _doubts(layout, data.class_names, states))
+
+
+def main(arguments: Sequence[str]) -> None:
+    """As the command line calls it."""
+    options = _parser().parse_args(arguments)
+    logging.getLogger("mlcv").setLevel(logging.WARNING)
+    started = init(options.table, options.output, options.image_root)
+    print(f"{options.table}\n{two_columns(started.understood)}")  # noqa: T201
+    print("".join(f"note: {text}\n" for text in started.warnings), end="")  # noqa: T201
+    print(f"\nwrote {started.config}; read it, change it, then\n  mlcv fit --config {started.config}")  # noqa: T201
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mlcv init",
+        description="Looks at a table of images and labels, says what it understands, and writes a config that trains "
+        "on it. The config is yours to change.",
+    )
+    parser.add_argument("table", type=Path, help="CSV file, a row an image: its path, its labels, its split if it has")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="the config (default: the table's name, .yaml)")
+    parser.add_argument("--image_root", type=Path, metavar="FOLDER", help="that the paths start from (default: found)")
+    return parser
+
+
+def _median_size(path: Path, layout: Layout) -> tuple[int, int]:
+    """Width and height of the image in the middle, of some."""
+    table = Table(path)
+    cells = [cell.strip().replace("\\", "/") for cell in table.column(layout.image_column) if cell.strip()]
+    root = layout.image_root or path.parent
+    sizes = []
+    for number in np.unique(np.linspace(0, len(cells) - 1, SAMPLE).astype(int)):
+        try:
+            header = read_image_header(read_regular(root / cells[number]))
+        except Exception:  # noqa: BLE001, S112  # whatever a damaged file makes of a decoder; training names it
+            continue
+        if header is not None:
+            sizes.append((header.width, header.height))
+    if not sizes:
+        raise ConfigError(
+            f"{printable(root / cells[0])}: none of the first images can be read without decoding it; write a config "
+            "from `mlcv configs copy csv/bce my.yaml`"
+        )
+    return tuple(int(side) for side in np.median(np.array(sizes), axis=0))  # type: ignore[return-value]
+
+
+def _network(shorter: int) -> _Network:
+    """The best one that can be had here: by its weights, what the machine computes, and what the images show."""
+    has_gpu = torch.cuda.is_available()
+    if shorter < 96:
+        return _Network(
+            "a small network from a random start, as the images are small",
+            {"backbone": "test_resnet", "optim": {"lr": 5.0e-3, "weight_decay": 2.0e-2}}, 1500, 64,
+        )  # fmt: skip
+    installed = packaged_names(installed=True)
+    if installed and not has_gpu:
+        frozen = ["conv_stem", "bn1", *(f"blocks.{number}" for number in range(4))]
+        return _Network(
+            "EfficientNet-Lite0, weights of ImageNet from an installed package, its last stages are trained",
+            {
+                "backbone": installed[0], "weights": "installed", "freeze": frozen,
+                "optim": {"lr": 2.0e-3, "weight_decay": 0.05, "backbone_lr_scale": 0.2},
+            }, 400,
+        )  # fmt: skip
+    if hub_answers():
+        name = "resnet50" if has_gpu else "resnet18"
+        return _Network(
+            f"{name}, weights of ImageNet, which are downloaded",
+            {"backbone": name, "weights": "pretrained", "optim": {"lr": 1.0e-4, "weight_decay": 1.0e-2}}, 800,
+            448 if has_gpu and shorter >= 400 else 224,
+        )  # fmt: skip
+    return _Network(
+        "resnet18 from a random start: no weights can be downloaded here, and none are installed",
+        {"backbone": "resnet18", "optim": {"lr": 2.0e-3, "weight_decay": 2.0e-2}}, 1500, 128,
+    )  # fmt: skip
+
+
+def _batch_size(images: int, size: int) -> int:
+    """A power of two that fits the memory, and leaves a training several steps an epoch."""
+    if torch.cuda.is_available():
+        free = torch.cuda.mem_get_info()[0]
+    else:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4 * 2**30
+    fits = min(64 if torch.cuda.is_available() else 32, images // 8, int(0.5 * free / (_BYTES_A_PIXEL * size**2)))
+    return int(2 ** int(math.log2(max(fits, 2))))
+
+
+def _of_columns(layout: Layout) -> dict[str, str]:
+    there, looked = layout.found
+    root = f"in {printable(layout.image_root)}" if layout.image_root is not None else "beside the table"
+    said = "column a class: 1 present, 0 absent"
+    if layout.negative:
+        said = f"column a class: 1 present, {layout.negative[0]} absent"
+    if layout.uncertain:
+        said += f", {layout.uncertain[0]} uncertain"
+    said += f", blank {'unknown' if layout.blank == 'unknown' else 'absent, since no cell says so'}"
+    names = _some(layout.label_columns)
+    labels = f"{len(layout.label_columns)}: {names}; a {said}"
+    if layout.labels_column is not None:
+        labels = f"names in column {layout.labels_column}, divided by {layout.delimiter}; what is not named is absent"
+    rows = {"images": f"column {layout.image_column}, {root}; {there} of {looked} are there", "labels": labels}
+    if layout.group_column is not None:
+        rows["groups"] = f"column {layout.group_column}: none of them is in two splits"
+    if layout.left_out:
+        rows["left out"] = "; ".join(f"{name} ({why})" for name, why in layout.left_out.items())
+    return rows
+
+
+def _of_splits(layout: Layout, states: dict[Split, States]) -> dict[str, str]:
+    counts = ", ".join(f"{len(rows)} {split}" for split, rows in states.items())
+    how = f"column {layout.split_column}" if layout.split_column is not None else "drawn"
+    return {"splits": f"{how}: {counts}"}
+
+
+def _doubts(layout: Layout, names: Sequence[str], states: dict[Split, States]) -> list[str]:
+    """What a person would look at before training."""
+    found = []
+    train = states["train"]
+    few = [name for c, name in enumerate(names) if (train[:, c] == POSITIVE).sum() < 10]
+    if few:
+        found.append(f"{len(few)} of {len(names)} classes have fewer than 10 training images: {_some(few)}")
+    never = [name for c, name in enumerate(names) if not (train[:, c] == NEGATIVE).any()]
+    if never:
+        found.append(f"no training image is known to lack {_some(never)}; a loss learns nothing from that")
+    if layout.blank == "negative":
+        found.append(
+            "no cell says absent, so blank cells were taken for it; if they are unknown, remove codes.blank and see "
+            "docs/my-labels.md on positive labels only"
+        )
+    if layout.found[0] < layout.found[1]:
+        found.append(
+            f"{layout.found[1] - layout.found[0]} of {layout.found[1]} images are missing, and will be skipped"
+        )
+    return found
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")

@@ -1,0 +1,245 @@
+"""What the columns of a table seem to be: images, labels, splits, groups."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlcv.data.headers import SUFFIXES
+from mlcv.errors import DataError
+from mlcv.labels.states import NEGATIVE, POSITIVE
+from mlcv.tables import Codes, Table, exists, is_empty, is_file, printable
+
+SAMPLE = 200
+"""Rows that are looked at for files."""
+MOST_FOLDERS = 500
+
+_SPLITS = {"train", "val", "valid", "validation", "test"}
+_GROUPS = re.compile(r"patient|subject|person|case|group|video|scene|session|slide|study|site", re.IGNORECASE)
+_LABELS = re.compile(r"label|tag|class|categor|finding|diagnos|genre|attribute|keyword|species", re.IGNORECASE)
+_DELIMITERS = "|;,/"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What each column of a table is.
+
+    Args:
+        rows: of the table.
+        image_column: with paths of images.
+        image_root: folder that they start from; the table's own if None.
+        found: of the images that were looked for, how many there are, and how many were looked for.
+        label_columns: with a class's labels each; empty if `labels_column` holds names.
+        labels_column: with the names of an image's classes.
+        delimiter: between these.
+        split_column: with train, val and test.
+        group_column: with what must not be in two splits.
+        uncertain: cells that mean maybe.
+        negative: cells that mean absent, beside the usual ones.
+        blank: what blank cells of label columns mean.
+        left_out: columns that are none of these, and why.
+    """
+
+    rows: int
+    image_column: str
+    image_root: Path | None
+    found: tuple[int, int]
+    label_columns: tuple[str, ...] = ()
+    labels_column: str | None = None
+    delimiter: str = "|"
+    split_column: str | None = None
+    group_column: str | None = None
+    uncertain: tuple[str, ...] = ()
+    negative: tuple[str, ...] = ()
+    blank: str = "unknown"
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def arguments(self, path: str) -> dict[str, Any]:
+        """Of `CSVDataModule`, for the table of that path; what is its default is left out."""
+        codes: dict[str, Any] = {}
+        if self.uncertain:
+            codes["uncertain"] = list(self.uncertain)
+        if self.negative:
+            codes["negative"] = [*Codes().words("negative"), *self.negative]
+        if self.blank != "unknown":
+            codes["blank"] = self.blank
+        given = {
+            "path": path,
+            "image_root": str(self.image_root) if self.image_root is not None else None,
+            "image_column": self.image_column,
+            "label_columns": list(self.label_columns) or None,
+            "labels_column": self.labels_column,
+            "delimiter": self.delimiter if self.labels_column and self.delimiter != "|" else None,
+            "split_column": self.split_column,
+            "group_column": self.group_column,
+            "codes": codes or None,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def look_at(table: Table, image_root: Path | None = None) -> Layout:
+    """What the columns of a table are, by their names and cells.
+
+    Args:
+        table: with a header.
+        image_root: folder that the images' paths start from; looked for if None.
+
+    Raises:
+        DataError: saying what was seen, and what is needed, if it has no images, no labels, or two columns that could
+            be either.
+    """
+    if not len(table):
+        raise DataError(f"{printable(table.path)}: the table has no rows below its header")
+    image_column, root, found = _images(table, image_root)
+    roles = {name: _role(name, table.column(name)) for name in table.names if name != image_column}
+    with_role = {role: [name for name in roles if roles[name] == role] for role in ("split", "group", "codes", "names")}
+    left_out = {name: why for name, why in roles.items() if why not in with_role}
+    splits, groups, by_code, by_name = with_role.values()
+    left_out |= dict.fromkeys([*splits[1:], *groups[1:]], "another column says it")
+    if not by_code and not by_name:
+        raise DataError(_no_labels(table, image_column, left_out))
+    labels: dict[str, Any] = {"label_columns": tuple(by_code), **_meanings(table, by_code)}
+    if not by_code:
+        column = next((name for name in by_name if _LABELS.search(name)), by_name[0])
+        labels = {"labels_column": column, "delimiter": _delimiter(table.column(column))}
+    taken = labels.get("labels_column")
+    left_out |= {name: "names; the labels are taken from elsewhere" for name in by_name if name != taken}
+    return Layout(
+        len(table), image_column, root, found, **labels, split_column=splits[0] if splits else None,
+        group_column=groups[0] if groups else None, left_out=left_out,
+    )  # fmt: skip
+
+
+def _role(name: str, cells: Sequence[str]) -> str:
+    """What a column is: split, group, codes or names; or why it is none of these."""
+    counts = Counter(cell.strip() for cell in cells)
+    filled = {cell: count for cell, count in counts.items() if not is_empty(cell)}
+    if not filled:
+        return "empty"
+    if len(filled) > 1 and {cell.lower() for cell in filled} <= _SPLITS:
+        return "split"
+    if _are_codes(filled):
+        return "codes"
+    if _GROUPS.search(name):
+        return "group"
+    return "names" if _are_names(name, filled) else f"{_some(filled)}: no labels"
+
+
+def _images(table: Table, given: Path | None) -> tuple[str, Path | None, tuple[int, int]]:
+    """The column with most paths of images, the folder where they are, and how many of some are there."""
+    rows = np.unique(np.linspace(0, len(table) - 1, SAMPLE).astype(int))
+    cells = {name: [table.column(name)[row].strip().replace("\\", "/") for row in rows] for name in table.names}
+    named = {
+        name: sum(Path(cell).suffix.lower() in SUFFIXES for cell in column if cell) for name, column in cells.items()
+    }
+    column = max(named, key=lambda name: named[name])
+    if 2 * named[column] < len(rows):
+        folder = given or table.path.parent
+        there = {name: sum(bool(cell) and is_file(folder / cell) for cell in some) for name, some in cells.items()}
+        column = max(there, key=lambda name: there[name])  # files without an ending
+        if 2 * there[column] < len(rows):
+            raise DataError(
+                f"{printable(table.path)}: no column names images; its columns are {_columns(table)}. A column "
+                "of paths is needed, such as images/1.jpg, from the table's folder on (or from --image_root)"
+            )
+    paths = [cell for cell in cells[column] if cell]
+    best, count = None, -1
+    for folder in [given] if given is not None else _folders(table.path.parent, Path(paths[0])):
+        there_are = sum(is_file(folder / path) for path in paths)
+        if there_are > count:
+            best, count = folder, there_are
+        if count == len(paths):
+            break
+    if count <= 0:
+        places = printable(given or table.path.parent)
+        raise DataError(
+            f"{table.where(int(rows[0]))}: column {column!r} names {paths[0]!r}, and there is no such file in {places} "
+            f"{'' if given else 'or the folders in it '}(of {len(paths)} that were looked for, none is there); give "
+            "the folder that the paths start from: --image_root FOLDER"
+        )
+    return column, None if best == table.path.parent else best, (count, len(paths))
+
+
+def _folders(start: Path, first: Path) -> Iterator[Path]:
+    """Where images may be: the table's folder, the working folder, and the folders in these, to the second level."""
+    yield start
+    yield Path()
+    seen = 0
+    level: Iterable[Path] = [start]
+    for _ in range(2):
+        inside = [child for folder in level for child in sorted(_children(folder))]
+        for child in inside:
+            if exists(child / first):
+                yield child
+            seen += 1
+            if seen > MOST_FOLDERS:
+                return
+        level = inside
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        return [child for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")]
+    except OSError:
+        return []
+
+
+def _are_codes(cells: Iterable[str]) -> bool:
+    meaning = {**Codes().table(), "-1": None, "-1.0": None}
+    return all(cell.lower() in meaning or cell in ("1.0", "0.0") for cell in cells)
+
+
+def _are_names(header: str, cells: dict[str, int]) -> bool:
+    """Whether cells name classes: lists, or words that come again and again."""
+    if all(re.fullmatch(r"[-+.\d\s:e]*", cell) for cell in cells):  # numbers and times
+        return False
+    parts = Counter[str]()
+    for cell, count in cells.items():
+        parts.update(dict.fromkeys(_parts(cell, _delimiter(cells)), count))
+    often = sum(parts.values()) / len(parts)
+    return often >= (1.5 if _LABELS.search(header) else 4) and len(parts) <= 20_000
+
+
+def _parts(cell: str, delimiter: str) -> set[str]:
+    return {part.strip() for part in cell.strip("[] ").split("," if cell.startswith("[") else delimiter)}
+
+
+def _delimiter(cells: Iterable[str]) -> str:
+    """The sign that stands in most cells; a bar where none does."""
+    counts = {sign: sum(sign in cell for cell in cells if not cell.startswith("[")) for sign in _DELIMITERS}
+    return max(counts, key=lambda sign: counts[sign]) if any(counts.values()) else "|"
+
+
+def _meanings(table: Table, columns: Sequence[str]) -> dict[str, Any]:
+    """What -1 and blank cells say, by what else there is."""
+    known = Codes().table()
+    cells = {cell.strip().lower() for name in columns for cell in table.column(name)}
+    states = {known.get(cell, known.get(cell.removesuffix(".0"))) for cell in cells if not is_empty(cell)}
+    minus = tuple(cell for cell in ("-1", "-1.0") if cell in cells)[:1]
+    if minus and NEGATIVE not in states:
+        return {"negative": minus}  # as PASCAL VOC's lists have it
+    if NEGATIVE not in states and POSITIVE in states and any(is_empty(cell) for cell in cells):
+        return {"blank": "negative", "uncertain": minus}
+    return {"uncertain": minus}
+
+
+def _no_labels(table: Table, image_column: str, left_out: dict[str, str]) -> str:
+    seen = "; ".join(f"{name} ({why})" for name, why in list(left_out.items())[:6])
+    return (
+        f"{printable(table.path)}: no column holds labels beside the images in {image_column!r}; seen: "
+        f"{seen or 'no other'}. Needed is a column for each class with 1, 0 or blank, or one column with names, such "
+        "as cat|dog"
+    )
+
+
+def _columns(table: Table) -> str:
+    return ", ".join(f"{name} ({_some(dict.fromkeys(table.column(name)[:50]))})" for name in table.names[:6])
+
+
+def _some(cells: Iterable[str]) -> str:
+    few = [cell if len(cell) <= 20 else f"{cell[:17]}..." for cell in list(cells)[:2]]
+    return ", ".join(few) + ", ..."
