@@ -96,6 +96,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if process_rank() == 0:
             print(f"mlcv: stopped. {stop.advice}".strip(), file=sys.stderr)  # noqa: T201
         return 128 + stop.signum
+    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at its end
+        return 128 + signal.SIGPIPE
     except Exception as error:
         if os.environ.get("MLCV_TRACEBACK"):
             raise
