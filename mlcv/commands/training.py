@@ -4,7 +4,6 @@ import logging
 import os
 import signal
 import threading
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,15 +12,18 @@ from typing import Any, ClassVar, cast
 
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 
 from mlcv import __version__
 from mlcv.allocator import keep_freed_memory
+from mlcv.callbacks.model_table import ModelTable
 from mlcv.callbacks.non_finite import StopOnNonFiniteLoss
+from mlcv.callbacks.patience import MONITOR
 from mlcv.callbacks.predictions import PredictionWriter
+from mlcv.callbacks.progress import Progress
 from mlcv.callbacks.random_state import KeepRandomState
 from mlcv.callbacks.results import ResultsWriter
 from mlcv.callbacks.resuming import Resuming
@@ -210,7 +212,8 @@ class TrainingCLI(LightningCLI):
         model = None if fitting else weights_fingerprint(state)
         calibration = self._calibration(model) if self.subcommand in ("test", "predict") else None
         decide = calibration.decide if calibration is not None else None
-        callbacks = [*(given.get("callbacks") or []), ResultsWriter(self.run_dir, decide)]
+        own = given.get("callbacks") or []
+        callbacks = [*_seen_by_a_person(given, own), *own, ResultsWriter(self.run_dir, decide)]
         if self.subcommand == "predict":
             path = Path(self._get(self.config, "predictions") or self.run_dir / "predictions.csv")
             writer = PredictionWriter(path, decide, model, self._made_by(model, calibration))
@@ -341,18 +344,6 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: for whatever a user can mend.
     """
-    # Scenes in memory need no loader process, and the user has set the number for the rest.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    # A resumed run goes on in its own folder, where earlier files are kept.
-    warnings.filterwarnings("ignore", message=".*directory .* exists and is not empty.*")
-    # A checkpoint that is tested needs none of what it was trained with.
-    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
-    # Of the folder where a tested checkpoint was trained; `Resuming` looks after it where training goes on.
-    warnings.filterwarnings("ignore", message=".*dirpath has changed from.*")
-    # Lightning 2.6's own use of torch.
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    # The checkpoint that it names is the one that is meant.
-    warnings.filterwarnings("ignore", message=".*trainer.ckpt_path = None. was called but then you passed.*")
     TrainingCLI.run(arguments)
 
 
@@ -366,9 +357,23 @@ def _experiment(config: Namespace) -> str:
     return str(config.model.class_path).rpartition(".")[2].lower()
 
 
+def _seen_by_a_person(given: Namespace, callbacks: list[Callback]) -> list[Callback]:
+    """Progress and what is trained, unless the Trainer's settings say otherwise; before what prints results."""
+    wanted: list[tuple[str, type[Callback], type[Callback]]] = [
+        ("enable_progress_bar", ProgressBar, Progress), ("enable_model_summary", ModelSummary, ModelTable)
+    ]  # fmt: skip
+    return [
+        ours()
+        for name, base, ours in wanted
+        if given.get(name) is not False
+        and not given.get("barebones")
+        and not any(isinstance(c, base) for c in callbacks)
+    ]
+
+
 def _checkpoints(run_dir: Path) -> list[ModelCheckpoint]:
     """The best by validation, which `test` takes, and the last epoch's: `save_last` follows new bests only."""
     folder: dict[str, Any] = {"dirpath": run_dir / "checkpoints", "enable_version_counter": False}
-    best = ModelCheckpoint(**folder, filename="best", monitor="val/mAP", mode="max")
+    best = ModelCheckpoint(**folder, filename="best", monitor=MONITOR, mode="max")
     last = ModelCheckpoint(**folder, filename="last", save_on_train_epoch_end=True)
     return [best, last]
