@@ -45,7 +45,10 @@ def set_up_logging() -> None:
     if not ours.handlers:
         ours.addHandler(_Terminal())
     # What it does at each start, and advertisements; its warnings, and what it says of a cluster's signals, stay.
-    for name in ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.seed"):
+    for name in (
+        "pytorch.utilities.rank_zero",
+        *(f"fabric.utilities.{n}" for n in ("rank_zero", "seed", "distributed")),
+    ):
         logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
     for text in _NOBODYS_BUSINESS:
         warnings.filterwarnings("ignore", message=text)
