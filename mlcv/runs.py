@@ -148,7 +148,8 @@ class Run:
 
         Args:
             trainer: takes what it lets pass of the Trainer's settings, given with their place, for a `trainer`, too
-                (see `mlcv.trainer_settings`), beside whether a test follows a training.
+                (see `mlcv.trainer_settings`), beside what `mlcv fit` has of its own: whether a test follows, patience,
+                and where it is logged.
 
         Raises:
             ConfigError: if it carries none, or one that is no plain data: see `mlcv.plain_config`.
@@ -164,8 +165,8 @@ class Run:
         config = self._with_files(config)
         if trainer is not None:
             config["trainer"] = trainer(tree.get("trainer"), f"{where}: trainer")
-        if trainer is not None and isinstance(tree.get("test_after_fit"), bool):
-            config["test_after_fit"] = tree["test_after_fit"]
+            kinds = {"test_after_fit": bool, "patience": int, "logger": str}  # whatever else it may say
+            config |= {name: tree[name] for name, kind in kinds.items() if isinstance(tree.get(name), kind)}
         if tree.get("seed_everything") is not None:
             config["seed_everything"] = plain(tree["seed_everything"], bool | int, f"{where}: seed_everything")
         return config

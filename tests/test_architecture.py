@@ -41,7 +41,7 @@ MAY_IMPORT = {
                 "fingerprints", "numerics"},
     "runs": {"data", "methods", "models", "errors", "files", "fingerprints", "places", "plain_config",
              "posthoc"},
-    "callbacks": {"metrics", "labels", "errors", "files", "fingerprints", "posthoc", "tables", "terminal"},
+    "callbacks": {"metrics", "labels", "errors", "files", "fingerprints", "posthoc", "tables", "terminal", "launchers"},
     "posthoc": {"labels", "metrics", "errors", "tables", "data", "files", "plain_config", "terminal"},
     "trainer_settings": {"callbacks", "errors", "plain_config", "trust"},
     "checkpoint_arguments": {"command_line", "data", "plain_config", "runs", "trainer_settings", "errors", "launchers",

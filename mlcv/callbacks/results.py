@@ -8,7 +8,8 @@ from typing import Any
 
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
-from rich.table import Table
+from rich import box
+from rich.table import Column, Table
 from torch import Tensor
 
 from mlcv.files import read_checkpoint, write_table, write_text
@@ -138,7 +139,7 @@ def _on_all_processes(names: Iterable[str]) -> list[str]:
 def print_scores(scores: Scores, title: str) -> None:
     """Prints the headline numbers, then the per-class table; at most 30 classes, the worst by AP first."""
     out = console()
-    headline = Table("metric", "value", title=title)
+    headline = Table("metric", "value", title=title, box=box.SIMPLE_HEAD, show_edge=False)
     for name in (*_HEADLINE, "mAP_11point"):
         if name in scores.summary:
             headline.add_row(name, f"{scores.summary[name]:.4f}")
@@ -146,7 +147,14 @@ def print_scores(scores: Scores, title: str) -> None:
     headline.add_row("evaluable classes", f"{judged} of {len(scores.class_names)}")
     rows = sorted(scores.rows(), key=lambda row: (math.isnan(float(row["AP"])), row["AP"]))[:30]
     columns = ("AP", "AUROC", "precision", "recall", "F1")
-    table = Table("class", "AP", "AUROC", "P", "R", "F1", "pos.", "neg.", "unk.", title="per class, lowest AP first")
+    table = Table(
+        Column("class", overflow="fold"),
+        *(Column(name, justify="right", no_wrap=True) for name in ("AP", "AUROC", "P", "R", "F1", "pos", "neg", "unk")),
+        title="per class, lowest AP first",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),  # in 80 columns there is room for counts of six digits, and names in several lines
+    )
     for row in rows:
         numbers = ["-" if math.isnan(float(row[name])) else f"{row[name]:.4f}" for name in columns]
         table.add_row(

@@ -4,7 +4,6 @@ import logging
 import os
 import signal
 import threading
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,14 +12,15 @@ from typing import Any, ClassVar, cast
 
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 
 from mlcv import __version__
 from mlcv.allocator import keep_freed_memory
+from mlcv.callbacks.choice import judging, shown
+from mlcv.callbacks.loggers import Tracker, loggers
 from mlcv.callbacks.non_finite import StopOnNonFiniteLoss
+from mlcv.callbacks.patience import MONITOR
 from mlcv.callbacks.predictions import PredictionWriter
 from mlcv.callbacks.random_state import KeepRandomState
 from mlcv.callbacks.results import ResultsWriter
@@ -33,9 +33,9 @@ from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.image_files import ImageFilesDataModule
 from mlcv.data.samples import Split
 from mlcv.errors import ConfigError, Stopped, find_user_error, one_line
-from mlcv.files import keep_earlier, write_text
+from mlcv.files import write_text
 from mlcv.fingerprints import fingerprint_of, weights_fingerprint
-from mlcv.launchers import RUN_DIR_VARIABLE, process_rank, run_dir_of_first, starts_apart
+from mlcv.launchers import RUN_DIR_VARIABLE, run_dir_of_first, starts_apart
 from mlcv.methods.base import OF_THE_DATA, MultiLabelModule
 from mlcv.models.backbones import image_statistics
 from mlcv.models.starting_weights import weights_of
@@ -96,6 +96,8 @@ class TrainingCLI(LightningCLI):
     """Of a run that has just begun."""
     state: dict[str, Tensor] | None = None
     """The weights of the checkpoint, if one is given."""
+    first_step: int | None = None
+    """Of a training that goes on in its folder."""
 
     @classmethod
     def run(cls, arguments: list[str]) -> None:
@@ -156,6 +158,15 @@ class TrainingCLI(LightningCLI):
             type=int | None,
             default=None,
             help="Train a checkpoint so many epochs further than it was planned, by a schedule of their own.",
+        )
+        parser.add_argument(
+            "--patience",
+            type=int | None,
+            default=None,
+            help=f"Stop training after so many validations in a row without a new best {MONITOR}.",
+        )
+        parser.add_argument(
+            "--logger", type=Tracker | None, default=None, help="A tracker of experiments, beside the run's own files."
         )
         parser.add_argument(
             "--untrained", type=bool, default=False, help="Evaluate the network as the config starts it."
@@ -225,6 +236,8 @@ class TrainingCLI(LightningCLI):
                 "For a network as its config starts it (a CLIP's zero-shot result) say --untrained true"
             )
         self.run_dir = self._run_dir(config)
+        goes_on = run is not None and run.folder.resolve() == self.run_dir.resolve()
+        self.first_step = run.contents.get("global_step") if run is not None and goes_on else None
         config.run_dir = str(self.run_dir)
         config.trainer.default_root_dir = str(self.run_dir)
 
@@ -232,12 +245,17 @@ class TrainingCLI(LightningCLI):
         given = self._get(self.config_init, "trainer")
         fitting = self.subcommand == "fit"
         if given.get("logger") in (None, True):
-            kwargs["logger"] = self._loggers() if fitting else False
+            name, parts = self._get(self.config, "logger"), ("model", "data", "trainer")
+            config = {part: self._get(self.config, part).as_dict() for part in parts}
+            kwargs["logger"] = loggers(self.run_dir, self.first_step, name, config) if fitting else False
+        elif fitting and self._get(self.config, "logger") is not None:
+            raise ConfigError("--logger stands beside the run's own files: give that or trainer.logger, not both")
         state = self.model.state_dict() if self.state is None else self.state
         model = None if fitting else weights_fingerprint(state)
         calibration = self._calibration(model) if self.subcommand in ("test", "predict") else None
         decide = calibration.decide if calibration is not None else None
-        callbacks = [*(given.get("callbacks") or []), ResultsWriter(self.run_dir, decide)]
+        own = given.get("callbacks") or []
+        callbacks = [*shown(given, own), *own, ResultsWriter(self.run_dir, decide)]
         if self.subcommand == "predict":
             path = Path(self._get(self.config, "predictions") or self.run_dir / "predictions.csv")
             writer = PredictionWriter(path, decide, model, self._made_by(model, calibration))
@@ -247,8 +265,7 @@ class TrainingCLI(LightningCLI):
                 self.datamodule.done = writer.done()
         if fitting:
             callbacks += [StopOnNonFiniteLoss(), KeepRandomState(), Resuming()]
-            if given.get("enable_checkpointing") is not False:
-                callbacks += _checkpoints(self.run_dir)
+            callbacks += judging(self.run_dir, given, self._get(self.config, "patience"))
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
 
     def _calibration(self, model: str | None) -> Calibration | None:
@@ -356,11 +373,6 @@ class TrainingCLI(LightningCLI):
         os.environ[RUN_DIR_VARIABLE] = str(path)
         return path
 
-    def _loggers(self) -> list[CSVLogger | TensorBoardLogger]:
-        if process_rank() == 0:  # a resumed run would delete the file of the first part
-            keep_earlier(self.run_dir / "metrics.csv")
-        return [CSVLogger(self.run_dir, name="", version=""), TensorBoardLogger(self.run_dir, name="", version="")]
-
 
 def main(arguments: list[str]) -> None:
     """Runs one of Lightning's subcommands, the first argument, with its options.
@@ -371,18 +383,6 @@ def main(arguments: list[str]) -> None:
     if part := _listed(arguments):
         print(class_list(part))  # noqa: T201  # help is for the terminal
         return
-    # Scenes in memory need no loader process, and the user has set the number for the rest.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    # A resumed run goes on in its own folder, where earlier files are kept.
-    warnings.filterwarnings("ignore", message=".*directory .* exists and is not empty.*")
-    # A checkpoint that is tested needs none of what it was trained with.
-    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
-    # Of the folder where a tested checkpoint was trained; `Resuming` looks after it where training goes on.
-    warnings.filterwarnings("ignore", message=".*dirpath has changed from.*")
-    # Lightning 2.6's own use of torch.
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    # The checkpoint that it names is the one that is meant.
-    warnings.filterwarnings("ignore", message=".*trainer.ckpt_path = None. was called but then you passed.*")
     TrainingCLI.run(arguments)
 
 
@@ -403,11 +403,3 @@ def _experiment(config: Namespace) -> str:
             return path.parent.parent.name
         return path.stem if path.parent.name in ("", ".", "configs") else f"{path.parent.name}-{path.stem}"
     return str(config.model.class_path).rpartition(".")[2].lower()
-
-
-def _checkpoints(run_dir: Path) -> list[ModelCheckpoint]:
-    """The best by validation, which `test` takes, and the last epoch's: `save_last` follows new bests only."""
-    folder: dict[str, Any] = {"dirpath": run_dir / "checkpoints", "enable_version_counter": False}
-    best = ModelCheckpoint(**folder, filename="best", monitor="val/mAP", mode="max")
-    last = ModelCheckpoint(**folder, filename="last", save_on_train_epoch_end=True)
-    return [best, last]

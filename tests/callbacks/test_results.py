@@ -16,3 +16,15 @@ def test_the_table_shows_the_worst_class_first_and_names_what_was_left_out(capsy
     assert "2 of 3" in text
     assert "for want of a known positive or negative: always" in text
     assert "…" not in text
+
+
+def test_the_tables_fit_80_columns_with_long_names_and_large_counts(capsys, monkeypatch):
+    names = ("Enlarged Cardiomediastinum", "No Finding", "a-name-of-one-word-that-is-longer-than-its-column-may-be")
+    scores = multilabel_scores(torch.rand(8, 3).double(), torch.tensor([[0, 1, 0], [1, 0, 1]] * 4), names)
+    rows = [{**row, "positives": 123_456, "negatives": 654_321, "unknown": 999_999} for row in scores.rows()]
+    monkeypatch.setattr(type(scores), "rows", lambda _: rows)
+    print_scores(scores, "test")
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    words = text.split()
+    assert words.count("123456") == words.count("654321") == words.count("999999") == 3

@@ -86,5 +86,4 @@ def test_a_resumed_run_equals_a_straight_one_to_the_last_bit(config, tmp_path):
     run("fit", "--ckpt_path", last, "--trainer.max_epochs", 4)
     ours, theirs = state(halves / "checkpoints" / "last.ckpt"), state(straight / "checkpoints" / "last.ckpt")
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    rows = (halves / "metrics.csv").read_text(), (halves / "metrics.1.csv").read_text()
-    assert all("val/mAP" in text for text in rows)
+    assert (halves / "metrics.csv").read_text() == (straight / "metrics.csv").read_text()
