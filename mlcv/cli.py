@@ -22,19 +22,19 @@ from mlcv.short_help import NEXT, SECTIONS, short_help, two_columns
 from mlcv.trust import trusting
 
 SUBCOMMANDS = {
-    "init": ("init", "looks at a table of images and labels, and writes a config that trains on it"),
-    "configs": ("configs", "the configs that come with mlcv: lists them, or copies one"),
-    "fit": ("training", "train, validate after each epoch, keep the best and the last checkpoint"),
+    "init": ("init", "a config that trains on your table of images and labels"),
+    "configs": ("configs", "the configs that come with mlcv: lists them, copies one"),
+    "fit": ("training", "train; keeps the best and the last checkpoint"),
     "validate": ("training", "metrics of a checkpoint on the validation split"),
     "test": ("training", "metrics of a checkpoint on the test split"),
-    "predict": ("training", "probabilities and labels of any images, or of a split, as CSV, JSON lines or .npy"),
-    "self_train": ("self_train", "a model that ignores uncertain labels, and a second one that learns from it"),
-    "evaluate": ("evaluate", "metrics with confidence intervals of files of predictions, from here or elsewhere"),
-    "calibrate": ("calibrate", "probabilities, thresholds and sets that keep promises, from validation predictions"),
-    "ensemble": ("ensemble", "one file of predictions from those of several models, or checkpoints"),
+    "predict": ("training", "probabilities and labels of any images, or of a split"),
+    "self_train": ("self_train", "a second model that learns uncertain labels from a first one"),
+    "evaluate": ("evaluate", "metrics with intervals of anybody's files of predictions"),
+    "calibrate": ("calibrate", "honest probabilities, thresholds and sets, from validation"),
+    "ensemble": ("ensemble", "one file of predictions from those of several models"),
     "report": ("report", "one HTML file on one or more tested runs"),
-    "bench": ("bench", "how fast a config trains and predicts here, and where the time goes"),
-    "export": ("export", "a checkpoint as ONNX and torch.export, with all that comes before and after the network"),
+    "bench": ("bench", "how fast a config trains here, and where the time goes"),
+    "export": ("export", "a checkpoint as ONNX and torch.export, from image to label"),
 }
 """Each one's module in `mlcv.commands`, and what it does."""
 
@@ -55,35 +55,27 @@ subcommands:
 
 examples:
   mlcv fit --config digits/bce
-  mlcv fit --config digits/bce --data.protocol.known_fraction 0.1 --trainer.max_epochs 3
+  mlcv fit --config digits/bce --data.protocol.known_fraction 0.1
   mlcv init my.csv
   mlcv test --ckpt_path runs/digits-bce/0/checkpoints/best.ckpt
-  mlcv fit --ckpt_path runs/digits-bce/0/checkpoints/last.ckpt        (resumes)
+  mlcv fit --ckpt_path runs/digits-bce/0/checkpoints/last.ckpt   (resumes)
   mlcv evaluate model_a.csv model_b.csv --truth labels.csv
 
-Checkpoints and other files are read without running code. For a checkpoint with classes of a package of your own, give
---trust PACKAGE to any subcommand, or set MLCV_TRUST=PACKAGE.
-
-MLCV_TRACEBACK=1 shows where an error arose, for those who write classes of their own."""
+Files are read without running code. A checkpoint with classes of your own package
+needs --trust PACKAGE, or MLCV_TRUST=PACKAGE; MLCV_TRACEBACK=1 shows where an
+error arose in them."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit status: 0, 2 for an error the user can mend, 130 after Ctrl-C, 143 if ended."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in {"-h", "--help"}:
-        lines = two_columns({name: text for name, (_, text) in SUBCOMMANDS.items()})
-        print(_HELP.format(subcommands=lines))  # noqa: T201  # help is for the terminal
-        return 0
-    if arguments[0] == "--version":
-        print(f"mlcv {__version__}")  # noqa: T201
-        return 0
-    if arguments[0] in SECTIONS and {"-h", "--help"} & set(arguments):
-        print(short_help(arguments[0]))  # noqa: T201
-        return 0
-    if arguments == ["fit"]:
-        print(NEXT, file=sys.stderr)  # noqa: T201
-        return 2
     try:
+        if arguments == ["fit"]:
+            print(NEXT, file=sys.stderr)  # noqa: T201
+            return 2
+        if said := _said_at_once(arguments):
+            print(said)  # noqa: T201  # help is for the terminal
+            return 0
         _check_subcommand(arguments[0])
         packages, arguments = take(arguments, "--trust")
         with trusting(packages), _asked_to_end():
@@ -106,6 +98,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mlcv: error: {sentence}", file=sys.stderr)  # noqa: T201
         return 2
     return 0
+
+
+def _said_at_once(arguments: Sequence[str]) -> str:
+    """Help and version, which need nothing that is imported later; nothing if neither is asked for."""
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        return _HELP.format(subcommands=two_columns({name: text for name, (_, text) in SUBCOMMANDS.items()}))
+    if arguments[0] == "--version":
+        return f"mlcv {__version__}"
+    if arguments[0] in SECTIONS and {"-h", "--help"} & set(arguments):
+        return short_help(arguments[0])
+    return ""
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def find_config(given: str) -> str:
     shipped = {_name(path): path for path in FOLDER.glob("*/*.yaml")}
     name = given.removesuffix(".yaml").removeprefix("configs/")
     if name not in shipped:
-        near = difflib.get_close_matches(name, shipped, n=3, cutoff=0.4)
+        near = difflib.get_close_matches(name, shipped, n=3, cutoff=0.6)
         near += [
             other for other in shipped if other.rpartition("/")[2] == name.rpartition("/")[2] and other not in near
         ]

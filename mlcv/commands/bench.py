@@ -198,9 +198,9 @@ def bench(
     keep_freed_memory()
     if isinstance(options, str):
         raise ConfigError("options is a list of words of the command line, such as ['--config=a.yaml']")
-    given = with_files(options)
     for name in modes:
         check_choice("modes", name, ("eager", "compiled"))
+    given = with_files(options)
     found = Benchmark([], _hardware())
     for precision in precisions:
         for mode in modes:

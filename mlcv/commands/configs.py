@@ -9,7 +9,7 @@ from mlcv.files import write_text
 from mlcv.shipped_configs import Experiment, experiments, text_alone
 
 
-def configs(copy: str | None = None, path: str | None = None) -> list[Experiment]:
+def configs(copy: str | None = None, path: str | Path | None = None) -> list[Experiment]:
     """The configs that come with the package; one of them is copied if asked to.
 
     Args:
@@ -20,6 +20,7 @@ def configs(copy: str | None = None, path: str | None = None) -> list[Experiment
         ConfigError: if there is none of that name, or the path is taken.
     """
     if copy is not None:
+        copy = str(copy)
         target = Path(_target(copy, path))
         text = text_alone(copy, str(target))
         if target.exists():
@@ -53,8 +54,8 @@ def print_all(found: Sequence[Experiment]) -> None:
     print("make it yours:  mlcv configs copy voc/lite0 my.yaml")  # noqa: T201
 
 
-def _target(name: str, path: str | None = None) -> str:
-    return path or f"{name.rpartition('/')[2].removesuffix('.yaml')}.yaml"
+def _target(name: str, path: str | Path | None = None) -> str:
+    return str(path or "") or f"{name.rpartition('/')[2].removesuffix('.yaml')}.yaml"
 
 
 def _parser() -> argparse.ArgumentParser:

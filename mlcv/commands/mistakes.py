@@ -140,6 +140,15 @@ def classes_of_parts() -> dict[str, list[type]]:
     }
 
 
+def part_to_list(arguments: Sequence[str]) -> str | None:
+    """The part of a config whose classes are asked for: `--model.loss.help` without the name of one."""
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        part = argument.removeprefix("--").removesuffix(".help")
+        if argument.endswith(".help") and following.startswith("--") and part in classes_of_parts():
+            return part
+    return None
+
+
 def class_list(part: str) -> str:
     """A line for each class that may stand under a part of a config, such as `model.loss`."""
     classes = classes_of_parts()[part]

@@ -4,7 +4,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace
 from torch import Tensor
 
 from mlcv.errors import ConfigError
@@ -15,7 +14,7 @@ from mlcv.runs import Run
 logger = logging.getLogger(__name__)
 
 
-def check_start(config: Namespace) -> None:
+def check_start(config: Any) -> None:
     """Refuses two starts, and leaves out the download that a checkpoint's weights would replace.
 
     Raises:
@@ -32,7 +31,7 @@ def check_start(config: Namespace) -> None:
         arguments.weights = None
 
 
-def plan_more_epochs(config: Namespace, run: Run | None) -> None:
+def plan_more_epochs(config: Any, run: Run | None) -> None:
     """Sets the end of a training that goes on past the one that was planned.
 
     Raises:

@@ -26,7 +26,7 @@ from mlcv.callbacks.random_state import KeepRandomState
 from mlcv.callbacks.results import ResultsWriter
 from mlcv.callbacks.resuming import Resuming
 from mlcv.checkpoint_arguments import CommandLine, read_command_line
-from mlcv.commands.mistakes import blaming_options, check_values, class_list, classes_of_parts
+from mlcv.commands.mistakes import blaming_options, check_values, class_list, part_to_list
 from mlcv.commands.parser import Parser
 from mlcv.commands.starting import check_start, plan_more_epochs, start_from
 from mlcv.data.base import MultiLabelDataModule
@@ -380,19 +380,10 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: for whatever a user can mend.
     """
-    if part := _listed(arguments):
+    if part := part_to_list(arguments):
         print(class_list(part))  # noqa: T201  # help is for the terminal
         return
     TrainingCLI.run(arguments)
-
-
-def _listed(arguments: list[str]) -> str | None:
-    """The part of a config whose classes are asked for: `--model.loss.help` without the name of one."""
-    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
-        part = argument.removeprefix("--").removesuffix(".help")
-        if argument.endswith(".help") and following.startswith("--") and part in classes_of_parts():
-            return part
-    return None
 
 
 def _experiment(config: Namespace) -> str:

@@ -341,25 +341,10 @@ class MultiLabelModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optim.optimizer(self.parameter_groups())
-        schedule = self.optim.scheduler(optimizer, self._planned_steps())
+        total, epochs = self.trainer.estimated_stepping_batches, self.trainer.max_epochs
+        schedule = self.optim.scheduler(optimizer, self.optim.planned_steps(total, epochs, self.more_epochs))
         self._fresh_groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _planned_steps(self) -> int:
-        """Of the schedule, which may go on beyond the training's end."""
-        total = self.trainer.estimated_stepping_batches
-        if math.isinf(total):
-            raise ConfigError("the schedule needs an end: set trainer.max_epochs or trainer.max_steps")
-        if self.more_epochs is not None and self.trainer.max_epochs:
-            return max(math.ceil(total * self.more_epochs / self.trainer.max_epochs), 2)
-        if self.optim.horizon_epochs is not None and self.trainer.max_epochs:
-            if self.optim.horizon_epochs < self.trainer.max_epochs:
-                raise ConfigError(
-                    f"model.optim.horizon_epochs is {self.optim.horizon_epochs}, and trainer.max_epochs "
-                    f"{self.trainer.max_epochs}: plan the schedule for at least the epochs that are trained"
-                )
-            total = total * self.optim.horizon_epochs / self.trainer.max_epochs
-        return max(math.ceil(total), 2)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["thresholds"] = self.thresholds

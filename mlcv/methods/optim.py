@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 from typing import Any, Literal
 
 from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr-defined]  # not in its __all__
@@ -57,6 +58,29 @@ class Optim:
             return create_optimizer_v2(groups, opt=self.name, lr=self.lr, weight_decay=self.weight_decay)
         except (ValueError, TypeError, RuntimeError, AssertionError, ImportError) as error:
             raise ConfigError(f"model.optim.name: {self.name} cannot be used here ({one_line(error)})") from error
+
+    def planned_steps(self, total: float, epochs: int | None, more_epochs: int | None = None) -> int:
+        """Of the schedule, which may go on beyond the training's end.
+
+        Args:
+            total: steps of the training.
+            epochs: of the training, if it is planned by these.
+            more_epochs: the last of them, if they have a schedule of their own.
+
+        Raises:
+            ConfigError: for a training without an end, or a horizon before it.
+        """
+        if math.isinf(total):
+            raise ConfigError("the schedule needs an end: set trainer.max_epochs or trainer.max_steps")
+        planned = more_epochs or self.horizon_epochs
+        if planned is not None and epochs:
+            if planned < epochs and more_epochs is None:
+                raise ConfigError(
+                    f"model.optim.horizon_epochs is {planned}, and trainer.max_epochs {epochs}: plan the schedule for "
+                    "at least the epochs that are trained"
+                )
+            total = total * planned / epochs
+        return max(math.ceil(total), 2)
 
     def scheduler(self, optimizer: Optimizer, steps: int) -> LRScheduler:
         """The schedule of so many steps, at least 2."""
