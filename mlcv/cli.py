@@ -61,9 +61,9 @@ examples:
   mlcv fit --ckpt_path runs/digits-bce/0/checkpoints/last.ckpt   (resumes)
   mlcv evaluate model_a.csv model_b.csv --truth labels.csv
 
-Files are read without running code. A checkpoint with classes of your own package
-needs --trust PACKAGE, or MLCV_TRUST=PACKAGE; MLCV_TRACEBACK=1 shows where an
-error arose in them."""
+Files are read without running code. A checkpoint with classes of your own
+package needs --trust PACKAGE, or MLCV_TRUST=PACKAGE; MLCV_TRACEBACK=1 shows
+where an error arose in them."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -93,10 +93,12 @@ _FIRST = {
 Trains, validates after each epoch, keeps the best and the last checkpoint.""",
     "validate": """usage: mlcv validate --ckpt_path FILE [--option value ...]
 
-Metrics on the validation split: a table, val.json and val_predictions.csv in the run's folder.""",
+Metrics on the validation split: a table, and in the run's folder val.json and
+val_predictions.csv.""",
     "test": """usage: mlcv test --ckpt_path FILE [--option value ...]
 
-Metrics on the test split: a table, test.json and test_predictions.csv in the run's folder.""",
+Metrics on the test split: a table, and in the run's folder test.json and
+test_predictions.csv.""",
     "predict": """usage: mlcv predict --ckpt_path FILE --data.path IMAGES [--option value ...]
 
 Probabilities and labels of any images, or of a split.""",
@@ -104,9 +106,9 @@ Probabilities and labels of any images, or of a split.""",
 
 NEXT = """mlcv fit needs to know what to train. One of these:
 
-  mlcv fit --config digits/bce          a first try: scenes of digits, nothing to download, under a minute
-  mlcv init my.csv                      your own images: looks at a table and writes a config for it
-  mlcv fit --config voc/lite0 --data.root FOLDER     one of the experiments that `mlcv configs` lists
+  mlcv fit --config digits/bce    a first try: nothing to download, a minute
+  mlcv init my.csv                your own images: writes a config for a table
+  mlcv configs                    lists the experiments on COCO, VOC, ...
 
 `mlcv fit --help` shows the options that matter."""
 """What to do where nothing was said."""
@@ -125,8 +127,8 @@ def short_help(subcommand: str) -> str:
         lines += [
             "",
             "all options:          mlcv fit --help_all",
-            "options of a class:   mlcv fit --model.help Classifier   (without its name: all classes)",
-            "                      --data.help, --model.head.help, --model.loss.help likewise",
+            "all classes:          mlcv fit --model.help (or --data.help, ...)",
+            "options of a class:   mlcv fit --model.help Classifier",
         ]
     else:
         lines += ["", f"all options: mlcv {subcommand} --help_all"]

@@ -47,7 +47,10 @@ def main(arguments: Sequence[str]) -> None:
 
 def print_all(found: Sequence[Experiment]) -> None:
     """A line each: name, data and method, what it has reached here."""
-    rows = [("config", "data: method", "reached here"), *((one.name, one.about, one.reached or "-") for one in found)]
+    rows = [
+        ("config", "data: method", "reached here"),
+        *((one.name, one.about, one.reached.partition(" (")[0] or "-") for one in found),
+    ]
     widths = [max(len(row[column]) for row in rows) + 2 for column in (0, 1)]
     print("\n".join(f"{name:{widths[0]}}{about:{widths[1]}}{reached}" for name, about, reached in rows))  # noqa: T201
     print("\ntrain one:      mlcv fit --config voc/lite0 --data.root FOLDER")  # noqa: T201

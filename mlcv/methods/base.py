@@ -355,6 +355,13 @@ class MultiLabelModule(LightningModule):
         if not isinstance(thresholds, dict) or not all(type(value) is float for value in thresholds.values()):
             raise ConfigError("the checkpoint's thresholds are no numbers by name; it is damaged")
         self.thresholds = thresholds
+        theirs = checkpoint.get("hyper_parameters", {}).get("class_names")
+        if theirs is not None and tuple(theirs) != self.class_names:
+            raise ConfigError(
+                f"the checkpoint knows {len(theirs)} classes ({_some(theirs)}), the data {self.num_classes} "
+                f"({_some(self.class_names)}). Use its data set, with the classes in their order, or begin a new "
+                "training with its weights: --start_from in place of --ckpt_path"
+            )
         if self.more_epochs is not None:
             checkpoint["lr_schedulers"] = []  # they have one of their own
         planned = checkpoint.get("lr_schedulers") or [{}]
@@ -362,13 +369,6 @@ class MultiLabelModule(LightningModule):
         if is_resumed and planned[0] and ("total_steps" in planned[0]) != (self.optim.schedule == "onecycle"):
             raise ConfigError(
                 f"model.optim.schedule is {self.optim.schedule}, and the checkpoint's is another: resume with its own"
-            )
-        theirs = checkpoint.get("hyper_parameters", {}).get("class_names")
-        if theirs is not None and tuple(theirs) != self.class_names:
-            raise ConfigError(
-                f"the checkpoint knows {len(theirs)} classes ({_some(theirs)}), the data {self.num_classes} "
-                f"({_some(self.class_names)}). Use its data set, with the classes in their order, or begin a new "
-                "training with its weights: --start_from in place of --ckpt_path"
             )
 
 

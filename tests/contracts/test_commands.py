@@ -50,6 +50,7 @@ def test_main_reads_options_calls_the_function_and_prints(module):
 
 WRONG = {
     "bench": lambda path: [["--config", str(path)]],
+    "configs": lambda path: [path, path.with_suffix(".yaml")],
     "ensemble": lambda path: [[path]],
     "evaluate": lambda path: [[path]],
     "report": lambda path: [[path]],
@@ -63,6 +64,7 @@ def test_a_wrong_path_is_a_users_error_that_names_it(name, tmp_path, capsys):
         getattr(mlcv, name)(*WRONG.get(name, lambda path: [path])(absent))
     option = {
         "bench": ["--config"], "export": ["--ckpt_path"], "predict": ["--ckpt_path"], "self_train": ["--config"],
+        "configs": ["copy"],
     }.get(name, [])  # fmt: skip
     assert main([name, *option, str(absent)]) == 2
     assert "absent.file" in capsys.readouterr().err
