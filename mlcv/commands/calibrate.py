@@ -134,18 +134,17 @@ def _print_promises(calibration: Calibration, calibrated: Tensor, out: Console) 
     if calibration.missed_threshold is not None:
         size = calibration.covering(calibrated).double().sum(dim=1).mean()
         at = f"probability >= {calibration.missed_threshold:.4f}, {size:.1f} classes on average"
-        out.print(f"{promise}: {at}", soft_wrap=True)
+        out.print(f"{promise}: {at}")
     if calibration.not_promised:
-        out.print(f"{promise} {calibration.cannot_promise()}", soft_wrap=True)
+        out.print(f"{promise} {calibration.cannot_promise()}")
     sets = calibration.label_sets()
     if sets is None or math.isinf(sets.bound):
         why = calibration.no_powerset or "so few images have all their labels known: any set may be the true one"
-        out.print(f"conformal label sets cannot be promised, because {why}", soft_wrap=True)
+        out.print(f"conformal label sets cannot be promised, because {why}")
     else:
         every, some = sets.certain(calibrated)
         open_classes = (some & ~every).double().sum(dim=1)
         out.print(
             f"conformal label sets, {100 * (1 - sets.epsilon):g} % cover the truth: {torch.median(open_classes):.0f} "
-            "classes open in the median image",
-            soft_wrap=True,
+            "classes open in the median image"
         )  # fmt: skip

@@ -155,7 +155,8 @@ def main(arguments: list[str]) -> None:
     )
     for path, differences in found.items():
         told = ", ".join(f"{value:.1e} on {count} {name} images" for name, (value, count) in differences.items())
-        console().print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, largest difference {told}", soft_wrap=True)
+        size = f"{path.stat().st_size / 2**20:.1f} MiB"
+        console().print(f"{path}: {size}\n  largest difference {told}", soft_wrap=True)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -174,7 +174,10 @@ class MultiLabelDataModule(LightningDataModule):
         shares = ", ".join(
             f"{100 * count / max(states.size, 1):.1f} % {name}" for name, count in counts.items() if count
         )
-        logger.info("%s: %d images, %d classes; %s", source, len(labeled), self.num_classes, shares)
+        if counts["unknown"] == states.size:
+            logger.info("%d images without labels", len(labeled))
+        else:
+            logger.info("%s: %d images, %d classes; %s", split, len(labeled), self.num_classes, shares)
         make = training_transform if training else evaluation_transform
         transform = make(self.image_size, self.augment, self.statistics)
         policy = self.policy if training else Policy()

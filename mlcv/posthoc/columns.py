@@ -111,7 +111,7 @@ def _tell(headers: dict[Path, list[str]], taken: dict[Path, str], classes: Seque
     used = {*classes, *(TRUTH + name for name in classes), *taken.values(), *OUR_COLUMNS}
     rest = sorted({name for header in headers.values() for name in header} - used)
     some = ", ".join(classes[:8]) + (", ..." if len(classes) > 8 else "")
-    text = f"rows are named by {names}; {len(classes)} classes: {some}"
+    text = f"rows are named by {names}\n{len(classes)} classes: {some}"
     console().print(text + (f"; not classes: {', '.join(rest[:8])}" if rest else ""), soft_wrap=True)
 
 

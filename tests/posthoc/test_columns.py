@@ -82,10 +82,10 @@ def test_classes_are_what_all_files_have_in_the_order_of_the_first(tmp_path, cap
     two = write_rows(tmp_path / "two.csv", ["a", "c", "Path", "'=b", "sex"], [])
     assert common_classes([one, two, one]) == ("c", "a", "=b")
     assert capsys.readouterr().out == (
-        f"rows are named by 'image' of {one}, 'Path' of {two}; 3 classes: c, a, =b; not classes: age, sex\n"
+        f"rows are named by 'image' of {one}, 'Path' of {two}\n3 classes: c, a, =b; not classes: age, sex\n"
     )
     assert common_classes([one, two], ids="sex") == ("c", "a", "=b")
-    assert f"'image' of {one}, 'sex' of {two}; 3 classes: c, a, =b; not classes: Path, age\n" in capsys.readouterr().out
+    assert f"'image' of {one}, 'sex' of {two}\n3 classes: c, a, =b; not classes: Path, age\n" in capsys.readouterr().out
     assert common_classes([one, two], ["a"]) == ("a",)
     assert "1 classes: a; not classes: =b, age, c, sex\n" in capsys.readouterr().out
     assert common_classes([one], ["tasks"]) == TASKS

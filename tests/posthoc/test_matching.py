@@ -122,7 +122,7 @@ def test_a_column_that_both_files_share_is_no_class(tmp_path, numbers, capsys):
     assert "classes: fold, cat, dog" in said.out
     assert evaluate(tmp_path, model, truth, "--classes", *NAMES) == 0
     said = capsys.readouterr().out
-    assert f"rows are named by 'image' of {truth}, 'image' of {model}; 2 classes: cat, dog; not classes: fold" in said
+    assert f"rows are named by 'image' of {truth}, 'image' of {model}\n2 classes: cat, dog; not classes: fold" in said
 
 
 @pytest.mark.parametrize("header", ["", "Unnamed: 0", "id", "number", "row"])
