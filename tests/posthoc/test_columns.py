@@ -98,7 +98,7 @@ def test_classes_are_what_all_files_have_in_the_order_of_the_first(tmp_path, cap
     )
     monkeypatch.setenv("COLUMNS", "30")  # a narrow terminal breaks the line itself, so that it can be copied
     common_classes([many], [f"c{n}" for n in range(8)] + [f"d{n}" for n in range(9)] + ["c8"])
-    assert capsys.readouterr().out.endswith("; 18 classes: c0, c1, c2, c3, c4, c5, c6, c7, ...\n")
+    assert capsys.readouterr().out.endswith("\n18 classes: c0, c1, c2, c3, c4, c5, c6, c7, ...\n")
     common_classes([many], [f"c{n}" for n in range(8)])
     assert "8 classes: c0, c1, c2, c3, c4, c5, c6, c7; not" in capsys.readouterr().out
     other = write_rows(tmp_path / "other.csv", ["image", "z"], [])
