@@ -14,6 +14,7 @@ def console() -> Console:
     return Console(markup=False, emoji=False, highlight=False)
 
 
+_AT_EACH_START = ("fabric.utilities.seed", "fabric.utilities.distributed")
 _NOBODYS_BUSINESS = (
     r"Found \d+ module\(s\) in eval mode",  # frozen parts stay in evaluation mode by our own choice
     ".*does not have many workers",  # scenes in memory need no loader process, and the user has set the number

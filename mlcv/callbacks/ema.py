@@ -31,6 +31,13 @@ class EMA(WeightAveraging):
         super().__init__(use_buffers=False, multi_avg_fn=_average(decay, warmup))
         self.decay, self.start_step, self.warmup = decay, start_step, warmup
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Buffers that have their size from the training labels had none yet when the average was made."""
+        if self._average_model is not None:
+            for ours, theirs in zip(self._average_model.module.buffers(), pl_module.buffers(), strict=True):
+                if ours.shape != theirs.shape:
+                    ours.data = theirs.detach().clone()
+
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         return step_idx is not None and step_idx >= self.start_step
 

@@ -56,6 +56,17 @@ def evaluable(targets: Tensor) -> Tensor:
     return (targets == POSITIVE).any(dim=0) & (targets == NEGATIVE).any(dim=0)
 
 
+def count_known(targets: Tensor) -> tuple[Tensor, Tensor]:
+    """How many images are known to show each class, and not to; a soft label is a part of each.
+
+    Shape:
+        targets (M, C), see `mlcv.labels`; returns two float64 tensors (C,).
+    """
+    is_known = known(targets)
+    positive = torch.where(is_known, targets.double(), 0.0).sum(dim=0)
+    return positive, is_known.double().sum(dim=0) - positive
+
+
 def mix_targets(first: Tensor, second: Tensor, weight: float | Tensor) -> Tensor:
     """`weight * first + (1 - weight) * second` where both are known, unknown elsewhere (mixup, CutMix)."""
     mixed = weight * first + (1 - weight) * second

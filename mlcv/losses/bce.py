@@ -1,12 +1,22 @@
 """Binary cross-entropy, plain and normalised by how much of an image is annotated."""
 
+import logging
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
 from mlcv.errors import ConfigError
-from mlcv.labels.states import known, resolve_unknown
+from mlcv.labels.states import UnknownAs, count_known, known, resolve_unknown
 from mlcv.losses.base import ElementwiseLoss, image_mean
 from mlcv.numerics import at_least_float32, full_precision
+
+logger = logging.getLogger(__name__)
+
+LEAST, MOST = 0.01, 100.0
+"""Between which `pos_weight="auto"` keeps its weights."""
 
 
 class BCELoss(ElementwiseLoss):
@@ -16,16 +26,83 @@ class BCELoss(ElementwiseLoss):
     WAN, `ignore` the loss over observed labels. `smoothed` differs from AN-LS of Cole et al. (CVPR 2021), which
     smooths the positives too.
 
+    A weight of positives balances rare classes: pos_weight y log(p) + (1 - y) log(1 - p). With `auto` each class has
+    its own, known negatives over known positives among the training labels, as torch's page on `BCEWithLogitsLoss` has
+    it, within [0.01, 100]. The bounds are this project's: one image of a class that one in ten thousand shows would
+    else rule its batch. A class without known positives or negatives has weight 1. The weights are a buffer, so that a
+    checkpoint brings them. Probabilities of a weighted loss are no frequencies until `mlcv calibrate`.
+
     Args:
         unknown: see `ElementwiseLoss`.
         smoothing: see `ElementwiseLoss`.
+        pos_weight: of the positives of all classes, > 0; or `auto`.
 
     Shape:
         see `ElementwiseLoss`.
     """
 
+    def __init__(
+        self, unknown: UnknownAs = "ignore", smoothing: float = 0.1, pos_weight: float | Literal["auto"] = 1.0
+    ) -> None:
+        super().__init__(unknown, smoothing)
+        if pos_weight != "auto" and not (isinstance(pos_weight, (int, float)) and 0 < pos_weight < float("inf")):
+            raise ConfigError(f"loss.pos_weight is a number above 0, or auto; got {pos_weight!r}")
+        self.pos_weight = pos_weight
+        self.class_weights: Tensor
+        if pos_weight == "auto":
+            self.register_buffer("class_weights", torch.empty(0))  # (C,) once labels or a checkpoint are there
+            self.register_load_state_dict_pre_hook(_size_as_stored)  # type: ignore[no-untyped-call]
+
+    def on_labels(self, targets: Tensor, class_names: Sequence[str]) -> None:
+        """Weighs each class by all training labels, if that is asked for; a method shows them before training.
+
+        Args:
+            targets: (M, C), see `mlcv.labels`.
+            class_names: C names, for the log.
+        """
+        if self.pos_weight == "auto":
+            weights = balancing_weights(targets)
+            self.class_weights = weights.to(self.class_weights)
+            logger.info("loss.pos_weight auto: %s", _told(weights, class_names))
+
     def elementwise(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return cross_entropy(logits, targets, reduction="none")
+        return cross_entropy(logits, targets, pos_weight=self._weights(logits), reduction="none")
+
+    def _weights(self, logits: Tensor) -> Tensor | None:
+        if self.pos_weight != "auto":
+            return None if self.pos_weight == 1 else logits.new_tensor(self.pos_weight)
+        if len(self.class_weights):
+            return self.class_weights.to(logits)
+        if self.training:
+            raise ConfigError(
+                "loss.pos_weight auto needs the training labels, and the training data have no `targets` to show: give "
+                "a number, or call on_labels(targets, class_names) of the loss before training"
+            )
+        return None  # of a network that was never trained
+
+
+def balancing_weights(targets: Tensor) -> Tensor:
+    """Known negatives over known positives of each class, within [0.01, 100]; 1 where either is missing.
+
+    Shape:
+        targets (M, C), see `mlcv.labels`; returns float64 (C,).
+    """
+    positive, negative = count_known(targets)
+    return torch.where((positive > 0) & (negative > 0), (negative / positive).clamp(LEAST, MOST), 1.0)
+
+
+def _size_as_stored(module: BCELoss, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    stored = state.get(f"{prefix}class_weights")
+    if isinstance(stored, Tensor) and stored.ndim == 1:
+        module.class_weights = module.class_weights.new_empty(len(stored))
+
+
+def _told(weights: Tensor, names: Sequence[str]) -> str:
+    """Each class's weight, or of many classes the extremes."""
+    each = [f"{name} {weight:.3g}" for name, weight in zip(names, weights.tolist(), strict=True)]
+    if len(each) <= 20:
+        return ", ".join(each)
+    return f"from {each[int(weights.argmin())]} to {each[int(weights.argmax())]}, median {weights.median():.3g}"
 
 
 class PartialBCELoss(ElementwiseLoss):

@@ -219,6 +219,8 @@ class MultiLabelModule(LightningModule):
         """
         if self.loss is not None:
             check_may_see(self.loss, targets)
+        if hasattr(self.loss, "on_labels"):
+            self.loss.on_labels(targets, self.class_names)  # type: ignore[union-attr,operator]
 
     def on_train_start(self) -> None:
         loader: Any = self.trainer.train_dataloader
