@@ -27,6 +27,7 @@ _MODEL = {
     "--model.weights WORD|FILE": "pretrained (a download), installed (a package), a file of weights, or null",
     "--model.head CLASS": "LinearHead, CSRAHead, MLDecoderHead, Query2LabelHead, SemanticGraphHead",
     "--model.loss CLASS": "BCELoss, AsymmetricLoss, FocalLoss, HillLoss, SPLCLoss, PartialBCELoss, ...",
+    "--model.loss.pos_weight auto": "balance the classes, by their known training labels",
     "--model.freeze [NAMES]": "parts of the network that do not learn; [''] is all of it",
     "--model.optim.lr F": "peak learning rate",
     "--model.optim.backbone_lr_scale F": "factor on the backbone's learning rate",
@@ -36,6 +37,7 @@ _MODEL = {
 }
 _TRAINING = {
     "--trainer.max_epochs N": "epochs",
+    "--patience N": "stop after so many validations without a new best",
     "--trainer.precision WORD": "32-true, 16-mixed or bf16-mixed",
     "--trainer.accelerator WORD": "auto, cpu, gpu",
     "--trainer.devices N": "how many of them",
@@ -45,6 +47,7 @@ _TRAINING = {
     "--trainer.fast_dev_run BOOL": "one batch of everything, writing nothing: does it work?",
     "--seed_everything N": "of all that is drawn",
     "--test_after_fit BOOL": "test the best checkpoint when training is done",
+    "--logger WORD": "wandb or mlflow, beside the run's own files",
     "--run_dir FOLDER": "of the run; by default runs/<config>/<next number>",
 }
 _GOING_ON = {

@@ -8,8 +8,27 @@ from typing import Any, ClassVar, NoReturn, get_args
 from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch.cli import LightningArgumentParser
 
+from mlcv.command_line import take
 from mlcv.commands.mistakes import explain, option_names
 from mlcv.errors import ConfigError, find_user_error
+
+
+def with_usual_loss(parser: Any, arguments: list[str]) -> list[str]:
+    """Options of a loss that nobody has chosen are cross-entropy's, which is what is used then.
+
+    Args:
+        parser: of a command line with subcommands.
+        arguments: the subcommand and its options.
+    """
+    given = [argument.partition("=")[0] for argument in arguments]
+    names = {name for name in given if name.startswith("--model.loss.") and not name.endswith(".help")}
+    if not names or "--model.loss" in given:
+        return arguments
+    chosen = parser.parse_args(take(arguments, *names)[1])[arguments[0]].get("model.init_args")
+    if chosen is None or "loss" not in chosen or chosen["loss"] is not None:
+        return arguments
+    first = next(place for place, name in enumerate(given) if name in names)
+    return [*arguments[:first], "--model.loss=BCELoss", *arguments[first:]]
 
 
 class _Formatter(DefaultHelpFormatter):

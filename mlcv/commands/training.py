@@ -27,7 +27,7 @@ from mlcv.callbacks.results import ResultsWriter
 from mlcv.callbacks.resuming import Resuming
 from mlcv.checkpoint_arguments import CommandLine, read_command_line
 from mlcv.commands.mistakes import blaming_options, check_values, class_list, part_to_list
-from mlcv.commands.parser import Parser
+from mlcv.commands.parser import Parser, with_usual_loss
 from mlcv.commands.starting import check_start, plan_more_epochs, start_from
 from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.image_files import ImageFilesDataModule
@@ -199,7 +199,7 @@ class TrainingCLI(LightningCLI):
         if self.line.config is not None:
             self._subcommand_parsers[self.line.arguments[0]].set_defaults(self.line.config)
         Parser.arguments = self.line.arguments
-        self.config = parser.parse_args(self.line.arguments)
+        self.config = parser.parse_args(with_usual_loss(parser, self.line.arguments))
 
     def instantiate_classes(self) -> None:
         """A checkpoint brings all weights, so that none are looked for elsewhere."""

@@ -134,3 +134,16 @@ def test_weights_of_training_are_in_the_checkpoint_and_never_counted_again(tmp_p
     assert len(seen) == 1
     assert main(["fit", f"--ckpt_path={last}", "--trainer.max_epochs=3"]) == 0
     torch.testing.assert_close(torch.load(last, weights_only=True)["state_dict"]["loss.class_weights"], expected)
+
+
+def test_one_option_is_enough_where_no_loss_is_chosen(tmp_path, capsys):
+    run = [option for option in RUN if not option.startswith("--model.loss=")]
+    quick = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
+    assert main(["fit", *run, *quick, "--run_dir", str(tmp_path / "run")]) == 0
+    state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert len(state["loss.class_weights"]) == 10
+    config = tmp_path / "c.yaml"
+    config.write_text("model: {class_path: Classifier, init_args: {backbone: test_resnet, loss: AsymmetricLoss}}\n")
+    others = [option for option in run if not option.startswith("--model=")]
+    assert main(["fit", "--config", str(config), *others, *quick, "--run_dir", str(tmp_path / "other")]) == 2
+    assert "pos_weight" in capsys.readouterr().err
