@@ -28,7 +28,7 @@ def with_usual_loss(parser: Any, arguments: list[str]) -> list[str]:
     if chosen is None or "loss" not in chosen or chosen["loss"] is not None:
         return arguments
     first = next(place for place, name in enumerate(given) if name in names)
-    return [*arguments[:first], "--model.loss=BCELoss", *arguments[first:]]
+    return [*arguments[:first], "--model.loss=mlcv.losses.BCELoss", *arguments[first:]]
 
 
 class _Formatter(DefaultHelpFormatter):
