@@ -33,6 +33,7 @@ _HOMES = {
     "export": "mlcv.commands.export",
     "multilabel_scores": "mlcv.metrics",
     "predict": "mlcv.commands.predict",
+    "preview": "mlcv.commands.preview",
     "report": "mlcv.commands.report",
     "self_train": "mlcv.commands.self_train",
 }

@@ -30,6 +30,7 @@ SUBCOMMANDS = {
     "calibrate": ("calibrate", "probabilities, thresholds and sets that keep promises, from validation predictions"),
     "ensemble": ("ensemble", "one file of predictions from those of several models, or checkpoints"),
     "report": ("report", "one HTML file on one or more tested runs"),
+    "preview": ("preview", "a picture of a batch as the network sees it, with its labels, before any training"),
     "bench": ("bench", "how fast a config trains and predicts here, and where the time goes"),
     "export": ("export", "a checkpoint as ONNX and torch.export, with all that comes before and after the network"),
 }
