@@ -53,6 +53,7 @@ WRONG = {
     "configs": lambda path: [path, path.with_suffix(".yaml")],
     "ensemble": lambda path: [[path]],
     "evaluate": lambda path: [[path]],
+    "preview": lambda path: [["--config", str(path)]],
     "report": lambda path: [[path]],
 }
 
@@ -63,8 +64,8 @@ def test_a_wrong_path_is_a_users_error_that_names_it(name, tmp_path, capsys):
     with pytest.raises(UserError, match=r"absent\.file"):
         getattr(mlcv, name)(*WRONG.get(name, lambda path: [path])(absent))
     option = {
-        "bench": ["--config"], "export": ["--ckpt_path"], "predict": ["--ckpt_path"], "self_train": ["--config"],
-        "configs": ["copy"],
+        "bench": ["--config"], "export": ["--ckpt_path"], "predict": ["--ckpt_path"], "preview": ["--config"],
+        "self_train": ["--config"], "configs": ["copy"],
     }.get(name, [])  # fmt: skip
     assert main([name, *option, str(absent)]) == 2
     assert "absent.file" in capsys.readouterr().err
