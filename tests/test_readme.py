@@ -8,12 +8,17 @@ from pathlib import Path
 import pytest
 
 from mlcv.cli import main
+from mlcv.shipped_configs import text_alone
 from tests.test_configs import parse
 
 ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "README.md").read_text() + (ROOT / "docs" / "quickstart.md").read_text()
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("quickstart", "my-table", "my-labels"))]
+TEXT = "".join(page.read_text() for page in PAGES)
 COMMANDS = sorted(
-    set(re.findall(r"^(?:`)?(mlcv fit --config .*?)(?:\s+#.*|`.*)?$", TEXT.replace("\\\n", " "), re.MULTILINE))
+    {
+        found.strip()
+        for found in re.findall(r"(?:^|`)(mlcv fit --config [^`#\n]*)", TEXT.replace("\\\n", " "), re.MULTILINE)
+    }
 )
 
 
@@ -21,7 +26,6 @@ COMMANDS = sorted(
 def test_the_quick_start_reaches_what_the_readme_promises(monkeypatch, tmp_path, capsys):
     command = re.search(r"\.venv/bin/mlcv (fit .*)", TEXT)[1]
     arguments = shlex.split(command)
-    arguments[2] = str(ROOT / arguments[2])
     monkeypatch.chdir(tmp_path)
     assert main([*arguments, "--trainer.enable_progress_bar=false"]) == 0
     facts = json.loads((tmp_path / "runs" / "digits-bce" / "0" / "test.json").read_text())
@@ -33,10 +37,15 @@ def test_the_quick_start_reaches_what_the_readme_promises(monkeypatch, tmp_path,
 def test_a_command_of_the_pages_parses(command, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     arguments = shlex.split(command)[1:]
-    if "my.csv" in arguments:
-        table = tmp_path / "my.csv"
-        table.write_text("image,patient,split,cat\na.jpg,p1,train,1\n")
-        arguments[arguments.index("my.csv")] = str(table)
+    table = tmp_path / "my.csv"
+    table.write_text("image,patient,split,cat\na.jpg,p1,train,1\n")
+    for place, argument in enumerate(arguments):
+        if argument == "my.csv":
+            arguments[place] = str(table)
+        elif argument in ("my.yaml", "new.yaml"):
+            arguments[place] = str(tmp_path / argument)
+            text = text_alone("csv/bce", "my.yaml").replace("data/table.csv", str(table))
+            Path(arguments[place]).write_text(text)
     parse(monkeypatch, *arguments)
 
 
