@@ -95,8 +95,8 @@ class Clock:
 
 
 def span(seconds: float) -> str:
-    """A time as people say it: `42 s`, `4 min`, `2 h 05 min`, `3 d 4 h`."""
-    if round(seconds) < 60:
+    """A time as people say it: `94 s`, `4 min`, `2 h 05 min`, `3 d 4 h`."""
+    if round(seconds) < 120:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     if minutes < 60:

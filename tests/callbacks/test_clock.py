@@ -79,8 +79,8 @@ def test_a_run_without_validation_lacks_none():
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [
-        (0.2, "0 s"), (42.4, "42 s"), (59.6, "1 min"), (240, "4 min"), (3570, "1 h 00 min"), (7500, "2 h 05 min"),
-        (3600 * 76, "3 d 4 h"),
+        (0.2, "0 s"), (42.4, "42 s"), (94, "94 s"), (119.6, "2 min"), (240, "4 min"), (3570, "1 h 00 min"),
+        (7500, "2 h 05 min"), (3600 * 76, "3 d 4 h"),
     ],
 )  # fmt: skip
 def test_times_are_said_as_people_do(seconds, said):
