@@ -48,7 +48,7 @@ class Crops:
 
 def teacher_probs(crops, teacher, data):
     """What the teacher says of all crops (M, K, C)."""
-    collate = Collate(data.statistics.mean, data.statistics.std)
+    collate = Collate(data.normalize)
     none = torch.zeros(0)
     found = []
     for image in track(range(len(crops.data)), "scoring crops"):

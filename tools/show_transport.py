@@ -101,7 +101,7 @@ def run(options):
     else:
         samples = from_test_split(options.test, data)
         names = [f"test_{n}" for n in range(len(samples))]
-    collate = Collate(data.statistics.mean, data.statistics.std)
+    collate = Collate(data.normalize)
     options.out.mkdir(parents=True, exist_ok=True)
     threshold = thresholds.get("CF1", 0.5)
     for name, sample in zip(names, samples, strict=True):

@@ -1,6 +1,5 @@
 """Exponential moving average of the weights."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -28,8 +27,34 @@ class EMA(WeightAveraging):
     def __init__(self, decay: float = 0.9997, start_step: int = 0, warmup: bool = True) -> None:
         if not 0 <= decay < 1:
             raise ConfigError(f"EMA's decay lies in [0, 1), got {decay}")
-        super().__init__(use_buffers=False, multi_avg_fn=_average(decay, warmup))
+        super().__init__(use_buffers=False)
         self.decay, self.start_step, self.warmup = decay, start_step, warmup
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if self._average_model is not None:  # a count on a GPU would have to be waited for in each step
+            self._average_model.n_averaged = self._average_model.n_averaged.cpu()
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """As Lightning's, in three calls for all tensors."""
+        step, average = trainer.global_step, self._average_model
+        if average is None or step <= self._latest_update_step or not self.should_update(step_idx=step - 1):
+            return
+        self._latest_update_step = step
+        ours, theirs = (list[Tensor](module.parameters()) for module in (average.module, pl_module))
+        averaged = int(average.n_averaged)
+        if averaged:
+            decay = min(self.decay, (1 + averaged) / (10 + averaged)) if self.warmup else self.decay
+            torch._foreach_lerp_(ours, theirs, 1 - decay)
+        else:
+            torch._foreach_copy_(ours, theirs)
+        ours, theirs = (list(module.buffers()) for module in (average.module, pl_module))
+        if ours:
+            torch._foreach_copy_(ours, theirs)
+        average.n_averaged += 1
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Buffers that have their size from the training labels had none yet when the average was made."""
@@ -67,13 +92,3 @@ class EMA(WeightAveraging):
         # has none, and the average begins when its time comes.
         if self._average_model is not None and "averaging_state" in checkpoint:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
-
-
-def _average(decay: float, warmup: bool) -> Callable[[Any, Any, Any], None]:
-    @torch.no_grad()
-    def average(averaged: list[Tensor], current: list[Tensor], n_averaged: Tensor) -> None:
-        steps = int(n_averaged)
-        weight = min(decay, (1 + steps) / (10 + steps)) if warmup else decay
-        torch._foreach_lerp_(averaged, current, 1 - weight)
-
-    return average

@@ -235,7 +235,7 @@ def _difference(
         ConfigError: if a label is not what the thresholds give.
     """
     samples = [{"image": p.numpy(), "target": torch.zeros(0), "index": 0} for p in pixels]
-    batch = Collate(data.statistics.mean, data.statistics.std)(samples)  # type: ignore[arg-type]
+    batch = Collate(data.normalize)(samples)  # type: ignore[arg-type]
     logits = module.method(batch["image"])
     expected = module.decide(logits.double())[0]
     worst = 0.0

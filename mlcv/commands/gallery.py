@@ -31,7 +31,7 @@ class Gallery:
             run = Run(checkpoint)
             self.method, data = run.method(), run.data()
             data.setup("test")
-            self.dataset, self.collate = data.datasets["test"], Collate(data.statistics.mean, data.statistics.std)
+            self.dataset, self.collate = data.datasets["test"], Collate(data.normalize)
             places = {self.dataset.describe(index): index for index in range(len(self.dataset))}
             if not set(ids) <= set(places):
                 raise ConfigError(f"--ckpt_path: {checkpoint} was tested on other images than those of the predictions")

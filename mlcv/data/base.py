@@ -11,12 +11,13 @@ import cv2
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerStatus
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mlcv.data.images import MAX_MEGAPIXELS
 from mlcv.data.samplers import EpochSampler
-from mlcv.data.samples import Batch, Collate, LabeledImages, MultiLabelDataset, OnError, Sample, Split
+from mlcv.data.samples import Batch, Collate, LabeledImages, MultiLabelDataset, Normalize, OnError, Sample, Split
 from mlcv.data.splits import check_apart, check_once, hold_out
 from mlcv.data.transforms import Augment, ImageStatistics, evaluation_transform, training_transform
 from mlcv.errors import ConfigError, DataError, UserError
@@ -236,7 +237,7 @@ class MultiLabelDataModule(LightningDataModule):
             sampler=sampler,
             drop_last=split == "train",  # a small last batch would weigh its images more, and unsettle BatchNorm
             num_workers=self.num_workers,
-            collate_fn=Collate(self.statistics.mean, self.statistics.std, filler),
+            collate_fn=Collate(None if self._is_driven else self.normalize, filler),
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
             prefetch_factor=PREFETCH if self.num_workers else None,
@@ -255,7 +256,7 @@ class MultiLabelDataModule(LightningDataModule):
         shared = Path("/dev/shm")  # noqa: S108  # where Linux keeps it
         if not self.num_workers or not shared.is_dir():
             return
-        batch = self.batch_size * 3 * self.image_size**2 * 4
+        batch = self.batch_size * 3 * self.image_size**2 * (1 if self._is_driven else 4)
         needed = batch * (PREFETCH * self.num_workers + 1)
         free = shutil.disk_usage(shared).free
         if free < needed:
@@ -270,6 +271,21 @@ class MultiLabelDataModule(LightningDataModule):
             if error not in self.skipped:
                 self.skipped.add(error)
                 logger.warning("skipped, %d so far: %s", len(self.skipped), error)
+        return batch
+
+    @property
+    def _is_driven(self) -> bool:
+        """Whether a Trainer is at work: then pixels travel as bytes, and are normalised where they arrive."""
+        return self.trainer is not None and self.trainer.state.status == TrainerStatus.RUNNING
+
+    @property
+    def normalize(self) -> Normalize:
+        """From decoded pixels to what the backbone expects."""
+        return Normalize(self.statistics.mean, self.statistics.std)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        if batch["image"].dtype == torch.uint8:
+            batch["image"] = self.normalize(batch["image"])
         return batch
 
     def teardown(self, stage: str) -> None:

@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypedDict
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -44,6 +43,8 @@ class Sample(TypedDict, total=False):
 
 class Batch(TypedDict, total=False):
     """What a method gets: `image` float32 (B, 3, H, W) normalised, `target` float32 (B, C), `index` int64 (B,).
+
+    Under a Trainer images travel to their device as they were decoded, uint8 (B, H, W, 3 or 1), to be normalised there.
 
     `errors` lists what was wrong with images that were skipped, as text; `boxes`, where samples have them, one (K, 5)
     an image.
@@ -171,17 +172,46 @@ class MultiLabelDataset(Dataset[Sample]):
 
 
 @dataclass(frozen=True)
-class Collate:
-    """Stacks samples into a batch and normalises it at once.
+class Normalize:
+    """What a backbone expects of decoded pixels.
 
     Args:
         mean: of each channel, for pixels in [0, 1].
         std: likewise.
-        filler: a sample of index -1 that stands for a batch without readable images; None raises then.
+
+    Shape:
+        uint8 (B, H, W, 3 or 1) to float32 (B, 3, H, W), on the same device; channels stay last in memory, the layout in
+        which convolutions are fastest.
     """
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        batch, height, width, channels = pixels.shape
+        # Mean and deviation of a whole row of pixels: three numbers at a time would leave vector units idle.
+        mean, std = (self._row(255 * torch.tensor(one), width, pixels.device) for one in (self.mean, self.std))
+        rows = torch.empty(batch, height, 3 * width, device=pixels.device)
+        rows.view(batch, height, width, 3).copy_(pixels) if channels == 1 else rows.copy_(pixels.flatten(2))
+        return rows.sub_(mean).div_(std).view(batch, height, width, 3).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def _row(values: Tensor, width: int, device: torch.device) -> Tensor:
+        if device.type == "cuda":
+            return values.pin_memory().to(device, non_blocking=True).repeat(width)
+        return values.to(device).repeat(width)
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Stacks samples into a batch, and normalises it at once, unless its device does.
+
+    Args:
+        normalize: how; None leaves pixels as they are.
+        filler: a sample of index -1 that stands for a batch without readable images; None raises then.
+    """
+
+    normalize: "Normalize | None"
     filler: Sample | None = None
 
     def __call__(self, samples: list[Sample]) -> Batch:
@@ -196,19 +226,12 @@ class Collate:
             good = [self.filler]
         if not good:
             raise DataError(f"a whole batch of {len(samples)} images cannot be read; the first: {errors[0]}")
-        height, width, channels = *good[0]["image"].shape[:2], 3
-        rows = torch.empty(len(good), height, width * channels)
-        # Mean and deviation of a whole row of pixels: three numbers at a time would leave vector units idle.
-        mean, std = (255 * torch.tensor(values).repeat(width) for values in (self.mean, self.std))
-        for row, sample in zip(rows, good, strict=True):
-            pixels = np.ascontiguousarray(sample["image"])  # a crop is a window on its image
-            if pixels.shape[2] == 1:
-                pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)  # type: ignore[assignment]  # OpenCV's stubs say Mat
-            row.copy_(torch.from_numpy(pixels).view(height, -1)).sub_(mean).div_(std)
-        # Channels stay last in memory, as decoded: no copy here, and the layout in which convolutions are fastest.
-        image = rows.view(len(good), height, width, channels).permute(0, 3, 1, 2)
+        channels = max(sample["image"].shape[2] for sample in good)  # a filler may have others than grey images
+        pixels = torch.empty(len(good), *good[0]["image"].shape[:2], channels, dtype=torch.uint8)
+        for image, sample in zip(pixels, good, strict=True):
+            image.copy_(torch.from_numpy(np.ascontiguousarray(sample["image"])))  # a crop is a window on its image
         batch: Batch = {
-            "image": image,
+            "image": pixels if self.normalize is None else self.normalize(pixels),
             "target": torch.stack([sample["target"] for sample in good]),
             "index": torch.tensor([sample["index"] for sample in good]),
             "errors": errors,

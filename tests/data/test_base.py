@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from mlcv import Classifier
 from mlcv.cli import main
 from mlcv.data import CSVDataModule, DigitScenesDataModule
-from mlcv.data.samples import Collate
+from mlcv.data.samples import Collate, Normalize
 from mlcv.data.transforms import ImageStatistics
 from mlcv.errors import ConfigError, DataError, find_user_error
 from mlcv.labels import Protocol
@@ -32,7 +32,7 @@ def test_a_batch_is_normalised_with_the_backbones_statistics():
     image = np.random.default_rng(0).integers(0, 256, (5, 6, 3), dtype=np.uint8)
     mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
     sample = {"image": image, "target": torch.zeros(2), "index": 7}
-    batch = Collate(mean, std)([sample, sample])
+    batch = Collate(Normalize(mean, std))([sample, sample])
     expected = (image / 255 - np.array(mean)) / np.array(std)
     torch.testing.assert_close(batch["image"][1], torch.from_numpy(expected.transpose(2, 0, 1)).float())
     assert batch["image"].is_contiguous(memory_format=torch.channels_last)
@@ -103,7 +103,7 @@ def test_a_skipped_image_is_logged_and_counted(tmp_path, caplog):
 
 def test_a_batch_without_a_readable_image_is_an_error():
     with pytest.raises(DataError, match="a whole batch of 2 images cannot be read; the first: a.jpg"):
-        Collate((0, 0, 0), (1, 1, 1))([{"error": "a.jpg: empty"}, {"error": "b.jpg: empty"}])
+        Collate(None)([{"error": "a.jpg: empty"}, {"error": "b.jpg: empty"}])
 
 
 def test_whole_batches_of_unreadable_images_end_nothing_where_they_are_skipped(tmp_path, capsys):
@@ -198,7 +198,7 @@ def test_a_batch_is_normalised_also_from_windows_on_larger_images():
     windows = [image[1:6, 2:7], image[::-1][:5, :5]]
     samples = [{"image": window, "target": torch.zeros(1), "index": n} for n, window in enumerate(windows)]
     mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
-    batch = Collate(mean, std)(samples)["image"]
+    batch = Collate(Normalize(mean, std))(samples)["image"]
     expected = (np.stack(windows) / 255 - np.array(mean)) / np.array(std)
     assert batch.is_contiguous(memory_format=torch.channels_last)
     np.testing.assert_allclose(batch.permute(0, 2, 3, 1).numpy(), expected, atol=1e-6)

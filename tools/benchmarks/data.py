@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from mlcv.allocator import keep_freed_memory
-from mlcv.data.samples import Collate, LabeledImages, MultiLabelDataset
+from mlcv.data.samples import Collate, LabeledImages, MultiLabelDataset, Normalize
 from mlcv.data.transforms import Augment, ImageStatistics, training_transform
 
 
@@ -75,7 +75,7 @@ def main():
     theirs = Torchvision(paths, options.size, options.min_scale, normal)
     loaders = {
         "PIL + torchvision": DataLoader(theirs, options.batch_size),
-        "mlcv": DataLoader(ours, options.batch_size, collate_fn=Collate(normal.mean, normal.std)),
+        "mlcv": DataLoader(ours, options.batch_size, collate_fn=Collate(Normalize(normal.mean, normal.std))),
     }
     rates = {name: [] for name in loaders}
     for loader in loaders.values():
