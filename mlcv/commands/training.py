@@ -287,7 +287,8 @@ class TrainingCLI(LightningCLI):
     def fit(self, **kwargs: Any) -> None:
         """Trains; if it is stopped, says how to resume."""
         last = self.run_dir / "checkpoints" / "last.ckpt"
-        logger.info("run: %s", self.run_dir)
+        begun = self._get(self.config, "ckpt_path")
+        logger.info("run: %s%s", self.run_dir, f", which goes on from {begun}" if begun else "")
         if self._tests_after_fit:
             self.datamodule.setup("test")  # what is wrong there is said before the first epoch
         self._call(
