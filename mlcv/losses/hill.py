@@ -67,21 +67,23 @@ class SPLCLoss(ElementwiseLoss):
         if not 0 < threshold < 1:
             raise ConfigError(f"threshold is a probability, got {threshold}")
         self.threshold, self.margin, self.gamma, self.warmup_epochs = threshold, margin, gamma, warmup_epochs
-        self.epoch = 0
+        self.corrects = warmup_epochs <= 0
+        """Whether the warm-up is over; a switch, since a compiled loss is compiled anew for each number of epochs."""
 
     def start_epoch(self, epoch: int) -> None:
         """Tells the loss the number of finished epochs; called by the method at each epoch's start."""
-        self.epoch = epoch
+        self.corrects = epoch >= self.warmup_epochs
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         with full_precision(logits):
             logits = at_least_float32(logits)
-            corrected = ~known(targets) & (logits.detach().sigmoid() > self.threshold)
-            corrected &= self.epoch >= self.warmup_epochs
+            corrected = ~known(targets) & (logits.detach().sigmoid() > self.threshold) if self.corrects else None
             filled, _ = resolve_unknown(targets.to(logits.dtype), "negative")
             positive = filled * _focal_positive(logits - self.margin, self.gamma)
             # A corrected entry keeps its own logit: only annotators' positives must clear the margin.
-            negative = torch.where(corrected, _focal_positive(logits, self.gamma), _focal_positive(-logits, self.gamma))
+            negative = _focal_positive(
+                -logits if corrected is None else torch.where(corrected, logits, -logits), self.gamma
+            )
             return image_mean(positive + (1 - filled) * negative)
 
 

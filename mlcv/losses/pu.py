@@ -130,7 +130,7 @@ class PUMixup(nn.Module):
             A scalar of at least float32; 0 for an empty batch.
         """
         half = (len(image) + 1) // 2
-        weight = float(Beta(self.mix_alpha, self.mix_alpha).sample())
+        weight = Beta(self.mix_alpha, self.mix_alpha, validate_args=False).sample()
         first = torch.randperm(half, device=image.device)
         mixed_image = weight * image[:half][first] + (1 - weight) * image[len(image) - half :]
         mixed_logits = model(mixed_image)
