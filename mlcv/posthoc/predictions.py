@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -128,7 +129,7 @@ def read_predictions(path: Path, class_names: Sequence[str], names: str | None =
     table = Table(path)
     ids = read_ids(table, names)
     columns = [_numbers(table, class_column(table, name)) for name in class_names]
-    scores = torch.tensor(columns, dtype=torch.float64).T if columns else torch.zeros(len(ids), 0)
+    scores = torch.stack(columns, dim=1) if columns else torch.zeros(len(ids), 0, dtype=torch.float64)
     models = sorted(set(table.column("model"))) if is_ours(table) else []
     if len(models) > 1:
         raise DataError(f"{path} holds rows of several models ({', '.join(models[:3])}); make it again with one")
@@ -176,17 +177,23 @@ def combine(models: Sequence[Predictions], how: Literal["mean", "rank"] = "mean"
     return Predictions(f"{how} of {len(models)}", first.ids, total / len(models), first.class_names)
 
 
-def _numbers(table: Table, name: str) -> list[float]:
-    values = []
-    for row, cell in enumerate(table.column(name)):
-        try:
-            value = math.nan if "_" in cell else float(cell)  # which Python takes for a comma of thousands
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
-            raise DataError(f"{table.where(row)}: column {name!r} holds {cell!r}; a finite score is needed")
-        values.append(value)
-    return values
+def _numbers(table: Table, name: str) -> Tensor:
+    cells = table.column(name)
+    try:
+        values = torch.from_numpy(np.fromiter(map(float, cells), np.float64, len(cells)))
+        if bool(values.isfinite().all()) and "_" not in "".join(cells):  # which Python takes for a comma of thousands
+            return values
+    except ValueError:
+        pass
+    row = next(row for row, cell in enumerate(cells) if not _is_score(cell))
+    raise DataError(f"{table.where(row)}: column {name!r} holds {cells[row]!r}; a finite score is needed")
+
+
+def _is_score(cell: str) -> bool:
+    try:
+        return "_" not in cell and math.isfinite(float(cell))
+    except ValueError:
+        return False
 
 
 def _ranks(scores: Tensor) -> Tensor:
