@@ -12,15 +12,17 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from mlcv.ops.transport.reference import inverse_length
+from mlcv.ops.transport.reference import inverse_length, simplex
 
 # Pairs of patch and label at a time: with its few temporaries, what a core's caches hold.
 PAIRS = 2**18
 
-Statistics = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-"""Log-normalisers and costs of patches (B, N) twice and of labels (B, C) twice; inverse lengths (B, N), (C,) or (B, C).
+Statistics = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+"""What backward needs of forward.
 
-The kernels fill the last two; here lengths are found again, which is cheap beside what else a core does.
+Of images (B, 4) the sums of theta and of beta and both directions' part in the cost; log-normalisers and costs of
+patches (B, N) twice and of labels (B, C) twice; inverse lengths (B, N), (C,) or (B, C); dot products (B, N, C or a
+little more), or nothing. The kernels fill the first and the last three; here these are found again.
 """
 
 
@@ -28,7 +30,8 @@ def forward(
     patches: Tensor, labels: Tensor, theta: Tensor, beta: Tensor, temperature: Tensor, rho: float, normalize: bool
 ) -> tuple[Tensor, Statistics]:
     """Cost (B,) of each image, and what `backward` needs."""
-    cost = theta.new_zeros(len(theta))
+    (theta, total), (beta, total_beta) = simplex(theta), simplex(beta)
+    cost = torch.where((total.isfinite() & total_beta.isfinite())[:, 0], 0.0, torch.nan).to(theta.dtype)
     patch_lse, patch_cost = torch.zeros_like(theta), torch.zeros_like(theta)
     label_lse, label_cost = torch.zeros_like(beta), torch.zeros_like(beta)
     for b, kept, present in _images(theta, beta):
@@ -57,7 +60,15 @@ def forward(
         label_lse[b, present], label_cost[b, present] = top + total.log(), 1 - mass / total
         cost[b] = rho * (theta[b] * patch_cost[b]).sum() + (1 - rho) * (beta[b] * label_cost[b]).sum()
     lengths = torch.ones_like(theta), theta.new_ones(labels.shape[:-1])
-    return cost, (patch_lse, patch_cost, label_lse, label_cost, *lengths)
+    return cost, (
+        theta.new_zeros(len(theta), 4),
+        patch_lse,
+        patch_cost,
+        label_lse,
+        label_cost,
+        *lengths,
+        theta.new_empty(0),
+    )
 
 
 def backward(
@@ -71,8 +82,11 @@ def backward(
     rho: float,
     normalize: bool,
     with_labels: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of patches, labels, theta, beta and temperature."""
+    with_weights: bool,
+    with_temperature: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of patches, labels, theta, beta and temperature, the last four if asked for."""
+    (theta, total), (beta, total_beta) = simplex(theta), simplex(beta)
     grad_patches, grad_labels = patches.new_zeros(patches.shape), theta.new_zeros(labels.shape)
     grad_theta, grad_beta = theta.new_zeros(theta.shape), beta.new_zeros(beta.shape)
     grad_temperature = torch.zeros_like(temperature)
@@ -80,8 +94,8 @@ def backward(
         x, x_scale = _unit(patches[b][kept], normalize, theta.dtype)
         y, y_scale = _unit(_of_image(labels, b)[present], normalize, theta.dtype)
         weight_n, weight_m = theta[b, kept], beta[b, present]
-        lse_n, cost_n = (values[b, kept, None] for values in statistics[:2])
-        lse_m, cost_m = (values[b, present] for values in statistics[2:4])
+        lse_n, cost_n = (values[b, kept, None] for values in statistics[1:3])
+        lse_m, cost_m = (values[b, present] for values in statistics[3:5])
         grad_x, grad_y = torch.empty_like(x), torch.zeros_like(y)
         drift_n, drift_m, grad_t = torch.empty_like(weight_n), torch.zeros_like(weight_m), torch.zeros_like(temperature)
         for rows in _blocks(len(x), len(y)):
@@ -104,7 +118,13 @@ def backward(
         grad_theta[b, kept] = g * (rho * cost_n[:, 0] + drift_n / weight_n)
         grad_beta[b, present] = g * ((1 - rho) * cost_m + drift_m / weight_m)
         grad_temperature += g * grad_t
-    return grad_patches, grad_labels.to(labels.dtype), grad_theta, grad_beta, grad_temperature
+    return (
+        grad_patches,
+        grad_labels.to(labels.dtype) if with_labels else None,
+        _through_simplex(grad_theta, theta, total) if with_weights else None,
+        _through_simplex(grad_beta, beta, total_beta) if with_weights else None,
+        grad_temperature if with_temperature else None,
+    )
 
 
 def _images(theta: Tensor, beta: Tensor) -> Iterator[tuple[int, Tensor | slice, Tensor | slice]]:
@@ -141,3 +161,9 @@ def _through_unit(gradient: Tensor, unit: Tensor, scale: Tensor | None) -> Tenso
     if scale is None:
         return gradient
     return scale * (gradient - (gradient * unit).sum(dim=-1, keepdim=True) * unit)
+
+
+def _through_simplex(gradient: Tensor, weights: Tensor, total: Tensor) -> Tensor:
+    """The gradient of weights from that of the same scaled to sum 1."""
+    mean = (gradient * weights).sum(dim=1, keepdim=True)
+    return torch.where(weights > 0, (gradient - mean) / total, 0.0)

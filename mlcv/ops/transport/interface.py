@@ -6,12 +6,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding, relu
+from torch.nn.functional import embedding
 
 from mlcv.errors import ConfigError
 from mlcv.numerics import full_precision
 from mlcv.ops.transport.custom_op import few_labels, transport
-from mlcv.ops.transport.reference import inverse_length, navigators, transport_cost
+from mlcv.ops.transport.reference import inverse_length, navigators, simplex, transport_cost, used
 
 Implementation = Literal["auto", "reference", "blocked", "triton"]
 
@@ -80,36 +80,28 @@ def conditional_transport(
     with full_precision(patches):
         dtype = torch.promote_types(torch.promote_types(patches.dtype, labels.dtype), torch.float32)
         like = patches.new_empty(0, dtype=dtype)
-        theta, spoiled_theta = _simplex(patch_weights, patches.shape[:2], like)
-        beta, spoiled_beta = _simplex(label_weights, (len(patches), labels.shape[-2]), like)
-        spoiled = [spoiled_theta, spoiled_beta]
+        theta = _weights(patch_weights, patches.shape[:2], like)
+        beta = _weights(label_weights, (len(patches), labels.shape[-2]), like)
         t = _scalar(temperature, like)
         if max_labels is None and chosen == "reference" and patches.device.type == "cpu":
             max_labels = _most_labels(beta)
         if max_labels is not None and max_labels < labels.shape[-2]:
             is_over = (beta > 0).sum(dim=1) > max_labels
             _check_count(is_over, max_labels)
-            spoiled.append(is_over)
+            beta = beta.masked_fill(is_over[:, None], torch.nan)
             # So few labels cost the kernels less than to choose among them.
             if chosen != "triton" or labels.shape[-2] > few_labels(torch.promote_types(patches.dtype, labels.dtype)):
                 labels, beta = _pack(labels, beta, max_labels)
         if chosen == "reference":
-            cost = transport_cost(
-                _unit(_used(patches, theta), dtype, normalize),
-                _unit(_used(labels, beta), dtype, normalize),
-                theta,
-                beta,
-                t,
-                rho,
-            )
+            x, y = (_unit(used(*points), dtype, normalize) for points in ((patches, theta), (labels, beta)))
+            (theta, total), (beta, total_beta) = simplex(theta), simplex(beta)
+            is_finite = (total.isfinite() & total_beta.isfinite())[:, 0]
+            cost = torch.where(is_finite, transport_cost(x, y, theta, beta, t, rho), torch.nan)
         else:
             cost = transport(patches, labels, theta, beta, t, rho, normalize, chosen)[0]
-        for is_spoiled in spoiled:
-            if is_spoiled is not None:
-                cost = cost.masked_fill(is_spoiled, torch.nan)
         if reduction == "none":
             return cost
-        return cost.sum() / (max(len(cost), 1) if reduction == "mean" else 1)
+        return cost.mean() if reduction == "mean" and len(cost) else cost.sum()
 
 
 def transport_plans(
@@ -137,9 +129,9 @@ def transport_plans(
     with full_precision(patches):
         dtype = torch.promote_types(torch.promote_types(patches.dtype, labels.dtype), torch.float32)
         like = patches.new_empty(0, dtype=dtype)
-        theta = _simplex(patch_weights, patches.shape[:2], like)[0]
-        beta = _simplex(label_weights, (len(patches), labels.shape[-2]), like)[0]
-        x, y = _unit(_used(patches, theta), dtype, normalize), _unit(_used(labels, beta), dtype, normalize)
+        theta = simplex(_weights(patch_weights, patches.shape[:2], like))[0]
+        beta = simplex(_weights(label_weights, (len(patches), labels.shape[-2]), like))[0]
+        x, y = _unit(used(patches, theta), dtype, normalize), _unit(used(labels, beta), dtype, normalize)
         similarity = x @ y.transpose(-1, -2)
         return navigators(similarity, theta, beta, _scalar(temperature, similarity))
 
@@ -194,12 +186,6 @@ def _pack(labels: Tensor, beta: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return labels.take_along_dim(index[:, :, None], dim=1), weights
 
 
-def _used(points: Tensor, weights: Tensor) -> Tensor:
-    """Points with zeros for those of weight 0, whatever they hold; of shared ones, of weight 0 in all images."""
-    is_used = weights > 0 if points.ndim == 3 else (weights > 0).any(dim=0)
-    return points.masked_fill(~is_used[..., None], 0.0)
-
-
 def _unit(points: Tensor, dtype: torch.dtype, normalize: bool) -> Tensor:
     points = points.to(dtype)
     return points * inverse_length(points) if normalize else points
@@ -210,13 +196,8 @@ def _scalar(number: float | Tensor, like: Tensor) -> Tensor:
     return number.reshape(()).to(like) if isinstance(number, Tensor) else like.new_full((), number)
 
 
-def _simplex(weights: Tensor | None, shape: tuple[int, ...], like: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Weights (B, points) scaled to sum 1, and which images' are not finite (B,); or equal weights, and None."""
-    if weights is None:
-        return like.new_full(shape, 1 / shape[1]), None
-    given = relu(weights.to(like.dtype))  # NaN stays NaN
-    total = given.sum(dim=1, keepdim=True)
-    return given / total.masked_fill(total == 0, 1.0), (total - total)[:, 0] != 0
+def _weights(weights: Tensor | None, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    return like.new_full(shape, 1.0) if weights is None else weights.to(like.dtype)
 
 
 def _check(patches: Tensor, labels: Tensor, patch_weights: Tensor | None, label_weights: Tensor | None) -> None:

@@ -1,22 +1,34 @@
 """How the Triton kernels are called: block sizes, grids, buffers. Any number of patches and labels, any dimension.
 
 Between two kernels lies no synchronisation with the host, so calls can be captured in a CUDA graph; sums are taken in a
-fixed order, so equal inputs give equal bits. The gradient of the dot products is stored, (B, N, C) in 16 bits for
-bfloat16 and in 32 otherwise; beyond `few_labels` for as many images at a time as `STORED` entries hold.
+fixed order, so equal inputs give equal bits. Up to `few_labels`, the dot products are kept for the backward pass,
+(B, N, C) in float32. Beyond, each pass computes them for as many images at a time as `STORED` entries hold, and the
+library's own products spread their gradient, for which they are large enough.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mlcv.ops.transport.blocked import Statistics
-from mlcv.ops.transport.custom_op import few_labels
-from mlcv.ops.transport.kernels import combine_kernel, dots_kernel, forward_kernel, length_kernel, points_kernel
+from mlcv.ops.transport.custom_op import FEW_LABELS, few_labels, stored_width
+from mlcv.ops.transport.kernels import (
+    combine_kernel,
+    dots_kernel,
+    gather_kernel,
+    gradient_kernel,
+    labels_kernel,
+    length_kernel,
+    patches_kernel,
+    statistics_kernel,
+)
+from mlcv.ops.transport.reference import used
 
-# Entries of the dot products' gradient at a time, beyond: 256 MiB in float32.
+# Dot products at a time, beyond: 256 MiB.
 STORED = 2**26
 # Programs that fill a large GPU (132 processors on an H200) twice.
 WAVES = 264
@@ -24,39 +36,50 @@ WAVES = 264
 TYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 # float32 as three products of TF32 is off by about 1e-6. float16 is exact in TF32, and its gradients need the range.
 PRODUCTS = {torch.float32: "tf32x3", torch.float16: "tf32", torch.bfloat16: "tf32"}
-LENGTH_BLOCKS = {"BLOCK_R": 16, "BLOCK_D": 64, "num_warps": 4}
+
+# Block sizes: the fastest on an H200 of those that spill no registers.
+Blocks = dict[str, int]
+LENGTH_BLOCKS: Blocks = {"BLOCK_R": 16, "BLOCK_D": 64, "num_warps": 4}
 
 
-def forward_blocks(dtype: torch.dtype, num_labels: int) -> dict[str, int]:
-    """Block sizes of the forward pass; like all here, the fastest on an H200 of those that spill few registers."""
-    return {"BLOCK_N": 64, **_pair_blocks(dtype, num_labels)}
+def dots_blocks(dtype: torch.dtype, num_labels: int) -> Blocks:
+    """Block sizes of the dot products."""
+    step = 32 if dtype == torch.float32 else 64
+    return {"BLOCK_N": 64, "BLOCK_C": _between(num_labels, 16, 128), "BLOCK_D": step, "num_warps": 4, "num_stages": 4}
 
 
-def combine_blocks(num_labels: int) -> dict[str, int]:
+def statistics_blocks(num_labels: int) -> Blocks:
+    """Block sizes of the statistics of patches and labels."""
+    return {"BLOCK_N": 32, "BLOCK_C": _between(num_labels, 16, 128), "num_warps": 4}
+
+
+def combine_blocks(num_labels: int) -> Blocks:
     """Block sizes of the pass that combines the tiles' statistics."""
-    return {"BLOCK_N": 256, "BLOCK_C": _between(num_labels, 16, 128), "BLOCK_T": 16, "num_warps": 4}
+    return {"BLOCK_N": 1024, "BLOCK_C": _between(num_labels, 16, 128), "BLOCK_T": 16, "num_warps": 4}
 
 
-def dots_blocks(dtype: torch.dtype, num_labels: int) -> dict[str, int]:
+def gradient_blocks(num_labels: int) -> Blocks:
     """Block sizes of the gradient of the dot products."""
-    return {"BLOCK_N": 64 if num_labels <= 32 or dtype == torch.float32 else 32, **_pair_blocks(dtype, num_labels)}
+    return {"BLOCK_N": 32, "BLOCK_C": _between(num_labels, 16, 128), "num_warps": 4}
 
 
-def _pair_blocks(dtype: torch.dtype, num_labels: int) -> dict[str, int]:
-    most, step = (32, 32) if dtype == torch.float32 else (128, 64)
-    return {"BLOCK_C": _between(num_labels, 16, most), "BLOCK_D": step, "num_warps": 4}
+def patches_blocks(dtype: torch.dtype, num_labels: int) -> Blocks:
+    """Block sizes of the gradient of the patches."""
+    step = 128 if dtype == torch.bfloat16 else 64
+    return {"BLOCK_N": 64, "BLOCK_C": _between(num_labels, 16, 128), "BLOCK_G": step, "num_warps": 4}
 
 
-def points_blocks(dtype: torch.dtype, num_labels: int, dim: int) -> dict[str, int]:
-    """Block sizes of the gradient of the points."""
-    labels = _between(num_labels, 16, few_labels(dtype))
-    return {
-        "BLOCK_N": 64 if dtype == torch.bfloat16 else 16,
-        "BLOCK_C": labels,
-        "BLOCK_G": _between(dim, 16, 64),
-        "BLOCK_T": 16,
-        "num_warps": 8 if labels == 64 else 4,
-    }
+def labels_blocks(dtype: torch.dtype, num_labels: int) -> Blocks:
+    """Block sizes of the gradient of the labels."""
+    labels = _between(num_labels, 16, 128)
+    if dtype != torch.bfloat16:
+        return {"BLOCK_R": 64 if labels <= 32 else 32, "BLOCK_C": labels, "BLOCK_G": 64, "num_warps": 4}
+    return {"BLOCK_R": 64, "BLOCK_C": labels, "BLOCK_G": 128, "num_warps": 4, "num_stages": 5}
+
+
+def gather_blocks(dim: int) -> Blocks:
+    """Block sizes of the sum of the parts of the labels' gradient."""
+    return {"BLOCK_P": 8, "BLOCK_D": triton.next_power_of_2(dim), "num_warps": 4}
 
 
 def _between(number: int, low: int, high: int) -> int:
@@ -69,29 +92,33 @@ def forward(
 ) -> tuple[Tensor, Statistics]:
     """Cost (B,) of each image, and what `backward` needs."""
     patches, labels = _rows(patches), _rows(labels)
-    batch, num_patches, dim = patches.shape
+    batch, num_patches = theta.shape
     num_labels = labels.shape[-2]
-    dtype = torch.promote_types(patches.dtype, labels.dtype)
-    blocks = forward_blocks(dtype, num_labels)
-    tiles = triton.cdiv(num_patches, blocks["BLOCK_N"])
+    is_few = num_labels <= FEW_LABELS
+    blocks, combine = statistics_blocks(num_labels), combine_blocks(num_labels)
+    tiles, columns = triton.cdiv(num_patches, blocks["BLOCK_N"]), triton.cdiv(num_labels, combine["BLOCK_C"])
     patch_lse, patch_cost = (allocate(theta, batch, num_patches) for _ in range(2))
     label_lse, label_cost = (allocate(theta, batch, num_labels) for _ in range(2))
     parts = [allocate(theta, batch, tiles, num_labels) for _ in range(3)]
-    combine = combine_blocks(num_labels)
-    part_cost = allocate(theta, batch, triton.cdiv(num_labels, combine["BLOCK_C"]))
-    is_measured = normalize and num_labels <= blocks["BLOCK_C"]
-    scales = _scales(patches, labels, theta, normalize, is_measured)
+    cost, shares = allocate(theta, batch, columns), allocate(theta, batch, columns, 4)
+    patch_scale, label_scale = _scales(patches, labels, theta, normalize, is_measured=is_few and normalize)
+    dots = theta.new_empty(0)
+    for some in _images(batch, num_patches, num_labels, is_few):
+        own = slice(None) if labels.ndim == 2 else some
+        measured = patch_scale if is_few and normalize else None
+        dots = _dots(patches[some], labels[own], theta[some], beta[some], measured)
+        statistics_kernel[(tiles, len(dots))](
+            dots, patch_scale[some], label_scale[own], theta[some], beta[some], temperature,
+            patch_lse[some], patch_cost[some], *(part[some] for part in parts),
+            num_patches, num_labels, dots.shape[2], _stride(label_scale), FEW=is_few, **blocks,
+        )  # fmt: skip
     if batch:
-        forward_kernel[(tiles, batch)](
-            patches, labels, *scales, theta, beta, temperature, patch_lse, patch_cost, *parts,
-            num_patches, num_labels, dim, *_strides(patches), *_strides(labels), _stride(scales[1]),
-            MEASURE=is_measured, DTYPE=TYPES[dtype], TF32=PRODUCTS[dtype], **blocks,
+        combine_kernel[(columns, batch)](
+            theta, beta, temperature, patch_cost, *parts, label_lse, label_cost, cost, shares,
+            num_patches, num_labels, tiles, rho, **combine,
         )  # fmt: skip
-        combine_kernel[(part_cost.shape[1], batch)](
-            theta, beta, patch_cost, *parts, label_lse, label_cost, part_cost, num_patches, num_labels, tiles, rho,
-            **combine,
-        )  # fmt: skip
-    return _total(part_cost, 1), (patch_lse, patch_cost, label_lse, label_cost, *scales)
+    statistics = (_total(shares, 1), patch_lse, patch_cost, label_lse, label_cost, patch_scale, label_scale)
+    return _total(cost, 1), (*statistics, dots if is_few else theta.new_empty(0))
 
 
 def backward(
@@ -105,137 +132,164 @@ def backward(
     rho: float,
     normalize: bool,
     with_labels: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of patches, labels, theta, beta and temperature."""
-    patches, labels, grad_cost = _rows(patches), _rows(labels), grad_cost.contiguous()
+    with_weights: bool,
+    with_temperature: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of patches, labels, theta, beta and temperature, the last four if asked for."""
+    patches, labels = _rows(patches), _rows(labels)
     if not len(patches):
         zeros = [tensor.new_zeros(tensor.shape) for tensor in (patches, labels, theta, beta, temperature)]
         return zeros[0], zeros[1], zeros[2], zeros[3], zeros[4]
+    batch, num_patches = theta.shape
     num_labels = labels.shape[-2]
-    are_few = num_labels <= few_labels(torch.promote_types(patches.dtype, labels.dtype))
-    spread = _spread_few if are_few else _spread_many
-    images = len(patches) if are_few else max(1, STORED // (patches.shape[1] * num_labels))
-    parts = []
-    grad_labels = labels.new_zeros(labels.shape)
-    for start in range(0, len(patches), images):
-        some = slice(start, start + images)
-        x, y = patches[some], labels[some] if labels.ndim == 3 else labels
-        weights = theta[some], beta[some]
-        known = [statistic[some] for statistic in statistics[:5]]
-        known.append(statistics[5][some] if labels.ndim == 3 else statistics[5])
-        dots = _dots(grad_cost[some], x, y, *weights, temperature, known, rho)
-        of_patches, of_labels, of_theta, of_beta = spread(dots, x, y, *weights, normalize, with_labels)
-        parts.append((of_patches, of_theta, of_beta, dots.of_temperature))
-        if of_labels is not None and labels.ndim == 3:
-            grad_labels[some] = of_labels
-        elif of_labels is not None:
-            total = _total(of_labels, 0)
-            grad_labels = total if start == 0 else grad_labels + total
-    grad_patches, grad_theta, grad_beta, of_temperature = (
-        part[0] if len(parts) == 1 else torch.cat(part) for part in zip(*parts, strict=True)
-    )
-    return grad_patches, grad_labels.to(labels.dtype), grad_theta, grad_beta, of_temperature.sum()
+    is_few = num_labels <= FEW_LABELS
+    by_kernels = num_labels <= few_labels(torch.promote_types(patches.dtype, labels.dtype))
+    sizes = gradient_blocks(num_labels)
+    tiles, blocks = triton.cdiv(num_patches, sizes["BLOCK_N"]), triton.cdiv(num_labels, sizes["BLOCK_C"])
+    pull = allocate(theta, batch, blocks, num_patches)
+    of_theta = allocate(theta, batch, blocks, num_patches) if with_weights else None
+    of_beta = allocate(theta, batch, tiles, num_labels) if with_weights else None
+    of_temperature = allocate(theta, batch, blocks, tiles) if with_temperature else None
+    sums = pull, of_theta, of_beta, of_temperature
+    of_patches = allocate(patches, *patches.shape)
+    of_labels = theta.new_zeros(labels.shape) if with_labels and not by_kernels else None
+    *of_points, label_scale, dots = statistics
+    for some in _images(batch, num_patches, num_labels, is_few):
+        own = slice(None) if labels.ndim == 2 else some
+        x, y, weights = patches[some], labels[own], (theta[some], beta[some])
+        if not is_few:
+            dots = _dots(x, y, *weights)
+        # Dot products that are not kept may be overwritten by their gradient of the same type.
+        stored = _stored(torch.promote_types(x.dtype, y.dtype))
+        e = allocate(dots, *dots.shape, dtype=stored) if is_few or stored != dots.dtype else dots
+        gradient_kernel[(blocks, tiles, len(x))](
+            dots, *weights, *(statistic[some] for statistic in of_points), label_scale[own], grad_cost[some],
+            temperature, e, *(None if part is None else part[some] for part in sums),
+            num_patches, num_labels, dots.shape[2], _stride(label_scale), grad_cost.stride(0), rho,
+            FEW=is_few, WITH_WEIGHTS=with_weights, WITH_TEMPERATURE=with_temperature, **sizes,
+        )  # fmt: skip
+        if by_kernels:
+            _spread_few(e, x, y, *weights, pull, of_patches, normalize)
+        else:
+            _spread_many(
+                e, used(x, weights[0]), used(y, weights[1]), pull[some] if normalize else None,
+                of_patches[some], None if of_labels is None else of_labels[own],
+            )  # fmt: skip
+    if with_labels and by_kernels:
+        of_labels = _of_few_labels(e, patches, labels, theta, label_scale, normalize)
+    elif of_labels is not None:
+        of_labels = _without_own(of_labels, used(labels, beta), label_scale) if normalize else of_labels
+        of_labels = of_labels.to(labels.dtype)
+    parts = (None if part is None else _total(part, 1) for part in (of_theta, of_beta))
+    return of_patches, of_labels, *parts, None if of_temperature is None else of_temperature.sum()
 
 
-class _Dots(NamedTuple):
-    """The gradient of the dot products (B, N, C or a little more), and what was summed over it.
-
-    Of patches (B, blocks, N) and of labels (B, tiles, C): the gradients of their weights, and their pull, which is how
-    much of themselves is to be taken from the gradients of the points.
-    """
-
-    gradient: Tensor
-    of_theta: Tensor
-    patch_pull: Tensor
-    of_beta: Tensor
-    label_pull: Tensor
-    of_temperature: Tensor
+def _images(batch: int, num_patches: int, num_labels: int, is_few: bool) -> Iterator[slice]:
+    """Images whose dot products are held at a time."""
+    step = max(batch, 1) if is_few else max(1, STORED // (num_patches * num_labels))
+    for start in range(0, batch, step):
+        yield slice(start, start + step)
 
 
 def _dots(
-    grad_cost: Tensor,
     patches: Tensor,
     labels: Tensor,
     theta: Tensor,
     beta: Tensor,
-    temperature: Tensor,
-    statistics: list[Tensor],
-    rho: float,
-) -> _Dots:
+    patch_scale: Tensor | None = None,
+) -> Tensor:
+    """Dot products (B, N, C or a little more); the patches' inverse lengths are written where they are asked for."""
     batch, num_patches, dim = patches.shape
     num_labels = labels.shape[-2]
     dtype = torch.promote_types(patches.dtype, labels.dtype)
     sizes = dots_blocks(dtype, num_labels)
-    tiles, blocks = triton.cdiv(num_patches, sizes["BLOCK_N"]), triton.cdiv(num_labels, sizes["BLOCK_C"])
-    width = 16 * triton.cdiv(num_labels, 16)  # so that rows begin at multiples of 16 bytes
-    result = _Dots(
-        allocate(theta, batch, num_patches, width, dtype=_stored(dtype)),
-        allocate(theta, batch, blocks, num_patches),
-        allocate(theta, batch, blocks, num_patches),
-        allocate(theta, batch, tiles, num_labels),
-        allocate(theta, batch, tiles, num_labels),
-        allocate(theta, batch, blocks, tiles),
-    )
-    dots_kernel[(tiles, blocks, batch)](
-        patches, labels, theta, beta, *statistics, grad_cost, temperature, *result,
-        num_patches, num_labels, dim, width, *_strides(patches), *_strides(labels), _stride(statistics[5]), rho,
+    dots = allocate(theta, batch, num_patches, stored_width(num_labels))
+    grid = triton.cdiv(num_labels, sizes["BLOCK_C"]), triton.cdiv(num_patches, sizes["BLOCK_N"]), batch
+    dots_kernel[grid](
+        patches, labels, theta, beta, dots, patch_scale,
+        num_patches, num_labels, dim, dots.shape[2], *_strides(patches), *_strides(labels),
+        FEW=num_labels <= sizes["BLOCK_C"], MEASURE=patch_scale is not None, EVEN=dim % sizes["BLOCK_D"] == 0,
         DTYPE=TYPES[dtype], TF32=PRODUCTS[dtype], **sizes,
     )  # fmt: skip
-    return result
+    return dots
 
 
 def _spread_few(
-    dots: _Dots, patches: Tensor, labels: Tensor, theta: Tensor, beta: Tensor, normalize: bool, with_labels: bool
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    """Gradients of patches, of each image's labels if asked, of theta and beta; all labels are in one block."""
+    e: Tensor,
+    patches: Tensor,
+    labels: Tensor,
+    theta: Tensor,
+    beta: Tensor,
+    pull: Tensor,
+    target: Tensor,
+    normalize: bool,
+) -> None:
+    """Writes the gradient of the patches from that of their dot products with labels that are all in one block."""
+    batch, num_patches, dim = patches.shape
+    dtype = torch.promote_types(patches.dtype, labels.dtype)
+    sizes = patches_blocks(dtype, labels.shape[-2])
+    grid = triton.cdiv(dim, sizes["BLOCK_G"]), triton.cdiv(num_patches, sizes["BLOCK_N"]), batch
+    patches_kernel[grid](
+        e, patches, labels, theta, beta, pull, target,
+        num_patches, labels.shape[-2], dim, e.shape[2], *_strides(patches), *_strides(labels),
+        NORMALIZE=normalize, EVEN=dim % sizes["BLOCK_G"] == 0, DTYPE=TYPES[e.dtype], TF32=PRODUCTS[dtype], **sizes,
+    )  # fmt: skip
+
+
+def _of_few_labels(
+    e: Tensor, patches: Tensor, labels: Tensor, theta: Tensor, label_scale: Tensor, normalize: bool
+) -> Tensor:
+    """Gradients of labels that are all in one block."""
     batch, num_patches, dim = patches.shape
     num_labels = labels.shape[-2]
     dtype = torch.promote_types(patches.dtype, labels.dtype)
-    sizes = points_blocks(dtype, num_labels, dim)
-    steps, columns = triton.cdiv(num_patches, sizes["BLOCK_N"]), triton.cdiv(dim, sizes["BLOCK_G"])
-    span = sizes["BLOCK_N"] * triton.cdiv(steps, max(1, min(steps, WAVES // (batch * columns))))
-    parts = triton.cdiv(num_patches, span)
-    of_patches = allocate(patches, batch, num_patches, dim)
-    of_labels = allocate(theta, batch, parts, num_labels, dim) if with_labels else of_patches  # which is not written
-    of_beta = allocate(beta, batch, num_labels) if with_labels else torch.zeros_like(beta)
-    points_kernel[(columns, parts, batch)](
-        dots.gradient, patches, labels, theta, beta, _total(dots.patch_pull, 1), dots.of_beta, dots.label_pull,
-        of_patches, of_labels, of_beta,
-        num_patches, num_labels, dim, dots.gradient.shape[2], dots.of_beta.shape[1], span,
-        *_strides(patches), *_strides(labels),
-        WITH_LABELS=with_labels, NORMALIZE=normalize, DTYPE=TYPES[_stored(dtype)], TF32=PRODUCTS[dtype], **sizes,
+    sizes = labels_blocks(dtype, num_labels)
+    # Images that share labels are one group if their patches follow upon each other.
+    is_one = labels.ndim == 2 and patches.stride(0) == num_patches * patches.stride(1)
+    groups, rows = (1, batch * num_patches) if is_one else (batch, num_patches)
+    steps, columns = triton.cdiv(rows, sizes["BLOCK_R"]), triton.cdiv(dim, sizes["BLOCK_G"])
+    span = sizes["BLOCK_R"] * triton.cdiv(steps, max(1, min(steps, WAVES // (groups * columns))))
+    parts = triton.cdiv(rows, span)
+    part_labels = allocate(theta, groups * parts, num_labels, dim)
+    labels_kernel[(columns, parts, groups)](
+        e, patches, theta, part_labels, rows, num_labels, dim, e.shape[2], span, *_strides(patches),
+        EVEN=dim % sizes["BLOCK_G"] == 0, DTYPE=TYPES[e.dtype], TF32=PRODUCTS[dtype], **sizes,
     )  # fmt: skip
-    return of_patches, _total(of_labels, 1) if with_labels else None, _total(dots.of_theta, 1), of_beta
+    of_labels = allocate(labels, *labels.shape)
+    sets = 1 if labels.ndim == 2 else batch
+    gather_kernel[(num_labels, sets)](
+        part_labels, labels, label_scale, of_labels, num_labels, dim, groups * parts // sets, *_strides(labels),
+        _stride(label_scale), NORMALIZE=normalize, **gather_blocks(dim),
+    )  # fmt: skip
+    return of_labels
 
 
 def _spread_many(
-    dots: _Dots, patches: Tensor, labels: Tensor, theta: Tensor, beta: Tensor, normalize: bool, with_labels: bool
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    """The same for any number of labels: here the products are large enough for the library's own."""
-    e = dots.gradient[..., : labels.shape[-2]]
-    # What is not finite has weight 0, or has made e NaN already.
-    x, y = (torch.where(points.isfinite(), points, 0.0) for points in (patches, labels))
-    of_patches = (e @ y.to(e.dtype)).to(theta.dtype)
-    if normalize:
-        of_patches -= dots.patch_pull.sum(dim=1)[..., None] * x
-    of_patches, of_theta = of_patches.to(patches.dtype), dots.of_theta.sum(dim=1)
-    if not with_labels:
-        return of_patches, None, of_theta, torch.zeros_like(beta)
-    pull, x = dots.label_pull.sum(dim=1), x.to(e.dtype)
-    if labels.ndim == 2:  # summed over images at once
-        of_labels, pull = (e.flatten(0, 1).T @ x.flatten(0, 1))[None], pull.sum(dim=0)
-    else:
-        of_labels = e.transpose(1, 2) @ x
-    of_labels = of_labels.to(theta.dtype)
-    if normalize:
-        of_labels -= pull[..., None] * y
-    return of_patches, of_labels, of_theta, dots.of_beta.sum(dim=1)
+    e: Tensor, x: Tensor, y: Tensor, pull: Tensor | None, of_patches: Tensor, of_labels: Tensor | None
+) -> None:
+    """Writes the gradient of the patches, and adds to the labels' all but their own part."""
+    num_labels = y.shape[-2]
+    # Rows of zeros, so that the product's inner dimension is a multiple of 16.
+    spread = e @ pad(y.to(e.dtype), (0, 0, 0, e.shape[2] - num_labels))
+    if pull is not None:
+        spread = torch.addcmul(spread.to(pull.dtype), pull.sum(dim=1)[..., None], x.to(pull.dtype), value=-1)
+    of_patches.copy_(spread)
+    if of_labels is not None:
+        x = x.to(e.dtype)
+        sums = e.flatten(0, 1).T @ x.flatten(0, 1) if y.ndim == 2 else e.transpose(1, 2) @ x
+        of_labels += sums[..., :num_labels, :]
+
+
+def _without_own(gradient: Tensor, y: Tensor, scale: Tensor) -> Tensor:
+    """The labels' gradient without its part along themselves."""
+    along = (gradient * y).sum(dim=-1) * torch.where(scale > 0, scale * scale, 0.0)
+    return gradient - along[..., None] * y
 
 
 def _scales(
     patches: Tensor, labels: Tensor, theta: Tensor, normalize: bool, is_measured: bool
 ) -> tuple[Tensor, Tensor]:
-    """Inverse lengths of patches, which the forward pass may have to write itself, and of labels."""
+    """Inverse lengths of patches, which the dot products may have to write themselves, and of labels."""
     if not normalize:
         return torch.ones_like(theta), theta.new_ones(labels.shape[:-1])
     of_patches = allocate(theta, *theta.shape) if is_measured else _inverse_lengths(patches, theta)
@@ -246,7 +300,14 @@ def _inverse_lengths(points: Tensor, like: Tensor) -> Tensor:
     lengths = allocate(like, *points.shape[:-1])
     grid = triton.cdiv(points.shape[-2], LENGTH_BLOCKS["BLOCK_R"]), lengths.numel() // points.shape[-2]
     if lengths.numel():
-        length_kernel[grid](points, lengths, *points.shape[-2:], *_strides(points), **LENGTH_BLOCKS)
+        length_kernel[grid](
+            points,
+            lengths,
+            *points.shape[-2:],
+            *_strides(points),
+            EVEN=points.shape[-1] % LENGTH_BLOCKS["BLOCK_D"] == 0,
+            **LENGTH_BLOCKS,
+        )
     return lengths
 
 

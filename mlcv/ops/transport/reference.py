@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn.functional import relu
 
 
 def transport_cost(
@@ -30,6 +31,27 @@ def navigators(similarity: Tensor, theta: Tensor, beta: Tensor, temperature: flo
     """
     score = similarity / temperature
     return _plan(score, beta[:, None, :], dim=2), _plan(score, theta[:, :, None], dim=1)
+
+
+def simplex(weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights scaled to sum 1, those not above 0 left out, and their sum before; NaN stays NaN.
+
+    Shape:
+        weights (B, P); returns (B, P) and (B, 1).
+    """
+    given = relu(weights)
+    total = given.sum(dim=1, keepdim=True)
+    return given / total.masked_fill(total == 0, 1.0), total
+
+
+def used(points: Tensor, weights: Tensor) -> Tensor:
+    """Points with zeros for those of weight 0, whatever they hold; of shared ones, of weight 0 in all images.
+
+    Shape:
+        points (B, P, D) or (P, D), weights (B, P); returns the points' shape.
+    """
+    is_used = weights > 0 if points.ndim == 3 else (weights > 0).any(dim=0)
+    return torch.where(is_used[..., None], points, 0.0)
 
 
 def inverse_length(points: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from triton.compiler import ASTSource
 from mlcv.ops.transport import kernels, launch
 from mlcv.ops.transport.custom_op import few_labels
 
-INTEGERS = {"N", "R", "C", "D", "width", "tiles", "span"}
+INTEGERS = {"N", "R", "C", "D", "width", "tiles", "span", "parts"}
 NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 # Of an H200 and of the smallest data-centre GPU that is aimed at: bytes of shared memory that a program may have.
 SHARED = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
@@ -28,23 +28,30 @@ SHARED = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 
 def variants(dtype):
     """Constants as `launch` gives them for each block of labels, of dimension 512."""
-    product = {"DTYPE": launch.TYPES[dtype], "TF32": launch.PRODUCTS[dtype]}
-    yield "length", kernels.length_kernel, launch.LENGTH_BLOCKS
-    yield "combine", kernels.combine_kernel, launch.combine_blocks(80)
+    product, even = {"DTYPE": launch.TYPES[dtype], "TF32": launch.PRODUCTS[dtype]}, {"EVEN": True}
+    spread = {**product, **even, "DTYPE": launch.TYPES[launch._stored(dtype)]}
+    yield "length", kernels.length_kernel, {**even, **launch.LENGTH_BLOCKS}
+    yield "gather", kernels.gather_kernel, {"NORMALIZE": True, **launch.gather_blocks(512)}
     for labels in (3, 20, 50, 80, 1000):
-        sizes = launch.forward_blocks(dtype, labels)
-        yield "forward", kernels.forward_kernel, {"MEASURE": labels <= sizes["BLOCK_C"], **product, **sizes}
-        yield "dots", kernels.dots_kernel, {**product, **launch.dots_blocks(dtype, labels)}
-        if labels <= few_labels(dtype):
-            stored = launch.TYPES[launch._stored(dtype)]
-            flags = {"WITH_LABELS": True, "NORMALIZE": True, "DTYPE": stored, "TF32": launch.PRODUCTS[dtype]}
-            yield "points", kernels.points_kernel, {**flags, **launch.points_blocks(dtype, labels, 512)}
+        is_few = labels <= few_labels(dtype)
+        yield "dots", kernels.dots_kernel, {
+            "FEW": labels <= 128, "MEASURE": is_few, **product, **even, **launch.dots_blocks(dtype, labels),
+        }  # fmt: skip
+        yield "statistics", kernels.statistics_kernel, {"FEW": is_few, **launch.statistics_blocks(labels)}
+        yield "combine", kernels.combine_kernel, launch.combine_blocks(labels)
+        asked = {"FEW": is_few, "WITH_WEIGHTS": True, "WITH_TEMPERATURE": True}
+        yield "gradient", kernels.gradient_kernel, {**asked, **launch.gradient_blocks(labels)}
+        if is_few:
+            yield "patches", kernels.patches_kernel, {
+                "NORMALIZE": True, **spread, **launch.patches_blocks(dtype, labels),
+            }  # fmt: skip
+            yield "labels", kernels.labels_kernel, {**spread, **launch.labels_blocks(dtype, labels)}
 
 
 def compiled(name, kernel, constants, dtype, capability):
     constants = dict(constants)
-    num_warps = constants.pop("num_warps")
-    points = {"patches", "labels", "points", "grad_patches"}
+    options = {name: constants.pop(name) for name in ("num_warps", "num_stages") if name in constants}
+    points = {"patches", "labels", "points", "grad_patches", "grad_labels"}
     signature, hints = {}, {}
     for place, argument in enumerate(kernel.arg_names):
         if argument in constants:
@@ -59,7 +66,7 @@ def compiled(name, kernel, constants, dtype, capability):
         if signature[argument].startswith("*") or argument.startswith("stride") or argument in ("D", "width"):
             hints[(place,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constants, hints)
-    built = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": num_warps})
+    built = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(built.asm["cubin"])

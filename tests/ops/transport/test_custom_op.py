@@ -28,8 +28,8 @@ def test_opcheck_passes(implementation, labels, rng):
     plain = [x.detach() if isinstance(x, torch.Tensor) else x for x in arguments(case, rng, implementation)]
     outputs = transport(*plain)
     upstream = torch.ones(2, device=DEVICE)
-    for with_labels in (True, False):
-        torch.library.opcheck(transport_backward, (upstream, *plain[:5], *outputs[1:], *plain[5:], with_labels))
+    for asked in ((True, True, True), (False, False, False), (True, False, False), (False, True, True)):
+        torch.library.opcheck(transport_backward, (upstream, *plain[:5], *outputs[1:], *plain[5:], *asked))
 
 
 class Cost(nn.Module):
