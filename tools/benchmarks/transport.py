@@ -29,6 +29,7 @@ SIZES = {
     "coco-784": (64, 784, 80, 512),
     "coco-784-wide": (64, 784, 80, 768),
     "coco-1024": (64, 1024, 80, 512),
+    "chexpert-784": (64, 784, 14, 512),
     "openimages": (64, 784, 9605, 512),
 }
 # Images have 3 labels on average, and no more than 16.

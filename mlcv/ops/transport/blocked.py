@@ -27,9 +27,16 @@ little more), or nothing. The kernels fill the first and the last three; here th
 
 
 def forward(
-    patches: Tensor, labels: Tensor, theta: Tensor, beta: Tensor, temperature: Tensor, rho: float, normalize: bool
+    patches: Tensor,
+    labels: Tensor,
+    theta: Tensor | None,
+    beta: Tensor,
+    temperature: Tensor,
+    rho: float,
+    normalize: bool,
 ) -> tuple[Tensor, Statistics]:
     """Cost (B,) of each image, and what `backward` needs."""
+    theta = beta.new_ones(patches.shape[:2]) if theta is None else theta
     (theta, total), (beta, total_beta) = simplex(theta), simplex(beta)
     cost = torch.where((total.isfinite() & total_beta.isfinite())[:, 0], 0.0, torch.nan).to(theta.dtype)
     patch_lse, patch_cost = torch.zeros_like(theta), torch.zeros_like(theta)
@@ -75,7 +82,7 @@ def backward(
     grad_cost: Tensor,
     patches: Tensor,
     labels: Tensor,
-    theta: Tensor,
+    theta: Tensor | None,
     beta: Tensor,
     temperature: Tensor,
     statistics: Statistics,
@@ -86,6 +93,7 @@ def backward(
     with_temperature: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of patches, labels, theta, beta and temperature, the last four if asked for."""
+    theta = beta.new_ones(patches.shape[:2]) if theta is None else theta
     (theta, total), (beta, total_beta) = simplex(theta), simplex(beta)
     grad_patches, grad_labels = patches.new_zeros(patches.shape), theta.new_zeros(labels.shape)
     grad_theta, grad_beta = theta.new_zeros(theta.shape), beta.new_zeros(beta.shape)

@@ -10,7 +10,7 @@ from torch.nn.functional import embedding
 
 from mlcv.errors import ConfigError
 from mlcv.numerics import full_precision
-from mlcv.ops.transport.custom_op import few_labels, transport
+from mlcv.ops.transport.custom_op import Transport, few_labels, transport
 from mlcv.ops.transport.reference import inverse_length, navigators, simplex, transport_cost, used
 
 Implementation = Literal["auto", "reference", "blocked", "triton"]
@@ -80,7 +80,7 @@ def conditional_transport(
     with full_precision(patches):
         dtype = torch.promote_types(torch.promote_types(patches.dtype, labels.dtype), torch.float32)
         like = patches.new_empty(0, dtype=dtype)
-        theta = _weights(patch_weights, patches.shape[:2], like)
+        theta = None if patch_weights is None else patch_weights.to(dtype)
         beta = _weights(label_weights, (len(patches), labels.shape[-2]), like)
         t = _scalar(temperature, like)
         if max_labels is None and chosen == "reference" and patches.device.type == "cpu":
@@ -93,12 +93,14 @@ def conditional_transport(
             if chosen != "triton" or labels.shape[-2] > few_labels(torch.promote_types(patches.dtype, labels.dtype)):
                 labels, beta = _pack(labels, beta, max_labels)
         if chosen == "reference":
+            theta = _weights(patch_weights, patches.shape[:2], like)
             x, y = (_unit(used(*points), dtype, normalize) for points in ((patches, theta), (labels, beta)))
             (theta, total), (beta, total_beta) = simplex(theta), simplex(beta)
             is_finite = (total.isfinite() & total_beta.isfinite())[:, 0]
             cost = torch.where(is_finite, transport_cost(x, y, theta, beta, t, rho), torch.nan)
         else:
-            cost = transport(patches, labels, theta, beta, t, rho, normalize, chosen)[0]
+            inputs = patches, labels, theta, beta, t, rho, normalize, chosen
+            cost = transport(*inputs)[0] if torch.compiler.is_compiling() else Transport.apply(*inputs)
         if reduction == "none":
             return cost
         return cost.mean() if reduction == "mean" and len(cost) else cost.sum()

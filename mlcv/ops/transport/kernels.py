@@ -2,8 +2,9 @@
 
 Patches (B, N, D) and labels (C, D) or (B, C, D) have stride 1 in D; all else is contiguous, and float32 but for the
 gradient of the dot products. A point of weight 0 takes part in nothing. `DTYPE` is that of a product's operands, `TF32`
-how float32 operands are multiplied. With `FEW` all labels are in one block; without, blocks of no weight are passed by.
-With `EVEN` no block reaches beyond D. Logarithms are to base 2, of which the device has the exponential.
+how float32 operands are multiplied. With `FEW` all labels are in one block; without, blocks of no weight are passed by
+(all kernels divide labels alike). With `EVEN` no block reaches beyond D. Where theta is None, all patches weigh alike.
+Logarithms are to base 2, of which the device has the exponential.
 
 A patch is read three times: for its dot products with the labels, which are stored, for its own gradient and for the
 labels'. With the dot products' gradient e, inverse lengths r and q of patches and labels, and s = r q (x . y):
@@ -22,8 +23,8 @@ import triton
 import triton.language as tl
 from triton.language.extra import libdevice
 
-# The interpreter (of Triton 3.9) multiplies the bit patterns of bfloat16 matrices, and truncates where a GPU rounds.
 LOG2E = tl.constexpr(1.4426950408889634)
+# The interpreter (of Triton 3.9) multiplies the bit patterns of bfloat16 matrices, and truncates where a GPU rounds.
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
 
@@ -54,15 +55,20 @@ def _inverse_length(squares):
 
 
 @triton.jit
-def _relu(weight):
-    """NaN stays NaN."""
-    return tl.where(weight <= 0, 0.0, weight)
+def _given(weights, place, ok):
+    """Weights, 1 if there are none, and 0 for what is negative; NaN stays NaN."""
+    if weights is None:
+        weight = tl.where(ok, 1.0, 0.0)
+    else:
+        weight = tl.load(weights + place, mask=ok, other=0.0)
+        weight = tl.where(weight <= 0, 0.0, weight)
+    return weight
 
 
 @triton.jit
-def _weight(place, ok):
-    """Weights of points, 0 for those that take part in nothing; NaN and infinity spoil the image's cost elsewhere."""
-    weight = tl.load(place, mask=ok, other=0.0)
+def _weight(weights, place, ok):
+    """The same, 0 for NaN and infinity, which spoil their image's cost elsewhere, and take part in nothing."""
+    weight = _given(weights, place, ok)
     return tl.where((weight > 0) & (weight < float("inf")), weight, 0.0)
 
 
@@ -115,8 +121,8 @@ def dots_kernel(
     b = tl.program_id(2).to(tl.int64)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     m = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
-    weight_n = _weight(theta + b * N + n, n < N)
-    weight_m = _weight(beta + b * C + m, m < C)
+    weight_n = _weight(theta, b * N + n, n < N)
+    weight_m = _weight(beta, b * C + m, m < C)
     rows = patches + b * stride_pb + n.to(tl.int64) * stride_pn
     columns = labels + b * stride_lb + m.to(tl.int64) * stride_lc
     if FEW or tl.max(weight_m, axis=0) > 0:
@@ -124,8 +130,8 @@ def dots_kernel(
         own = tl.zeros((BLOCK_N, BLOCK_D if DTYPE == tl.float32 else BLOCK_N), tl.float32)
         for start in range(0, D, BLOCK_D):
             d = start + tl.arange(0, BLOCK_D)
-            x = _load(rows, weight_n > 0, d, D, EVEN).to(DTYPE)
-            y = _load(columns, weight_m > 0, d, D, EVEN).to(DTYPE)
+            x = _load(rows, n < N, d, D, EVEN).to(DTYPE)
+            y = _load(columns, m < C, d, D, EVEN).to(DTYPE)
             dot = _dot(x, tl.trans(y), dot, TF32)
             if MEASURE:
                 own = own + x * x if DTYPE == tl.float32 else _dot(x, tl.trans(x), own, TF32)
@@ -134,6 +140,8 @@ def dots_kernel(
                 r = tl.arange(0, BLOCK_N)
                 own = tl.where(r[:, None] == r[None, :], own, 0.0)
             tl.store(patch_scale + b * N + n, _inverse_length(tl.sum(own, axis=1)), mask=n < N)
+        # Here, not where they are loaded, which would wait for the weights: points of no weight may hold no numbers.
+        dot = tl.where((weight_n > 0)[:, None] & (weight_m > 0)[None, :], dot, 0.0)
         place = (b * N + n)[:, None] * width + m[None, :]
         tl.store(dots + place, dot, mask=(n < N)[:, None] & (m < width)[None, :])
 
@@ -149,7 +157,7 @@ def statistics_kernel(
     tile = tl.program_id(0)
     b = tl.program_id(1).to(tl.int64)
     n = tile * BLOCK_N + tl.arange(0, BLOCK_N)
-    weight_n = _weight(theta + b * N + n, n < N)
+    weight_n = _weight(theta, b * N + n, n < N)
     scale = LOG2E / tl.load(temperature)
     scale_n = tl.load(patch_scale + b * N + n, mask=weight_n > 0, other=0.0) * scale
     top = tl.full((BLOCK_N,), float("-inf"), tl.float32)
@@ -157,11 +165,11 @@ def statistics_kernel(
     mass = tl.zeros((BLOCK_N,), tl.float32)
     for start in range(0, BLOCK_C if FEW else C, BLOCK_C):
         m = start + tl.arange(0, BLOCK_C)
-        weight_m = _weight(beta + b * C + m, m < C)
+        weight_m = _weight(beta, b * C + m, m < C)
         if FEW or tl.max(weight_m, axis=0) > 0:
             scale_m = tl.load(label_scale + b * stride_sb + m, mask=weight_m > 0, other=0.0)
-            is_pair = (weight_n > 0)[:, None] & (weight_m > 0)[None, :]
-            score = tl.load(dots + (b * N + n)[:, None] * width + m[None, :], mask=is_pair, other=0.0)
+            is_in = (n < N)[:, None] & (m < width)[None, :]
+            score = tl.load(dots + (b * N + n)[:, None] * width + m[None, :], mask=is_in, other=0.0)
             score = score * scale_n[:, None] * scale_m[None, :]
             there = score + _log2(weight_m)[None, :]
             new_top = tl.maximum(top, tl.max(there, axis=1))
@@ -197,7 +205,7 @@ def combine_kernel(
     block = tl.program_id(0)
     b = tl.program_id(1).to(tl.int64)
     m = block * BLOCK_C + tl.arange(0, BLOCK_C)
-    weight_m = _weight(beta + b * C + m, m < C)
+    weight_m = _weight(beta, b * C + m, m < C)
     top = tl.full((BLOCK_C,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_C,), tl.float32)
     mass = tl.zeros((BLOCK_C,), tl.float32)
@@ -224,12 +232,12 @@ def combine_kernel(
     sum_n = tl.zeros((BLOCK_N,), tl.float32)
     for start in range(0, N, BLOCK_N):
         n = start + tl.arange(0, BLOCK_N)
-        there += _weight(theta + b * N + n, n < N) * tl.load(patch_cost + b * N + n, mask=n < N, other=0.0)
-        sum_n += _relu(tl.load(theta + b * N + n, mask=n < N, other=0.0))
+        there += _weight(theta, b * N + n, n < N) * tl.load(patch_cost + b * N + n, mask=n < N, other=0.0)
+        sum_n += _given(theta, b * N + n, n < N)
     sum_m = tl.zeros((BLOCK_N,), tl.float32)
     for start in range(0, C, BLOCK_N):
         k = start + tl.arange(0, BLOCK_N)
-        sum_m += _relu(tl.load(beta + b * C + k, mask=k < C, other=0.0))
+        sum_m += _given(beta, b * C + k, k < C)
     whole_n = tl.sum(sum_n, axis=0)
     whole_m = tl.sum(sum_m, axis=0)
     spoiled = (whole_n - whole_n) + (whole_m - whole_m)  # NaN where one is not finite
@@ -265,14 +273,15 @@ def gradient_kernel(
     b = tl.program_id(2).to(tl.int64)
     n = tile * BLOCK_N + tl.arange(0, BLOCK_N)
     m = block * BLOCK_C + tl.arange(0, BLOCK_C)
-    weight_n = _weight(theta + b * N + n, n < N)
-    weight_m = _weight(beta + b * C + m, m < C)
+    weight_n = _weight(theta, b * N + n, n < N)
+    weight_m = _weight(beta, b * C + m, m < C)
     cost_n = tl.load(patch_cost + b * N + n, mask=n < N, other=0.0)
     cost_m = tl.load(label_cost + b * C + m, mask=m < C, other=0.0)
     whole_n = tl.load(shares + b * 4)
     whole_m = tl.load(shares + b * 4 + 1)
     upstream = tl.load(grad_cost + b * stride_g)
     place = (b * N + n)[:, None] * width + m[None, :]
+    is_in = (n < N)[:, None] & (m < width)[None, :]
     e = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
     pull_n = tl.zeros((BLOCK_N,), tl.float32)
     drift_n = tl.zeros((BLOCK_N,), tl.float32)
@@ -284,8 +293,7 @@ def gradient_kernel(
         scale_n = tl.load(patch_scale + b * N + n, mask=weight_n > 0, other=0.0)
         scale_m = tl.load(label_scale + b * stride_sb + m, mask=weight_m > 0, other=0.0)
         scale = 1.0 / tl.load(temperature)
-        is_pair = (weight_n > 0)[:, None] & (weight_m > 0)[None, :]
-        dot = tl.load(dots + place, mask=is_pair, other=0.0)
+        dot = tl.load(dots + place, mask=is_in, other=0.0)
         s = dot * scale_n[:, None] * scale_m[None, :]
         log_n = _log2(weight_n)
         log_m = _log2(weight_m)
@@ -306,7 +314,7 @@ def gradient_kernel(
         # Of what is stored, so that rounding it turns no point out of its own direction.
         e = _cast(e, grad_dots.dtype.element_ty).to(tl.float32)
         pull_n = tl.sum(e * dot, axis=1) * scale_n * scale_n
-    tl.store(grad_dots + place, _cast(e, grad_dots.dtype.element_ty), mask=(n < N)[:, None] & (m < width)[None, :])
+    tl.store(grad_dots + place, _cast(e, grad_dots.dtype.element_ty), mask=is_in)
     of_n = (b * tl.num_programs(0) + block) * N + n
     tl.store(part_pull + of_n, pull_n, mask=n < N)
     if WITH_WEIGHTS:
@@ -337,15 +345,18 @@ def patches_kernel(
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     g = tl.program_id(0) * BLOCK_G + tl.arange(0, BLOCK_G)
     m = tl.arange(0, BLOCK_C)
-    weight_m = _weight(beta + b * C + m, m < C)
-    place = (b * N + n)[:, None] * width + m[None, :]
-    e = tl.load(grad_dots + place, mask=(n < N)[:, None] & (m < width)[None, :], other=0.0)
+    weight_m = _weight(beta, b * C + m, m < C)
+    # All is loaded before the product, so that the loads wait together.
+    e = grad_dots + (b * N + n)[:, None] * width + m[None, :]
+    e = tl.load(e, mask=(n < N)[:, None] & (m < width)[None, :], other=0.0)
+    if NORMALIZE:
+        weight_n = _weight(theta, b * N + n, n < N)
+        x = _load(patches + b * stride_pb + n.to(tl.int64) * stride_pn, weight_n > 0, g, D, EVEN)
+        pull_n = tl.load(pull + b * N + n, mask=n < N, other=0.0)
     y = _load(labels + b * stride_lb + m.to(tl.int64) * stride_lc, weight_m > 0, g, D, EVEN).to(DTYPE)
     of_patches = _dot(e, y, tl.zeros((BLOCK_N, BLOCK_G), tl.float32), TF32)
     if NORMALIZE:
-        weight_n = _weight(theta + b * N + n, n < N)
-        x = _load(patches + b * stride_pb + n.to(tl.int64) * stride_pn, weight_n > 0, g, D, EVEN)
-        of_patches -= tl.load(pull + b * N + n, mask=n < N, other=0.0)[:, None] * x.to(tl.float32)
+        of_patches -= pull_n[:, None] * x.to(tl.float32)
     target = grad_patches + (b * N + n)[:, None] * D + g[None, :]
     is_in = (n < N)[:, None] if EVEN else (n < N)[:, None] & (g < D)[None, :]
     tl.store(target, _cast(of_patches, grad_patches.dtype.element_ty), mask=is_in)
@@ -370,7 +381,7 @@ def labels_kernel(
     sums = tl.zeros((BLOCK_G, BLOCK_C), tl.float32)  # transposed: a product's rows are 64 or more
     for start in range(part * span, tl.minimum(part * span + span, R), BLOCK_R):
         r = start + tl.arange(0, BLOCK_R)
-        weight = tl.load(theta + group * R + r, mask=r < R, other=0.0)
+        weight = _weight(theta, group * R + r, r < R)
         dots = grad_dots + (group * R + r)[:, None] * width + m[None, :]
         e = tl.load(dots, mask=(r < R)[:, None] & (m < width)[None, :], other=0.0)
         x = _load(patches + group * stride_pg + r.to(tl.int64) * stride_pr, weight > 0, g, D, EVEN).to(DTYPE)

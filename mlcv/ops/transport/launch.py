@@ -7,6 +7,7 @@ library's own products spread their gradient, for which they are large enough.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import triton
@@ -28,8 +29,8 @@ from mlcv.ops.transport.kernels import (
 )
 from mlcv.ops.transport.reference import used
 
-# Dot products at a time, beyond: 256 MiB.
-STORED = 2**26
+# Dot products at a time, beyond: 128 MiB.
+STORED = 2**25
 # Programs that fill a large GPU (132 processors on an H200) twice.
 WAVES = 264
 
@@ -45,70 +46,75 @@ LENGTH_BLOCKS: Blocks = {"BLOCK_R": 16, "BLOCK_D": 64, "num_warps": 4}
 def dots_blocks(dtype: torch.dtype, num_labels: int) -> Blocks:
     """Block sizes of the dot products."""
     step = 32 if dtype == torch.float32 else 64
-    return {"BLOCK_N": 64, "BLOCK_C": _between(num_labels, 16, 128), "BLOCK_D": step, "num_warps": 4, "num_stages": 4}
+    return {"BLOCK_N": 64, "BLOCK_C": _labels(num_labels), "BLOCK_D": step, "num_warps": 4}
 
 
 def statistics_blocks(num_labels: int) -> Blocks:
     """Block sizes of the statistics of patches and labels."""
-    return {"BLOCK_N": 32, "BLOCK_C": _between(num_labels, 16, 128), "num_warps": 4}
+    rows, warps = (32, 1) if num_labels <= 32 else (16, 2)
+    return {"BLOCK_N": rows, "BLOCK_C": _labels(num_labels), "num_warps": warps}
 
 
 def combine_blocks(num_labels: int) -> Blocks:
     """Block sizes of the pass that combines the tiles' statistics."""
-    return {"BLOCK_N": 1024, "BLOCK_C": _between(num_labels, 16, 128), "BLOCK_T": 16, "num_warps": 4}
+    return {"BLOCK_N": 1024, "BLOCK_C": _labels(num_labels), "BLOCK_T": 32, "num_warps": 4}
 
 
 def gradient_blocks(num_labels: int) -> Blocks:
     """Block sizes of the gradient of the dot products."""
-    return {"BLOCK_N": 32, "BLOCK_C": _between(num_labels, 16, 128), "num_warps": 4}
+    return {"BLOCK_N": 32, "BLOCK_C": _labels(num_labels), "num_warps": 1 if num_labels <= 32 else 4}
 
 
 def patches_blocks(dtype: torch.dtype, num_labels: int) -> Blocks:
     """Block sizes of the gradient of the patches."""
-    step = 128 if dtype == torch.bfloat16 else 64
-    return {"BLOCK_N": 64, "BLOCK_C": _between(num_labels, 16, 128), "BLOCK_G": step, "num_warps": 4}
+    rows, step = 32 if num_labels <= 32 else 64, 128 if dtype == torch.bfloat16 else 64
+    return {"BLOCK_N": rows, "BLOCK_C": _labels(num_labels), "BLOCK_G": step, "num_warps": 4}
 
 
 def labels_blocks(dtype: torch.dtype, num_labels: int) -> Blocks:
     """Block sizes of the gradient of the labels."""
-    labels = _between(num_labels, 16, 128)
-    if dtype != torch.bfloat16:
-        return {"BLOCK_R": 64 if labels <= 32 else 32, "BLOCK_C": labels, "BLOCK_G": 64, "num_warps": 4}
-    return {"BLOCK_R": 64, "BLOCK_C": labels, "BLOCK_G": 128, "num_warps": 4, "num_stages": 5}
+    rows, step = (64, 128) if dtype == torch.bfloat16 else (32, 64)
+    return {"BLOCK_R": rows, "BLOCK_C": _labels(num_labels), "BLOCK_G": step, "num_warps": 4, "num_stages": 5}
 
 
 def gather_blocks(dim: int) -> Blocks:
     """Block sizes of the sum of the parts of the labels' gradient."""
-    return {"BLOCK_P": 8, "BLOCK_D": triton.next_power_of_2(dim), "num_warps": 4}
+    return {"BLOCK_P": 32 if dim <= 512 else 8, "BLOCK_D": triton.next_power_of_2(dim), "num_warps": 4}
 
 
-def _between(number: int, low: int, high: int) -> int:
+def _labels(number: int) -> int:
+    """Labels in a block, as many in all kernels."""
     power: int = triton.next_power_of_2(number)
-    return min(max(power, low), high)
+    return min(max(power, 16), FEW_LABELS)
 
 
 def forward(
-    patches: Tensor, labels: Tensor, theta: Tensor, beta: Tensor, temperature: Tensor, rho: float, normalize: bool
+    patches: Tensor,
+    labels: Tensor,
+    theta: Tensor | None,
+    beta: Tensor,
+    temperature: Tensor,
+    rho: float,
+    normalize: bool,
 ) -> tuple[Tensor, Statistics]:
     """Cost (B,) of each image, and what `backward` needs."""
     patches, labels = _rows(patches), _rows(labels)
-    batch, num_patches = theta.shape
+    batch, num_patches = patches.shape[:2]
     num_labels = labels.shape[-2]
     is_few = num_labels <= FEW_LABELS
     blocks, combine = statistics_blocks(num_labels), combine_blocks(num_labels)
     tiles, columns = triton.cdiv(num_patches, blocks["BLOCK_N"]), triton.cdiv(num_labels, combine["BLOCK_C"])
-    patch_lse, patch_cost = (allocate(theta, batch, num_patches) for _ in range(2))
-    label_lse, label_cost = (allocate(theta, batch, num_labels) for _ in range(2))
-    parts = [allocate(theta, batch, tiles, num_labels) for _ in range(3)]
-    cost, shares = allocate(theta, batch, columns), allocate(theta, batch, columns, 4)
-    patch_scale, label_scale = _scales(patches, labels, theta, normalize, is_measured=is_few and normalize)
-    dots = theta.new_empty(0)
-    for some in _images(batch, num_patches, num_labels, is_few):
-        own = slice(None) if labels.ndim == 2 else some
-        measured = patch_scale if is_few and normalize else None
-        dots = _dots(patches[some], labels[own], theta[some], beta[some], measured)
+    patch_lse, patch_cost = (allocate(beta, batch, num_patches) for _ in range(2))
+    label_lse, label_cost = (allocate(beta, batch, num_labels) for _ in range(2))
+    parts = [allocate(beta, batch, tiles, num_labels) for _ in range(3)]
+    cost, shares = allocate(beta, batch, columns), allocate(beta, batch, columns, 4)
+    patch_scale, label_scale = _scales(patches, labels, beta, normalize, is_measured=is_few)
+    dots = beta.new_empty(0)
+    for some in _images(batch, num_patches, num_labels):
+        own, weights = slice(None) if labels.ndim == 2 else some, (_of(theta, some), beta[some])
+        dots = _dots(patches[some], labels[own], *weights, patch_scale[some] if is_few and normalize else None)
         statistics_kernel[(tiles, len(dots))](
-            dots, patch_scale[some], label_scale[own], theta[some], beta[some], temperature,
+            dots, patch_scale[some], label_scale[own], *weights, temperature,
             patch_lse[some], patch_cost[some], *(part[some] for part in parts),
             num_patches, num_labels, dots.shape[2], _stride(label_scale), FEW=is_few, **blocks,
         )  # fmt: skip
@@ -118,14 +124,14 @@ def forward(
             num_patches, num_labels, tiles, rho, **combine,
         )  # fmt: skip
     statistics = (_total(shares, 1), patch_lse, patch_cost, label_lse, label_cost, patch_scale, label_scale)
-    return _total(cost, 1), (*statistics, dots if is_few else theta.new_empty(0))
+    return _total(cost, 1), (*statistics, dots if is_few else beta.new_empty(0))
 
 
 def backward(
     grad_cost: Tensor,
     patches: Tensor,
     labels: Tensor,
-    theta: Tensor,
+    theta: Tensor | None,
     beta: Tensor,
     temperature: Tensor,
     statistics: Statistics,
@@ -138,55 +144,60 @@ def backward(
     """Gradients of patches, labels, theta, beta and temperature, the last four if asked for."""
     patches, labels = _rows(patches), _rows(labels)
     if not len(patches):
-        zeros = [tensor.new_zeros(tensor.shape) for tensor in (patches, labels, theta, beta, temperature)]
-        return zeros[0], zeros[1], zeros[2], zeros[3], zeros[4]
-    batch, num_patches = theta.shape
+        of_labels, of_beta, of_temperature = (tensor.new_zeros(tensor.shape) for tensor in (labels, beta, temperature))
+        return patches.new_empty(patches.shape), of_labels, beta.new_empty(patches.shape[:2]), of_beta, of_temperature
+    batch, num_patches = patches.shape[:2]
     num_labels = labels.shape[-2]
-    is_few = num_labels <= FEW_LABELS
-    by_kernels = num_labels <= few_labels(torch.promote_types(patches.dtype, labels.dtype))
+    dtype = torch.promote_types(patches.dtype, labels.dtype)
+    is_few, by_kernels = num_labels <= FEW_LABELS, num_labels <= few_labels(dtype)
     sizes = gradient_blocks(num_labels)
     tiles, blocks = triton.cdiv(num_patches, sizes["BLOCK_N"]), triton.cdiv(num_labels, sizes["BLOCK_C"])
-    pull = allocate(theta, batch, blocks, num_patches)
-    of_theta = allocate(theta, batch, blocks, num_patches) if with_weights else None
-    of_beta = allocate(theta, batch, tiles, num_labels) if with_weights else None
-    of_temperature = allocate(theta, batch, blocks, tiles) if with_temperature else None
+    pull = allocate(beta, batch, blocks, num_patches)
+    of_theta = allocate(beta, batch, blocks, num_patches) if with_weights else None
+    of_beta = allocate(beta, batch, tiles, num_labels) if with_weights else None
+    of_temperature = allocate(beta, batch, blocks, tiles) if with_temperature else None
     sums = pull, of_theta, of_beta, of_temperature
-    of_patches = allocate(patches, *patches.shape)
-    of_labels = theta.new_zeros(labels.shape) if with_labels and not by_kernels else None
+    of_patches: list[Tensor] = []
+    of_labels: Tensor | None = beta.new_zeros(labels.shape) if with_labels and not by_kernels else None
     *of_points, label_scale, dots = statistics
-    for some in _images(batch, num_patches, num_labels, is_few):
-        own = slice(None) if labels.ndim == 2 else some
-        x, y, weights = patches[some], labels[own], (theta[some], beta[some])
+    for some in _images(batch, num_patches, num_labels):
+        own, weights = slice(None) if labels.ndim == 2 else some, (_of(theta, some), beta[some])
+        x, y = patches[some], labels[own]
         if not is_few:
             dots = _dots(x, y, *weights)
-        # Dot products that are not kept may be overwritten by their gradient of the same type.
-        stored = _stored(torch.promote_types(x.dtype, y.dtype))
-        e = allocate(dots, *dots.shape, dtype=stored) if is_few or stored != dots.dtype else dots
+        # Dot products that are not kept may be overwritten by a gradient of their type.
+        overwrites = not is_few and _stored(dtype) == dots.dtype
+        e = dots if overwrites else allocate(dots, *dots.shape, dtype=_stored(dtype))
         gradient_kernel[(blocks, tiles, len(x))](
             dots, *weights, *(statistic[some] for statistic in of_points), label_scale[own], grad_cost[some],
-            temperature, e, *(None if part is None else part[some] for part in sums),
+            temperature, e, *(_of(part, some) for part in sums),
             num_patches, num_labels, dots.shape[2], _stride(label_scale), grad_cost.stride(0), rho,
             FEW=is_few, WITH_WEIGHTS=with_weights, WITH_TEMPERATURE=with_temperature, **sizes,
         )  # fmt: skip
         if by_kernels:
-            _spread_few(e, x, y, *weights, pull, of_patches, normalize)
+            of_patches.append(_of_few_patches(e, x, y, *weights, pull, normalize))
+            of_labels = _of_few_labels(e, x, y, weights[0], label_scale, normalize) if with_labels else None
         else:
-            _spread_many(
-                e, used(x, weights[0]), used(y, weights[1]), pull[some] if normalize else None,
-                of_patches[some], None if of_labels is None else of_labels[own],
-            )  # fmt: skip
-    if with_labels and by_kernels:
-        of_labels = _of_few_labels(e, patches, labels, theta, label_scale, normalize)
-    elif of_labels is not None:
-        of_labels = _without_own(of_labels, used(labels, beta), label_scale) if normalize else of_labels
-        of_labels = of_labels.to(labels.dtype)
-    parts = (None if part is None else _total(part, 1) for part in (of_theta, of_beta))
-    return of_patches, of_labels, *parts, None if of_temperature is None else of_temperature.sum()
+            x, y = x if theta is None else used(x, theta[some]), used(y, beta[some])
+            of_patches.append(_of_many(e, x, y, pull[some] if normalize else None, _of(of_labels, own)))
+    if of_labels is not None and not by_kernels and normalize:
+        of_labels = _without_own(of_labels, used(labels, beta), label_scale)
+    return (
+        of_patches[0] if len(of_patches) == 1 else torch.cat(of_patches),
+        None if of_labels is None else of_labels.to(labels.dtype),
+        None if of_theta is None else _total(of_theta, 1),
+        None if of_beta is None else _total(of_beta, 1),
+        None if of_temperature is None else of_temperature.sum(),
+    )
 
 
-def _images(batch: int, num_patches: int, num_labels: int, is_few: bool) -> Iterator[slice]:
+def _of(tensor: Tensor | None, images: slice) -> Any:
+    return None if tensor is None else tensor[images]
+
+
+def _images(batch: int, num_patches: int, num_labels: int) -> Iterator[slice]:
     """Images whose dot products are held at a time."""
-    step = max(batch, 1) if is_few else max(1, STORED // (num_patches * num_labels))
+    step = max(batch, 1) if num_labels <= FEW_LABELS else max(1, STORED // (num_patches * num_labels))
     for start in range(0, batch, step):
         yield slice(start, start + step)
 
@@ -194,7 +205,7 @@ def _images(batch: int, num_patches: int, num_labels: int, is_few: bool) -> Iter
 def _dots(
     patches: Tensor,
     labels: Tensor,
-    theta: Tensor,
+    theta: Tensor | None,
     beta: Tensor,
     patch_scale: Tensor | None = None,
 ) -> Tensor:
@@ -203,7 +214,7 @@ def _dots(
     num_labels = labels.shape[-2]
     dtype = torch.promote_types(patches.dtype, labels.dtype)
     sizes = dots_blocks(dtype, num_labels)
-    dots = allocate(theta, batch, num_patches, stored_width(num_labels))
+    dots = allocate(beta, batch, num_patches, stored_width(num_labels))
     grid = triton.cdiv(num_labels, sizes["BLOCK_C"]), triton.cdiv(num_patches, sizes["BLOCK_N"]), batch
     dots_kernel[grid](
         patches, labels, theta, beta, dots, patch_scale,
@@ -214,32 +225,27 @@ def _dots(
     return dots
 
 
-def _spread_few(
-    e: Tensor,
-    patches: Tensor,
-    labels: Tensor,
-    theta: Tensor,
-    beta: Tensor,
-    pull: Tensor,
-    target: Tensor,
-    normalize: bool,
-) -> None:
-    """Writes the gradient of the patches from that of their dot products with labels that are all in one block."""
+def _of_few_patches(
+    e: Tensor, patches: Tensor, labels: Tensor, theta: Tensor | None, beta: Tensor, pull: Tensor, normalize: bool
+) -> Tensor:
+    """The gradient of patches from that of their dot products with labels that are all in one block."""
     batch, num_patches, dim = patches.shape
     dtype = torch.promote_types(patches.dtype, labels.dtype)
     sizes = patches_blocks(dtype, labels.shape[-2])
+    of_patches = allocate(patches, *patches.shape)
     grid = triton.cdiv(dim, sizes["BLOCK_G"]), triton.cdiv(num_patches, sizes["BLOCK_N"]), batch
     patches_kernel[grid](
-        e, patches, labels, theta, beta, pull, target,
+        e, patches, labels, theta, beta, pull, of_patches,
         num_patches, labels.shape[-2], dim, e.shape[2], *_strides(patches), *_strides(labels),
         NORMALIZE=normalize, EVEN=dim % sizes["BLOCK_G"] == 0, DTYPE=TYPES[e.dtype], TF32=PRODUCTS[dtype], **sizes,
     )  # fmt: skip
+    return of_patches
 
 
 def _of_few_labels(
-    e: Tensor, patches: Tensor, labels: Tensor, theta: Tensor, label_scale: Tensor, normalize: bool
+    e: Tensor, patches: Tensor, labels: Tensor, theta: Tensor | None, label_scale: Tensor, normalize: bool
 ) -> Tensor:
-    """Gradients of labels that are all in one block."""
+    """The gradient of labels that are all in one block."""
     batch, num_patches, dim = patches.shape
     num_labels = labels.shape[-2]
     dtype = torch.promote_types(patches.dtype, labels.dtype)
@@ -250,7 +256,7 @@ def _of_few_labels(
     steps, columns = triton.cdiv(rows, sizes["BLOCK_R"]), triton.cdiv(dim, sizes["BLOCK_G"])
     span = sizes["BLOCK_R"] * triton.cdiv(steps, max(1, min(steps, WAVES // (groups * columns))))
     parts = triton.cdiv(rows, span)
-    part_labels = allocate(theta, groups * parts, num_labels, dim)
+    part_labels = allocate(label_scale, groups * parts, num_labels, dim)
     labels_kernel[(columns, parts, groups)](
         e, patches, theta, part_labels, rows, num_labels, dim, e.shape[2], span, *_strides(patches),
         EVEN=dim % sizes["BLOCK_G"] == 0, DTYPE=TYPES[e.dtype], TF32=PRODUCTS[dtype], **sizes,
@@ -264,20 +270,17 @@ def _of_few_labels(
     return of_labels
 
 
-def _spread_many(
-    e: Tensor, x: Tensor, y: Tensor, pull: Tensor | None, of_patches: Tensor, of_labels: Tensor | None
-) -> None:
-    """Writes the gradient of the patches, and adds to the labels' all but their own part."""
-    num_labels = y.shape[-2]
-    # Rows of zeros, so that the product's inner dimension is a multiple of 16.
-    spread = e @ pad(y.to(e.dtype), (0, 0, 0, e.shape[2] - num_labels))
+def _of_many(e: Tensor, x: Tensor, y: Tensor, pull: Tensor | None, of_labels: Tensor | None) -> Tensor:
+    """The gradient of patches (in their type); adds to that of the labels all but what is along themselves."""
+    # With rows of zeros the product's inner dimension is a multiple of 16.
+    of_patches = e @ pad(y.to(e.dtype), (0, 0, 0, e.shape[2] - y.shape[-2]))
     if pull is not None:
-        spread = torch.addcmul(spread.to(pull.dtype), pull.sum(dim=1)[..., None], x.to(pull.dtype), value=-1)
-    of_patches.copy_(spread)
+        of_patches = of_patches.to(pull.dtype).addcmul_(pull.sum(dim=1)[..., None], x.to(pull.dtype), value=-1)
     if of_labels is not None:
-        x = x.to(e.dtype)
-        sums = e.flatten(0, 1).T @ x.flatten(0, 1) if y.ndim == 2 else e.transpose(1, 2) @ x
-        of_labels += sums[..., :num_labels, :]
+        wide = x.to(e.dtype)
+        sums = e.flatten(0, 1).T @ wide.flatten(0, 1) if y.ndim == 2 else e.transpose(1, 2) @ wide
+        of_labels += sums[..., : y.shape[-2], :]
+    return of_patches.to(x.dtype)
 
 
 def _without_own(gradient: Tensor, y: Tensor, scale: Tensor) -> Tensor:
@@ -286,14 +289,12 @@ def _without_own(gradient: Tensor, y: Tensor, scale: Tensor) -> Tensor:
     return gradient - along[..., None] * y
 
 
-def _scales(
-    patches: Tensor, labels: Tensor, theta: Tensor, normalize: bool, is_measured: bool
-) -> tuple[Tensor, Tensor]:
-    """Inverse lengths of patches, which the dot products may have to write themselves, and of labels."""
+def _scales(patches: Tensor, labels: Tensor, like: Tensor, normalize: bool, is_measured: bool) -> tuple[Tensor, Tensor]:
+    """Inverse lengths of patches, which may be measured with the dot products, and of labels."""
     if not normalize:
-        return torch.ones_like(theta), theta.new_ones(labels.shape[:-1])
-    of_patches = allocate(theta, *theta.shape) if is_measured else _inverse_lengths(patches, theta)
-    return of_patches, _inverse_lengths(labels, theta)
+        return like.new_ones(patches.shape[:2]), like.new_ones(labels.shape[:-1])
+    of_patches = allocate(like, *patches.shape[:2]) if is_measured else _inverse_lengths(patches, like)
+    return of_patches, _inverse_lengths(labels, like)
 
 
 def _inverse_lengths(points: Tensor, like: Tensor) -> Tensor:
