@@ -62,8 +62,9 @@ def conditional_transport(
             for itself if None.
         implementation: `reference` (plain PyTorch; differentiable twice), `blocked` (image by image, recomputing in
             backward: O(B (N + C)) memory beside inputs and gradients), `triton` (fused kernels for CUDA, float16 to
-            float32, whose backward holds one number a pair of patch and label, at most 2^26 of them where labels are
-            many; also for the CPU in Triton's interpreter, with TRITON_INTERPRET=1), or the best of them here.
+            float32, which keep one float32 a pair of patch and label for backward, up to 128 labels; beyond, both
+            passes hold 2^25 at a time; also for the CPU in Triton's interpreter, with TRITON_INTERPRET=1), or the best
+            of them here.
 
     Shape:
         patches (B, N, D), labels (C, D) or (B, C, D), patch_weights (B, N), label_weights (B, C); a scalar, or (B,)

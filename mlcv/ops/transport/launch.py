@@ -111,11 +111,12 @@ def forward(
     patch_scale, label_scale = _scales(patches, labels, beta, normalize, is_measured=is_few)
     dots = beta.new_empty(0)
     for some in _images(batch, num_patches, num_labels):
-        own, weights = slice(None) if labels.ndim == 2 else some, (_of(theta, some), beta[some])
-        dots = _dots(patches[some], labels[own], *weights, patch_scale[some] if is_few and normalize else None)
+        own, weights = slice(None) if labels.ndim == 2 else some, (_of(theta, some), _of(beta, some))
+        measured = patch_scale if is_few and normalize else None
+        dots = _dots(_of(patches, some), _of(labels, own), *weights, measured)
         statistics_kernel[(tiles, len(dots))](
-            dots, patch_scale[some], label_scale[own], *weights, temperature,
-            patch_lse[some], patch_cost[some], *(part[some] for part in parts),
+            dots, _of(patch_scale, some), _of(label_scale, own), *weights, temperature,
+            *(_of(part, some) for part in (patch_lse, patch_cost, *parts)),
             num_patches, num_labels, dots.shape[2], _stride(label_scale), FEW=is_few, **blocks,
         )  # fmt: skip
     if batch:
@@ -144,8 +145,10 @@ def backward(
     """Gradients of patches, labels, theta, beta and temperature, the last four if asked for."""
     patches, labels = _rows(patches), _rows(labels)
     if not len(patches):
-        of_labels, of_beta, of_temperature = (tensor.new_zeros(tensor.shape) for tensor in (labels, beta, temperature))
-        return patches.new_empty(patches.shape), of_labels, beta.new_empty(patches.shape[:2]), of_beta, of_temperature
+        zeros = [
+            tensor.new_zeros(tensor.shape) for tensor in (labels, beta.new_empty(patches.shape[:2]), beta, temperature)
+        ]
+        return patches.new_empty(patches.shape), zeros[0], zeros[1], zeros[2], zeros[3]
     batch, num_patches = patches.shape[:2]
     num_labels = labels.shape[-2]
     dtype = torch.promote_types(patches.dtype, labels.dtype)
@@ -153,23 +156,23 @@ def backward(
     sizes = gradient_blocks(num_labels)
     tiles, blocks = triton.cdiv(num_patches, sizes["BLOCK_N"]), triton.cdiv(num_labels, sizes["BLOCK_C"])
     pull = allocate(beta, batch, blocks, num_patches)
-    of_theta = allocate(beta, batch, blocks, num_patches) if with_weights else None
-    of_beta = allocate(beta, batch, tiles, num_labels) if with_weights else None
-    of_temperature = allocate(beta, batch, blocks, tiles) if with_temperature else None
+    of_theta: Tensor | None = allocate(beta, batch, blocks, num_patches) if with_weights else None
+    of_beta: Tensor | None = allocate(beta, batch, tiles, num_labels) if with_weights else None
+    of_temperature: Tensor | None = allocate(beta, batch, blocks, tiles) if with_temperature else None
     sums = pull, of_theta, of_beta, of_temperature
     of_patches: list[Tensor] = []
     of_labels: Tensor | None = beta.new_zeros(labels.shape) if with_labels and not by_kernels else None
     *of_points, label_scale, dots = statistics
     for some in _images(batch, num_patches, num_labels):
-        own, weights = slice(None) if labels.ndim == 2 else some, (_of(theta, some), beta[some])
-        x, y = patches[some], labels[own]
+        own, weights = slice(None) if labels.ndim == 2 else some, (_of(theta, some), _of(beta, some))
+        x, y = _of(patches, some), _of(labels, own)
         if not is_few:
             dots = _dots(x, y, *weights)
         # Dot products that are not kept may be overwritten by a gradient of their type.
         overwrites = not is_few and _stored(dtype) == dots.dtype
         e = dots if overwrites else allocate(dots, *dots.shape, dtype=_stored(dtype))
         gradient_kernel[(blocks, tiles, len(x))](
-            dots, *weights, *(statistic[some] for statistic in of_points), label_scale[own], grad_cost[some],
+            dots, *weights, *(_of(part, some) for part in of_points), _of(label_scale, own), _of(grad_cost, some),
             temperature, e, *(_of(part, some) for part in sums),
             num_patches, num_labels, dots.shape[2], _stride(label_scale), grad_cost.stride(0), rho,
             FEW=is_few, WITH_WEIGHTS=with_weights, WITH_TEMPERATURE=with_temperature, **sizes,
@@ -179,7 +182,7 @@ def backward(
             of_labels = _of_few_labels(e, x, y, weights[0], label_scale, normalize) if with_labels else None
         else:
             x, y = x if theta is None else used(x, theta[some]), used(y, beta[some])
-            of_patches.append(_of_many(e, x, y, pull[some] if normalize else None, _of(of_labels, own)))
+            of_patches.append(_of_many(e, x, y, _of(pull, some) if normalize else None, _of(of_labels, own)))
     if of_labels is not None and not by_kernels and normalize:
         of_labels = _without_own(of_labels, used(labels, beta), label_scale)
     return (
@@ -192,14 +195,15 @@ def backward(
 
 
 def _of(tensor: Tensor | None, images: slice) -> Any:
-    return None if tensor is None else tensor[images]
+    """The part of some images; a view of all costs the host as much as some launches."""
+    return tensor if tensor is None or images == slice(None) else tensor[images]
 
 
 def _images(batch: int, num_patches: int, num_labels: int) -> Iterator[slice]:
     """Images whose dot products are held at a time."""
-    step = max(batch, 1) if num_labels <= FEW_LABELS else max(1, STORED // (num_patches * num_labels))
-    for start in range(0, batch, step):
-        yield slice(start, start + step)
+    step = batch if num_labels <= FEW_LABELS else max(1, STORED // (num_patches * num_labels))
+    for start in range(0, batch, max(step, 1)):
+        yield slice(None) if step >= batch else slice(start, start + step)
 
 
 def _dots(

@@ -76,6 +76,7 @@ def compiled(name, kernel, constants, dtype, capability):
         "kernel": name, "dtype": NAMES[dtype], "labels": constants.get("BLOCK_C"), "capability": capability,
         "registers": int(re.search(r"REG:(\d+)", said).group(1)),
         "spilled": int(re.search(r"STACK:(\d+)", said).group(1)),
+        "wgmma": "ttng.warp_group_dot" in built.asm["ttgir"],
         "shared": built.metadata.shared, "allowed": SHARED[capability],
         "endangered": endangered(built.asm["ttgir"]),
     }  # fmt: skip

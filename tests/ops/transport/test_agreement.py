@@ -53,6 +53,29 @@ def test_a_bound_on_the_labels_changes_no_result(implementation, rng, nan_filled
         assert max(found.values()) < 1e-5, found
 
 
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("labels", [9, 140])
+def test_the_scale_of_weights_is_nothing_and_none_are_equal_ones(labels, implementation, rng, nan_filled):
+    case = Case(3, 70, labels, 20)
+    patches, label_points, theta, beta, t = inputs(case, torch.float32, rng)
+    for scale_theta, scale_beta in ((1e-20, 1e20), (1e25, 1e-25)):
+        tensors = [patches, label_points, theta * scale_theta, beta * scale_beta, t]
+        exact = results(case, [tensor.double() for tensor in tensors], implementation="reference")
+        costs, *gradients = results(case, tensors, implementation=implementation)
+        # Those of the weights are as much larger as the weights are smaller.
+        scales = 1, 1, scale_theta, scale_beta, 1
+        got = [costs, *(gradient.double() * scale for gradient, scale in zip(gradients, scales, strict=True))]
+        exact = [exact[0], *(gradient * scale for gradient, scale in zip(exact[1:], scales, strict=True))]
+        assert max(errors(case, got, exact).values()) < 1e-5
+    ones = torch.full_like(theta, 0.3)
+    of_points = []
+    for weights in (None, ones):
+        points = patches.detach().requires_grad_(), label_points.detach().requires_grad_()
+        cost = conditional_transport(*points, weights, beta, temperature=t, implementation=implementation)
+        of_points.append((cost.detach(), *torch.autograd.grad(cost, points)))
+    torch.testing.assert_close(*of_points)
+
+
 def transposed(tensor):
     return tensor.transpose(-1, -2).contiguous().transpose(-1, -2)
 
