@@ -162,6 +162,7 @@ def backward(
     sums = pull, of_theta, of_beta, of_temperature
     of_patches: list[Tensor] = []
     of_labels: Tensor | None = beta.new_zeros(labels.shape) if with_labels and not by_kernels else None
+    usable = None if by_kernels else used(labels, beta)
     *of_points, label_scale, dots = statistics
     for some in _images(batch, num_patches, num_labels):
         own, weights = slice(None) if labels.ndim == 2 else some, (_of(theta, some), _of(beta, some))
@@ -181,10 +182,12 @@ def backward(
             of_patches.append(_of_few_patches(e, x, y, *weights, pull, normalize))
             of_labels = _of_few_labels(e, x, y, weights[0], label_scale, normalize) if with_labels else None
         else:
-            x, y = x if theta is None else used(x, theta[some]), used(y, beta[some])
-            of_patches.append(_of_many(e, x, y, _of(pull, some) if normalize else None, _of(of_labels, own)))
-    if of_labels is not None and not by_kernels and normalize:
-        of_labels = _without_own(of_labels, used(labels, beta), label_scale)
+            x = x if theta is None else used(x, weights[0])
+            of_patches.append(
+                _of_many(e, x, _of(usable, own), _of(pull, some) if normalize else None, _of(of_labels, own))
+            )
+    if of_labels is not None and usable is not None and normalize:
+        of_labels = _without_own(of_labels, usable, label_scale)
     return (
         of_patches[0] if len(of_patches) == 1 else torch.cat(of_patches),
         None if of_labels is None else of_labels.to(labels.dtype),

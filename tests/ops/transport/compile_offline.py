@@ -18,7 +18,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from mlcv.ops.transport import kernels, launch
-from mlcv.ops.transport.custom_op import few_labels
+from mlcv.ops.transport.custom_op import FEW_LABELS, few_labels
 
 INTEGERS = {"N", "R", "C", "D", "width", "tiles", "span", "parts"}
 NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
@@ -33,15 +33,15 @@ def variants(dtype):
     yield "length", kernels.length_kernel, {**even, **launch.LENGTH_BLOCKS}
     yield "gather", kernels.gather_kernel, {"NORMALIZE": True, **launch.gather_blocks(512)}
     for labels in (3, 20, 50, 80, 1000):
-        is_few = labels <= few_labels(dtype)
+        is_few = labels <= FEW_LABELS
         yield "dots", kernels.dots_kernel, {
-            "FEW": labels <= 128, "MEASURE": is_few, **product, **even, **launch.dots_blocks(dtype, labels),
+            "FEW": is_few, "MEASURE": is_few, **product, **even, **launch.dots_blocks(dtype, labels),
         }  # fmt: skip
         yield "statistics", kernels.statistics_kernel, {"FEW": is_few, **launch.statistics_blocks(labels)}
         yield "combine", kernels.combine_kernel, launch.combine_blocks(labels)
         asked = {"FEW": is_few, "WITH_WEIGHTS": True, "WITH_TEMPERATURE": True}
         yield "gradient", kernels.gradient_kernel, {**asked, **launch.gradient_blocks(labels)}
-        if is_few:
+        if labels <= few_labels(dtype):
             yield "patches", kernels.patches_kernel, {
                 "NORMALIZE": True, **spread, **launch.patches_blocks(dtype, labels),
             }  # fmt: skip
@@ -73,7 +73,7 @@ def compiled(name, kernel, constants, dtype, capability):
         command = [Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump", "--dump-resource-usage", path]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return {
-        "kernel": name, "dtype": NAMES[dtype], "labels": constants.get("BLOCK_C"), "capability": capability,
+        "kernel": name, "dtype": NAMES[dtype], "labels": constants.get("BLOCK_C"), "few": constants.get("FEW"), "capability": capability,
         "registers": int(re.search(r"REG:(\d+)", said).group(1)),
         "spilled": int(re.search(r"STACK:(\d+)", said).group(1)),
         "wgmma": "ttng.warp_group_dot" in built.asm["ttgir"],
