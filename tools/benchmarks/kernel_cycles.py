@@ -56,7 +56,8 @@ def main():
     print(f"B x N x C x D = {' x '.join(map(str, options.size))}\n\n| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
     for row in map(json.loads, said.splitlines()):
         labels = options.size[2]
-        if row["labels"] not in (None, block(labels)) or row["few"] not in (None, labels <= 128):
+        is_of_size = row["labels"] in (None, block(labels)) and row["few"] in (None, labels <= 128)
+        if not (is_of_size and row["weighs_patches"]):
             continue
         moved, products = roofs(row["dtype"], *options.size)[row["kernel"]]
         # TF32 and float32's three products of it run at half the rate of 16-bit numbers.

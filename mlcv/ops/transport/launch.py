@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 from torch.nn.functional import pad
@@ -62,7 +61,8 @@ def combine_blocks(num_labels: int) -> Blocks:
 
 def gradient_blocks(num_labels: int) -> Blocks:
     """Block sizes of the gradient of the dot products."""
-    return {"BLOCK_N": 32, "BLOCK_C": _labels(num_labels), "num_warps": 1 if num_labels <= 32 else 4}
+    rows, warps = (32, 1) if num_labels <= 32 else (16, 4)
+    return {"BLOCK_N": rows, "BLOCK_C": _labels(num_labels), "num_warps": warps}
 
 
 def patches_blocks(dtype: torch.dtype, num_labels: int) -> Blocks:
@@ -71,21 +71,31 @@ def patches_blocks(dtype: torch.dtype, num_labels: int) -> Blocks:
     return {"BLOCK_N": rows, "BLOCK_C": _labels(num_labels), "BLOCK_G": step, "num_warps": 4}
 
 
-def labels_blocks(dtype: torch.dtype, num_labels: int) -> Blocks:
+def labels_blocks(dtype: torch.dtype, num_labels: int, weighs_patches: bool) -> Blocks:
     """Block sizes of the gradient of the labels."""
     rows, step = (64, 128) if dtype == torch.bfloat16 else (32, 64)
-    return {"BLOCK_R": rows, "BLOCK_C": _labels(num_labels), "BLOCK_G": step, "num_warps": 4, "num_stages": 5}
+    stages = 5 if weighs_patches else 3  # both hold three blocks at a time: patches wait two stages for their weights
+    return {"BLOCK_R": rows, "BLOCK_C": _labels(num_labels), "BLOCK_G": step, "num_warps": 4, "num_stages": stages}
 
 
 def gather_blocks(dim: int) -> Blocks:
     """Block sizes of the sum of the parts of the labels' gradient."""
-    return {"BLOCK_P": 32 if dim <= 512 else 8, "BLOCK_D": triton.next_power_of_2(dim), "num_warps": 4}
+    return {"BLOCK_P": 32 if dim <= 512 else 8, "BLOCK_D": _power_of_2(dim), "num_warps": 4}
 
 
 def _labels(number: int) -> int:
     """Labels in a block, as many in all kernels."""
-    power: int = triton.next_power_of_2(number)
-    return min(max(power, 16), FEW_LABELS)
+    return min(max(_power_of_2(number), 16), FEW_LABELS)
+
+
+def _blocks(number: int, size: int) -> int:
+    """Blocks of that size that hold so many. Triton's own function of this takes the host as long as an allocation."""
+    return -(-number // size)
+
+
+def _power_of_2(number: int) -> int:
+    """The next."""
+    return 1 << (number - 1).bit_length()
 
 
 def forward(
@@ -103,7 +113,7 @@ def forward(
     num_labels = labels.shape[-2]
     is_few = num_labels <= FEW_LABELS
     blocks, combine = statistics_blocks(num_labels), combine_blocks(num_labels)
-    tiles, columns = triton.cdiv(num_patches, blocks["BLOCK_N"]), triton.cdiv(num_labels, combine["BLOCK_C"])
+    tiles, columns = _blocks(num_patches, blocks["BLOCK_N"]), _blocks(num_labels, combine["BLOCK_C"])
     patch_lse, patch_cost = (allocate(beta, batch, num_patches) for _ in range(2))
     label_lse, label_cost = (allocate(beta, batch, num_labels) for _ in range(2))
     parts = [allocate(beta, batch, tiles, num_labels) for _ in range(3)]
@@ -154,7 +164,7 @@ def backward(
     dtype = torch.promote_types(patches.dtype, labels.dtype)
     is_few, by_kernels = num_labels <= FEW_LABELS, num_labels <= few_labels(dtype)
     sizes = gradient_blocks(num_labels)
-    tiles, blocks = triton.cdiv(num_patches, sizes["BLOCK_N"]), triton.cdiv(num_labels, sizes["BLOCK_C"])
+    tiles, blocks = _blocks(num_patches, sizes["BLOCK_N"]), _blocks(num_labels, sizes["BLOCK_C"])
     pull = allocate(beta, batch, blocks, num_patches)
     of_theta: Tensor | None = allocate(beta, batch, blocks, num_patches) if with_weights else None
     of_beta: Tensor | None = allocate(beta, batch, tiles, num_labels) if with_weights else None
@@ -222,7 +232,7 @@ def _dots(
     dtype = torch.promote_types(patches.dtype, labels.dtype)
     sizes = dots_blocks(dtype, num_labels)
     dots = allocate(beta, batch, num_patches, stored_width(num_labels))
-    grid = triton.cdiv(num_labels, sizes["BLOCK_C"]), triton.cdiv(num_patches, sizes["BLOCK_N"]), batch
+    grid = _blocks(num_labels, sizes["BLOCK_C"]), _blocks(num_patches, sizes["BLOCK_N"]), batch
     dots_kernel[grid](
         patches, labels, theta, beta, dots, patch_scale,
         num_patches, num_labels, dim, dots.shape[2], *_strides(patches), *_strides(labels),
@@ -240,7 +250,7 @@ def _of_few_patches(
     dtype = torch.promote_types(patches.dtype, labels.dtype)
     sizes = patches_blocks(dtype, labels.shape[-2])
     of_patches = allocate(patches, *patches.shape)
-    grid = triton.cdiv(dim, sizes["BLOCK_G"]), triton.cdiv(num_patches, sizes["BLOCK_N"]), batch
+    grid = _blocks(dim, sizes["BLOCK_G"]), _blocks(num_patches, sizes["BLOCK_N"]), batch
     patches_kernel[grid](
         e, patches, labels, theta, beta, pull, of_patches,
         num_patches, labels.shape[-2], dim, e.shape[2], *_strides(patches), *_strides(labels),
@@ -256,13 +266,13 @@ def _of_few_labels(
     batch, num_patches, dim = patches.shape
     num_labels = labels.shape[-2]
     dtype = torch.promote_types(patches.dtype, labels.dtype)
-    sizes = labels_blocks(dtype, num_labels)
+    sizes = labels_blocks(dtype, num_labels, theta is not None)
     # Images that share labels are one group if their patches follow upon each other.
     is_one = labels.ndim == 2 and patches.stride(0) == num_patches * patches.stride(1)
     groups, rows = (1, batch * num_patches) if is_one else (batch, num_patches)
-    steps, columns = triton.cdiv(rows, sizes["BLOCK_R"]), triton.cdiv(dim, sizes["BLOCK_G"])
-    span = sizes["BLOCK_R"] * triton.cdiv(steps, max(1, min(steps, WAVES // (groups * columns))))
-    parts = triton.cdiv(rows, span)
+    steps, columns = _blocks(rows, sizes["BLOCK_R"]), _blocks(dim, sizes["BLOCK_G"])
+    span = sizes["BLOCK_R"] * _blocks(steps, max(1, min(steps, WAVES // (groups * columns))))
+    parts = _blocks(rows, span)
     part_labels = allocate(label_scale, groups * parts, num_labels, dim)
     labels_kernel[(columns, parts, groups)](
         e, patches, theta, part_labels, rows, num_labels, dim, e.shape[2], span, *_strides(patches),
@@ -306,7 +316,7 @@ def _scales(patches: Tensor, labels: Tensor, like: Tensor, normalize: bool, is_m
 
 def _inverse_lengths(points: Tensor, like: Tensor) -> Tensor:
     lengths = allocate(like, *points.shape[:-1])
-    grid = triton.cdiv(points.shape[-2], LENGTH_BLOCKS["BLOCK_R"]), lengths.numel() // points.shape[-2]
+    grid = _blocks(points.shape[-2], LENGTH_BLOCKS["BLOCK_R"]), lengths.numel() // points.shape[-2]
     if lengths.numel():
         length_kernel[grid](
             points,

@@ -32,20 +32,20 @@ def variants(dtype):
     spread = {**product, **even, "DTYPE": launch.TYPES[launch._stored(dtype)]}
     yield "length", kernels.length_kernel, {**even, **launch.LENGTH_BLOCKS}
     yield "gather", kernels.gather_kernel, {"NORMALIZE": True, **launch.gather_blocks(512)}
-    for labels in (3, 20, 50, 80, 1000):
+    for labels, theta in ((3, {}), (20, {"theta": None}), (50, {}), (80, {}), (80, {"theta": None}), (1000, {})):
         is_few = labels <= FEW_LABELS
         yield "dots", kernels.dots_kernel, {
-            "FEW": is_few, "MEASURE": is_few, **product, **even, **launch.dots_blocks(dtype, labels),
+            "FEW": is_few, "MEASURE": is_few, **theta, **product, **even, **launch.dots_blocks(dtype, labels),
         }  # fmt: skip
-        yield "statistics", kernels.statistics_kernel, {"FEW": is_few, **launch.statistics_blocks(labels)}
-        yield "combine", kernels.combine_kernel, launch.combine_blocks(labels)
-        asked = {"FEW": is_few, "WITH_WEIGHTS": True, "WITH_TEMPERATURE": True}
-        yield "gradient", kernels.gradient_kernel, {**asked, **launch.gradient_blocks(labels)}
+        yield "statistics", kernels.statistics_kernel, {"FEW": is_few, **theta, **launch.statistics_blocks(labels)}
+        yield "combine", kernels.combine_kernel, {**theta, **launch.combine_blocks(labels)}
+        asked = {"FEW": is_few, "WITH_WEIGHTS": not theta, "WITH_TEMPERATURE": True}
+        yield "gradient", kernels.gradient_kernel, {**asked, **theta, **launch.gradient_blocks(labels)}
         if labels <= few_labels(dtype):
             yield "patches", kernels.patches_kernel, {
-                "NORMALIZE": True, **spread, **launch.patches_blocks(dtype, labels),
+                "NORMALIZE": True, **theta, **spread, **launch.patches_blocks(dtype, labels),
             }  # fmt: skip
-            yield "labels", kernels.labels_kernel, {**spread, **launch.labels_blocks(dtype, labels)}
+            yield "labels", kernels.labels_kernel, {**theta, **spread, **launch.labels_blocks(dtype, labels, not theta)}
 
 
 def compiled(name, kernel, constants, dtype, capability):
@@ -73,7 +73,8 @@ def compiled(name, kernel, constants, dtype, capability):
         command = [Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump", "--dump-resource-usage", path]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return {
-        "kernel": name, "dtype": NAMES[dtype], "labels": constants.get("BLOCK_C"), "few": constants.get("FEW"), "capability": capability,
+        "kernel": name, "dtype": NAMES[dtype], "labels": constants.get("BLOCK_C"), "few": constants.get("FEW"),
+        "weighs_patches": "theta" not in constants, "capability": capability,
         "registers": int(re.search(r"REG:(\d+)", said).group(1)),
         "spilled": int(re.search(r"STACK:(\d+)", said).group(1)),
         "wgmma": "ttng.warp_group_dot" in built.asm["ttgir"],
