@@ -1,9 +1,9 @@
 """How the Triton kernels are called: block sizes, grids, buffers. Any number of patches and labels, any dimension.
 
 Between two kernels lies no synchronisation with the host, so calls can be captured in a CUDA graph; sums are taken in a
-fixed order, so equal inputs give equal bits. Up to `few_labels`, the dot products are kept for the backward pass,
-(B, N, C) in float32. Beyond, each pass computes them for as many images at a time as `STORED` entries hold, and the
-library's own products spread their gradient, for which they are large enough.
+fixed order, so equal inputs give equal bits. Up to `FEW_LABELS`, the dot products are kept for the backward pass,
+(B, N, C) in float32; beyond, each pass computes them for as many images at a time as `STORED` entries hold. Beyond
+`few_labels`, the library's own products spread their gradient over patches and labels.
 """
 
 from collections.abc import Iterator
@@ -121,12 +121,12 @@ def forward(
     patch_scale, label_scale = _scales(patches, labels, beta, normalize, is_measured=is_few)
     dots = beta.new_empty(0)
     for some in _images(batch, num_patches, num_labels):
-        own, weights = slice(None) if labels.ndim == 2 else some, (_of(theta, some), _of(beta, some))
+        own, weights = slice(None) if labels.ndim == 2 else some, (_some(theta, some), _some(beta, some))
         measured = patch_scale if is_few and normalize else None
-        dots = _dots(_of(patches, some), _of(labels, own), *weights, measured)
+        dots = _dots(_some(patches, some), _some(labels, own), *weights, measured)
         statistics_kernel[(tiles, len(dots))](
-            dots, _of(patch_scale, some), _of(label_scale, own), *weights, temperature,
-            *(_of(part, some) for part in (patch_lse, patch_cost, *parts)),
+            dots, _some(patch_scale, some), _some(label_scale, own), *weights, temperature,
+            *(_some(part, some) for part in (patch_lse, patch_cost, *parts)),
             num_patches, num_labels, dots.shape[2], _stride(label_scale), FEW=is_few, **blocks,
         )  # fmt: skip
     if batch:
@@ -175,16 +175,16 @@ def backward(
     usable = None if by_kernels else used(labels, beta)
     *of_points, label_scale, dots = statistics
     for some in _images(batch, num_patches, num_labels):
-        own, weights = slice(None) if labels.ndim == 2 else some, (_of(theta, some), _of(beta, some))
-        x, y = _of(patches, some), _of(labels, own)
+        own, weights = slice(None) if labels.ndim == 2 else some, (_some(theta, some), _some(beta, some))
+        x, y = _some(patches, some), _some(labels, own)
         if not is_few:
             dots = _dots(x, y, *weights)
         # Dot products that are not kept may be overwritten by a gradient of their type.
         overwrites = not is_few and _stored(dtype) == dots.dtype
         e = dots if overwrites else allocate(dots, *dots.shape, dtype=_stored(dtype))
         gradient_kernel[(blocks, tiles, len(x))](
-            dots, *weights, *(_of(part, some) for part in of_points), _of(label_scale, own), _of(grad_cost, some),
-            temperature, e, *(_of(part, some) for part in sums),
+            dots, *weights, *(_some(part, some) for part in of_points), _some(label_scale, own), _some(grad_cost, some),
+            temperature, e, *(_some(part, some) for part in sums),
             num_patches, num_labels, dots.shape[2], _stride(label_scale), grad_cost.stride(0), rho,
             FEW=is_few, WITH_WEIGHTS=with_weights, WITH_TEMPERATURE=with_temperature, **sizes,
         )  # fmt: skip
@@ -194,7 +194,7 @@ def backward(
         else:
             x = x if theta is None else used(x, weights[0])
             of_patches.append(
-                _of_many(e, x, _of(usable, own), _of(pull, some) if normalize else None, _of(of_labels, own))
+                _of_many(e, x, _some(usable, own), _some(pull, some) if normalize else None, _some(of_labels, own))
             )
     if of_labels is not None and usable is not None and normalize:
         of_labels = _without_own(of_labels, usable, label_scale)
@@ -207,7 +207,7 @@ def backward(
     )
 
 
-def _of(tensor: Tensor | None, images: slice) -> Any:
+def _some(tensor: Tensor | None, images: slice) -> Any:
     """The part of some images; a view of all costs the host as much as some launches."""
     return tensor if tensor is None or images == slice(None) else tensor[images]
 

@@ -32,15 +32,18 @@ def variants(dtype):
     spread = {**product, **even, "DTYPE": launch.TYPES[launch._stored(dtype)]}
     yield "length", kernels.length_kernel, {**even, **launch.LENGTH_BLOCKS}
     yield "gather", kernels.gather_kernel, {"NORMALIZE": True, **launch.gather_blocks(512)}
-    for labels, theta in ((3, {}), (20, {"theta": None}), (50, {}), (80, {}), (80, {"theta": None}), (1000, {})):
+    sizes = [(3, {"theta": None}), (50, {}), (80, {}), (1000, {})]
+    for labels, theta in sizes + [(80, {"theta": None})] * (dtype == torch.bfloat16):
         is_few = labels <= FEW_LABELS
         yield "dots", kernels.dots_kernel, {
             "FEW": is_few, "MEASURE": is_few, **theta, **product, **even, **launch.dots_blocks(dtype, labels),
         }  # fmt: skip
-        yield "statistics", kernels.statistics_kernel, {"FEW": is_few, **theta, **launch.statistics_blocks(labels)}
-        yield "combine", kernels.combine_kernel, {**theta, **launch.combine_blocks(labels)}
-        asked = {"FEW": is_few, "WITH_WEIGHTS": not theta, "WITH_TEMPERATURE": True}
-        yield "gradient", kernels.gradient_kernel, {**asked, **theta, **launch.gradient_blocks(labels)}
+        if dtype == torch.float32:  # they know no other
+            yield "statistics", kernels.statistics_kernel, {"FEW": is_few, **theta, **launch.statistics_blocks(labels)}
+            yield "combine", kernels.combine_kernel, {**theta, **launch.combine_blocks(labels)}
+        if launch._stored(dtype) == dtype:
+            asked = {"FEW": is_few, "WITH_WEIGHTS": not theta, "WITH_TEMPERATURE": True}
+            yield "gradient", kernels.gradient_kernel, {**asked, **theta, **launch.gradient_blocks(labels)}
         if labels <= few_labels(dtype):
             yield "patches", kernels.patches_kernel, {
                 "NORMALIZE": True, **theta, **spread, **launch.patches_blocks(dtype, labels),

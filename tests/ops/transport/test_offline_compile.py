@@ -18,7 +18,7 @@ def test_kernels_compile_within_registers_and_memory_and_no_load_overwrites_an_o
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert not done.returncode, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len({(row["kernel"], row["dtype"]) for row in rows}) == 24
+    assert len({(row["kernel"], row["dtype"]) for row in rows}) == 19
     most = 0 if capability == 90 else 192  # bytes a thread: block sizes are chosen on Hopper
     assert [row for row in rows if row["spilled"] > most or row["shared"] > row["allowed"] or row["endangered"]] == []
     products = [row for row in rows if row["kernel"] in ("dots", "patches", "labels") and row["labels"] >= 64]
