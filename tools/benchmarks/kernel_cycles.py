@@ -52,18 +52,30 @@ def main():
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, PROGRAM, *map(str, options.capabilities)]
     said = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
-    heads = ["kernel", "dtype", "labels", "sm", "registers", "spilled", "shared KiB", "wgmma", "roof us", "bound by"]
+    heads = [
+        "kernel",
+        "dtype",
+        "labels",
+        "patches weigh",
+        "sm",
+        "registers",
+        "spilled",
+        "shared KiB",
+        "wgmma",
+        "roof us",
+        "bound by",
+    ]
     print(f"B x N x C x D = {' x '.join(map(str, options.size))}\n\n| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
     for row in map(json.loads, said.splitlines()):
         labels = options.size[2]
-        is_of_size = row["labels"] in (None, block(labels)) and row["few"] in (None, labels <= 128)
-        if not (is_of_size and row["weighs_patches"]):
+        if row["labels"] not in (None, block(labels)) or row["few"] not in (None, labels <= 128):
             continue
         moved, products = roofs(row["dtype"], *options.size)[row["kernel"]]
         # TF32 and float32's three products of it run at half the rate of 16-bit numbers.
         by_bytes, by_products = moved / options.bandwidth, products / options.products * (1 + (row["dtype"] == "fp32"))
         cells = [
-            row["kernel"], row["dtype"], row["labels"] or "any", row["capability"], row["registers"], row["spilled"],
+            row["kernel"], row["dtype"], row["labels"] or "any",
+            "unlike" if row["weighs_patches"] else "alike", row["capability"], row["registers"], row["spilled"],
             f"{row['shared'] / 1024:.1f}", "yes" if row["wgmma"] else "no", f"{1e6 * max(by_bytes, by_products):.1f}",
             "bytes" if by_bytes >= by_products else "products",
         ]  # fmt: skip
