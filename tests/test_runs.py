@@ -104,7 +104,7 @@ def test_a_training_goes_on_as_it_began_or_says_what_differs(finished, capsys, o
     assert main(["fit", "--ckpt_path", last, option, "--trainer.max_epochs=2", "--model.optim.horizon_epochs=2"]) == 2
     said = capsys.readouterr().err
     assert f"the checkpoint was trained with {sentence}" in said
-    assert "train anew" in said
+    assert "--start_from" in said
     assert contents(finished / "checkpoints") == before
 
 
