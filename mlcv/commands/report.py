@@ -63,7 +63,7 @@ def report(
         UserError: for files that are missing or malformed or do not fit together, or without matplotlib.
     """
     if find_spec("matplotlib") is None:
-        raise ConfigError("a report needs matplotlib: pip install matplotlib")
+        raise ConfigError('a report needs matplotlib: pip install "mlcv[report]"')
     paths = [path / _FILE if path.is_dir() else path for path in listed(predictions)]
     source = TruthFile.of(truth)
     names, labels, found = read_all(paths, source)

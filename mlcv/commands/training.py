@@ -255,7 +255,7 @@ class TrainingCLI(LightningCLI):
         calibration = self._calibration(model) if self.subcommand in ("test", "predict") else None
         decide = calibration.decide if calibration is not None else None
         own = given.get("callbacks") or []
-        callbacks = [*shown(given, own), *own, ResultsWriter(self.run_dir, decide)]
+        callbacks = [*shown(given, own), *own, ResultsWriter(self.run_dir, decide, model)]
         if self.subcommand == "predict":
             path = Path(self._get(self.config, "predictions") or self.run_dir / "predictions.csv")
             writer = PredictionWriter(path, decide, model, self._made_by(model, calibration))
