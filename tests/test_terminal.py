@@ -64,4 +64,4 @@ def test_columns_are_in_full_if_they_fit_else_in_short_and_else_in_several_table
         assert ("(" in terminal.file.getvalue()) == (form == cell[0])
         assert lines.count("AP") == tables
         headers = [line.split()[1:] for line in lines if line.startswith("class")]
-        assert sum(headers, []) == list(columns)
+        assert [one for header in headers for one in header] == list(columns)

@@ -50,7 +50,7 @@ class PredictionWriter(Callback):
     ) -> None:
         self.path, self.decide = Path(path), decide or _above_half
         if self.path.suffix not in _KINDS:
-            raise ConfigError(f"--predictions {path}: the file's name ends with {', '.join(_KINDS[:-1])} or {_KINDS[-1]}")
+            raise ConfigError(f"--predictions {path}: the file's name has to end with .csv, .jsonl or .npy")
         self.model, self.made_by = model, made_by
         self._part: TextIO | None = None
 

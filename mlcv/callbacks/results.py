@@ -42,10 +42,17 @@ class ResultsWriter(Callback):
         directory: the run's folder.
         decide: a calibration, whose decisions a test judges too: `CF1_calibrated`, `ECE_calibrated` and so on.
         model: fingerprint of the weights, if it is known already; else of the checkpoint that is evaluated.
+        calibrated_by: the calibration's file and what it was fitted to, for `test.json`.
     """
 
-    def __init__(self, directory: str | Path, decide: Decide | None = None, model: str | None = None) -> None:
-        self.directory, self.decide, self.model = Path(directory), decide, model
+    def __init__(
+        self,
+        directory: str | Path,
+        decide: Decide | None = None,
+        model: str | None = None,
+        calibrated_by: str | None = None,
+    ) -> None:
+        self.directory, self.decide, self.model, self.calibrated_by = Path(directory), decide, model, calibrated_by
         self._written: set[str] = set()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -84,6 +91,7 @@ class ResultsWriter(Callback):
             "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
             "labels": getattr(trainer.datamodule, "label_summary", None) if hasattr(trainer, "datamodule") else None,
             "skipped_images": skipped,
+            "calibration": self.calibrated_by if stage == "test" else None,
         }
         limit = getattr(trainer, f"limit_{stage}_batches")
         facts |= {"limited_to_batches": limit} if leaves_out(limit) else {}
@@ -126,7 +134,9 @@ class ResultsWriter(Callback):
 
 def _fingerprint(trainer: Trainer) -> str:
     path = trainer.ckpt_path
-    return weights_fingerprint(read_checkpoint(Path(path))["state_dict"] if path else trainer.lightning_module.state_dict())
+    return weights_fingerprint(
+        read_checkpoint(Path(path))["state_dict"] if path else trainer.lightning_module.state_dict()
+    )
 
 
 def leaves_out(limit: float) -> bool:

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -31,6 +32,7 @@ def main(arguments: list[str]) -> None:
     names, probs, targets, model = _read(options.predictions, truth_file(options))
     chosen = {name: getattr(options, name) for name in ("method", "goal", "level", "risk", "epsilon", "seed")}
     calibration = Calibration.fit(probs, targets, names, model=model, **chosen)
+    calibration = replace(calibration, fitted_to=str(options.predictions))
     out = options.out or options.predictions.with_name(FILE_NAME)
     calibration.save(out)
     _print(calibration, probs, targets)
@@ -68,9 +70,10 @@ def calibrate(
             a test split, or labels of which no class has a positive and a negative.
     """
     names, probs, targets, model = _read(Path(predictions), TruthFile.of(truth))
-    return Calibration.fit(
+    calibration = Calibration.fit(
         probs, targets, names, method=method, goal=goal, level=level, risk=risk, epsilon=epsilon, seed=seed, model=model
     )
+    return replace(calibration, fitted_to=str(predictions))
 
 
 def _read(path: Path, truth: TruthFile) -> tuple[tuple[str, ...], Tensor, Tensor, str | None]:

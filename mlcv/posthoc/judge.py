@@ -52,7 +52,7 @@ class Judged:
         count = len({owner for owner, is_judged in zip(owners, judged, strict=True) if is_judged})
         if count < 2:
             return f"no intervals: all rows with labels are one of {unit}, and a resample of it would be itself"
-        few = f" (so few that they are too narrow)" if count < _FEW else ""
+        few = " (so few that they are too narrow)" if count < _FEW else ""
         return f"95 % intervals of {resamples} resamples of {self.resampled}{few}"
 
 
