@@ -202,6 +202,11 @@ class Run:
         return find_calibration(named, self.checkpoint, class_names, self.fingerprint())
 
 
+def calibration_file(named: str | None, checkpoint: Path) -> Path:
+    """The one that was named, or where that of the checkpoint's run is, if there is one."""
+    return Path(named) if named is not None else run_folder(checkpoint) / FILE_NAME
+
+
 def find_calibration(
     named: str | None, checkpoint: Path, class_names: tuple[str, ...], model: str | None
 ) -> Calibration | None:
@@ -216,7 +221,7 @@ def find_calibration(
     Raises:
         ConfigError: for a file that cannot be read, is of other classes, or was made of another model's predictions.
     """
-    path = Path(named) if named is not None else run_folder(checkpoint) / FILE_NAME
+    path = calibration_file(named, checkpoint)
     if named == "none" or (named is None and not path.is_file()):
         return None
     calibration = Calibration.load(path, class_names)

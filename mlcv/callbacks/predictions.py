@@ -23,6 +23,8 @@ from mlcv.terminal import console
 
 logger = logging.getLogger(__name__)
 
+_KINDS = (".csv", ".jsonl", ".npy")
+
 
 class PredictionWriter(Callback):
     """After `predict` there is one file: each image's path or position, the probability of each class, chosen labels.
@@ -34,16 +36,21 @@ class PredictionWriter(Callback):
 
     Args:
         path: of the file; JSON lines if it ends with .jsonl; float32 probabilities (N, C) alone if with .npy, a row for
-            each image of the split; else CSV, in which labels are joined by |.
+            each image of the split; CSV, in which labels are joined by |, if with .csv.
         decide: what is written and chosen; the model's probabilities, and those above 0.5, if None.
         model: fingerprint of the weights, for the file.
         made_by: fingerprint of all that a prediction depends on beside its image.
+
+    Raises:
+        ConfigError: for a path of another ending.
     """
 
     def __init__(
         self, path: str | Path, decide: Decide | None = None, model: str | None = None, made_by: str = ""
     ) -> None:
         self.path, self.decide = Path(path), decide or _above_half
+        if self.path.suffix not in _KINDS:
+            raise ConfigError(f"--predictions {path}: the file's name has to end with .csv, .jsonl or .npy")
         self.model, self.made_by = model, made_by
         self._part: TextIO | None = None
 

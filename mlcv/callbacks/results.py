@@ -9,19 +9,21 @@ from typing import Any
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich import box
-from rich.table import Column, Table
+from rich.table import Table
 from torch import Tensor
 
 from mlcv.files import read_checkpoint, write_table, write_text
 from mlcv.fingerprints import weights_fingerprint
 from mlcv.metrics.scores import Scores, scores_of_decisions
 from mlcv.posthoc.predictions import Predicted, write_predictions
-from mlcv.terminal import console
+from mlcv.terminal import MOST_ROWS, console, print_table
 
 _HEADLINE = (
     "mAP", "AUROC", "CF1", "OF1", "CF1_tuned", "OF1_tuned", "CF1_top3", "OF1_top3", "GAP@20", "ranking_loss",
     "coverage_error", "LRAP", "ECE", "pointing_game", "CF1_calibrated", "OF1_calibrated", "ECE_calibrated",
 )  # fmt: skip
+_NAMED = 20
+"""Classes that a sentence names."""
 
 Decide = Callable[[Tensor], tuple[Tensor, Tensor]]
 """From a model's probabilities (B, C) to those that are written and the labels that are chosen, bool (B, C)."""
@@ -39,10 +41,18 @@ class ResultsWriter(Callback):
     Args:
         directory: the run's folder.
         decide: a calibration, whose decisions a test judges too: `CF1_calibrated`, `ECE_calibrated` and so on.
+        model: fingerprint of the weights, if it is known already; else of the checkpoint that is evaluated.
+        calibrated_by: the calibration's file and what it was fitted to, for `test.json`.
     """
 
-    def __init__(self, directory: str | Path, decide: Decide | None = None) -> None:
-        self.directory, self.decide = Path(directory), decide
+    def __init__(
+        self,
+        directory: str | Path,
+        decide: Decide | None = None,
+        model: str | None = None,
+        calibrated_by: str | None = None,
+    ) -> None:
+        self.directory, self.decide, self.model, self.calibrated_by = Path(directory), decide, model, calibrated_by
         self._written: set[str] = set()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -50,7 +60,7 @@ class ResultsWriter(Callback):
             self._write("val", trainer, pl_module)
         if trainer.state.fn == "validate":
             self._write_predictions("val", trainer, pl_module)
-            self._print(trainer, pl_module, "validation")
+            self._print(trainer, pl_module, "validation", "val")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         method: Any = pl_module
@@ -60,12 +70,12 @@ class ResultsWriter(Callback):
             method.scores.summary.update({f"{name}_calibrated": value for name, value in judged.items()})
         self._write("test", trainer, pl_module)
         self._write_predictions("test", trainer, pl_module, self.decide)
-        self._print(trainer, pl_module, "test")
+        self._print(trainer, pl_module, "test", "test")
 
-    def _print(self, trainer: Trainer, pl_module: LightningModule, title: str) -> None:
+    def _print(self, trainer: Trainer, pl_module: LightningModule, title: str, stage: str) -> None:
         scores = getattr(pl_module, "scores", None)
         if scores is not None and trainer.is_global_zero:
-            print_scores(scores, title)
+            print_scores(scores, title, self.directory / f"{stage}_per_class.csv")
             console().print(f"results and configuration: {self.directory}", soft_wrap=True)
 
     def _write(self, stage: str, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -81,6 +91,7 @@ class ResultsWriter(Callback):
             "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
             "labels": getattr(trainer.datamodule, "label_summary", None) if hasattr(trainer, "datamodule") else None,
             "skipped_images": skipped,
+            "calibration": self.calibrated_by if stage == "test" else None,
         }
         limit = getattr(trainer, f"limit_{stage}_batches")
         facts |= {"limited_to_batches": limit} if leaves_out(limit) else {}
@@ -116,9 +127,16 @@ class ResultsWriter(Callback):
             )
             for n, (index, row, truth) in enumerate(columns)
         ]
-        state = read_checkpoint(Path(trainer.ckpt_path))["state_dict"] if trainer.ckpt_path else method.state_dict()
-        model = weights_fingerprint(state)
-        write_predictions(self.directory / f"{stage}_predictions.csv", method.class_names, rows, model)
+        write_predictions(
+            self.directory / f"{stage}_predictions.csv", method.class_names, rows, self.model or _fingerprint(trainer)
+        )
+
+
+def _fingerprint(trainer: Trainer) -> str:
+    path = trainer.ckpt_path
+    return weights_fingerprint(
+        read_checkpoint(Path(path))["state_dict"] if path else trainer.lightning_module.state_dict()
+    )
 
 
 def leaves_out(limit: float) -> bool:
@@ -136,30 +154,39 @@ def _on_all_processes(names: Iterable[str]) -> list[str]:
     return sorted(set().union(*everyone))
 
 
-def print_scores(scores: Scores, title: str) -> None:
-    """Prints the headline numbers, then the per-class table; at most 30 classes, the worst by AP first."""
+def print_scores(scores: Scores, title: str, everything: str | Path = "the run's folder") -> None:
+    """Prints the headline numbers, then the per-class table, the worst by AP first.
+
+    Args:
+        scores: what is printed.
+        title: above it.
+        everything: where all classes are; of more than 30, the worst and the best are printed.
+    """
     out = console()
     headline = Table("metric", "value", title=title, box=box.SIMPLE_HEAD, show_edge=False)
     for name in (*_HEADLINE, "mAP_11point"):
         if name in scores.summary:
-            headline.add_row(name, f"{scores.summary[name]:.4f}")
+            headline.add_row(name, _cell(scores.summary[name]))
     judged = len(scores.class_names) - len(scores.excluded)
     headline.add_row("evaluable classes", f"{judged} of {len(scores.class_names)}")
-    rows = sorted(scores.rows(), key=lambda row: (math.isnan(float(row["AP"])), row["AP"]))[:30]
-    columns = ("AP", "AUROC", "precision", "recall", "F1")
-    table = Table(
-        Column("class", overflow="fold"),
-        *(Column(name, justify="right", no_wrap=True) for name in ("AP", "AUROC", "P", "R", "F1", "pos", "neg", "unk")),
-        title="per class, lowest AP first",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=(0, 1, 0, 0),  # in 80 columns there is room for counts of six digits, and names in several lines
-    )
-    for row in rows:
-        numbers = ["-" if math.isnan(float(row[name])) else f"{row[name]:.4f}" for name in columns]
-        table.add_row(
-            str(row["class"]), *numbers, *(f"{row[name]:d}" for name in ("positives", "negatives", "unknown"))
-        )
-    out.print(headline, table)
+    rows = sorted(scores.rows(), key=lambda row: (math.isnan(float(row["AP"])), row["AP"]))
+    if len(rows) > MOST_ROWS:
+        rows = rows[: max(judged, 1)]  # what cannot be judged is named below
+    cells = [
+        [str(row["class"]), *(_cell(row[name]) for name in ("AP", "AUROC", "precision", "recall", "F1"))]
+        + [f"{row[name]:d}" for name in ("positives", "negatives", "unknown")]
+        for row in rows
+    ]
+    columns = ["class", "AP", "AUROC", "P", "R", "F1", "pos", "neg", "unk"]
+    order = f"per class, lowest AP first; P, R and F1 of probabilities above {scores.threshold:g}"
+    out.print(headline)
+    print_table(out, columns, cells, order, everything)
     if scores.excluded:
-        out.print(f"in no mean, for want of a known positive or negative: {', '.join(scores.excluded)}")
+        names = ", ".join(scores.excluded[:_NAMED])
+        more = len(scores.excluded) - _NAMED
+        names += f" and {more} more" if more > 0 else ""
+        out.print(f"in no mean, for want of a known positive or negative: {names}")
+
+
+def _cell(value: float | str) -> str:
+    return "-" if math.isnan(float(value)) else f"{value:.4f}"

@@ -2,11 +2,11 @@
 
 import argparse
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.table import Table as Grid
 from torch import Tensor
 
 from mlcv.commands.options import add_truth_options, truth_file, whole_number
@@ -19,7 +19,7 @@ from mlcv.posthoc.judge import match
 from mlcv.posthoc.matching import read_all
 from mlcv.posthoc.thresholds import Goal
 from mlcv.posthoc.truth import TruthFile
-from mlcv.terminal import console
+from mlcv.terminal import console, print_table
 
 
 def main(arguments: list[str]) -> None:
@@ -32,6 +32,7 @@ def main(arguments: list[str]) -> None:
     names, probs, targets, model = _read(options.predictions, truth_file(options))
     chosen = {name: getattr(options, name) for name in ("method", "goal", "level", "risk", "epsilon", "seed")}
     calibration = Calibration.fit(probs, targets, names, model=model, **chosen)
+    calibration = replace(calibration, fitted_to=str(options.predictions))
     out = options.out or options.predictions.with_name(FILE_NAME)
     calibration.save(out)
     _print(calibration, probs, targets)
@@ -69,9 +70,10 @@ def calibrate(
             a test split, or labels of which no class has a positive and a negative.
     """
     names, probs, targets, model = _read(Path(predictions), TruthFile.of(truth))
-    return Calibration.fit(
+    calibration = Calibration.fit(
         probs, targets, names, method=method, goal=goal, level=level, risk=risk, epsilon=epsilon, seed=seed, model=model
     )
+    return replace(calibration, fitted_to=str(predictions))
 
 
 def _read(path: Path, truth: TruthFile) -> tuple[tuple[str, ...], Tensor, Tensor, str | None]:
@@ -110,7 +112,7 @@ def _print(calibration: Calibration, probs: Tensor, targets: Tensor) -> None:
     before, after = classwise_calibration_error(probs, targets), classwise_calibration_error(calibrated, targets)
     out = console()
     title = f"{calibration.images} images; thresholds for {calibration.goal}; these numbers are of the data fitted to"
-    grid = Grid("class", "cwECE before", "after", "scaled by", "threshold", "P", "R", "pos.", title=title)
+    header, rows = ["class", "cwECE", "after", "scaled by", "threshold", "P", "R", "pos"], []
     for c, name in enumerate(calibration.class_names):
         positive, predicted = targets[:, c] == POSITIVE, chosen[:, c] & known(targets[:, c])
         hits = (positive & predicted).sum().double()
@@ -119,8 +121,8 @@ def _print(calibration: Calibration, probs: Tensor, targets: Tensor) -> None:
             ["-" if cell != cell else f"{cell:.3f}" for cell in cells]
             for cells in ((before[c], after[c]), (calibration.thresholds[c], *rates))
         )
-        grid.add_row(name, *errors, calibration.scaled_by[c], *rest, str(int(positive.sum())))
-    out.print(grid)
+        rows.append([name, *errors, calibration.scaled_by[c], *rest, str(int(positive.sum()))])
+    print_table(out, header, rows, title)
     judged = evaluable(targets)
     means = " to ".join(f"{float(errors[judged].mean()):.4f}" for errors in (before, after))
     out.print(f"classwise ECE (cwECE), mean of {int(judged.sum())} classes: {means}")

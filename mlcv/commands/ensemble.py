@@ -1,8 +1,11 @@
 """`mlcv ensemble`: one file of predictions from several models."""
 
 import argparse
+import io
 import tempfile
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +13,7 @@ from mlcv.commands.predict import predict
 from mlcv.errors import check_choice, listed
 from mlcv.files import write_table
 from mlcv.posthoc.columns import common_classes
-from mlcv.posthoc.predictions import combine, read_predictions
+from mlcv.posthoc.predictions import apart, combine, read_predictions
 from mlcv.terminal import console
 from mlcv.trust import TRUST_HELP
 
@@ -39,8 +42,11 @@ def ensemble(
     check_choice("how", how, ("mean", "rank"))
     with tempfile.TemporaryDirectory() as folder:
         paths = [_predicted(path, Path(folder, str(n)), options) for n, path in enumerate(listed(models))]
-        names = common_classes(paths)
-        together = combine([read_predictions(path, names) for path in paths], how)
+        names, given = common_classes(paths), listed(models)
+        called = apart([path.stem for path in given], given)
+        together = combine(
+            [replace(read_predictions(path, names), name=name) for path, name in zip(paths, called, strict=True)], how
+        )
     rows = ([name, *scores] for name, scores in zip(together.ids, together.scores.tolist(), strict=True))
     write_table(Path(out), ["image", *names], rows, keep=True)
     return Path(out)
@@ -75,4 +81,6 @@ def _predicted(path: Path, folder: Path, options: Sequence[str]) -> Path:
     if path.suffix != ".ckpt":
         return path
     folder.mkdir()
-    return predict(path, out=folder / "predictions.csv", options=[f"--run_dir={folder}", *options])
+    console().print(f"predicting with {path}", soft_wrap=True)
+    with redirect_stdout(io.StringIO()):  # where it says which file it has written, which will be gone
+        return predict(path, out=folder / "predictions.csv", options=[f"--run_dir={folder}", *options])

@@ -2,14 +2,13 @@
 
 import argparse
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.table import Column
-from rich.table import Table as Grid
 from torch import Tensor
 
 from mlcv.commands.options import add_truth_options, truth_file, whole_number
@@ -20,7 +19,9 @@ from mlcv.posthoc.judge import Judged, Study, difference, judge, match, operatin
 from mlcv.posthoc.matching import read_all
 from mlcv.posthoc.predictions import apart, combine, read_predictions
 from mlcv.posthoc.truth import TruthFile
-from mlcv.terminal import console
+from mlcv.terminal import console, print_side_by_side, print_table, shortened
+
+_KINDS = ("AUROC", "AUPRC")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Evaluation:
     @property
     def intervals(self) -> str:
         """What the intervals are, in words."""
-        return f"95 % intervals of {self.resamples} resamples of {self.models[0].resampled}"
+        return self.models[0].intervals(self.resamples)
 
     def save(self, folder: Path, pictures: bool = True) -> None:
         """Writes results.csv and results.json, and with matplotlib roc.png and pr.png; earlier ones are kept.
@@ -144,7 +145,7 @@ def main(arguments: list[str]) -> None:
     _print(found, options)
     found.save(options.out, pictures=not options.no_pictures)
     if find_spec("matplotlib") is None:
-        console().print("no pictures: pip install matplotlib")
+        console().print('no pictures: pip install "mlcv[report]"')
     console().print(f"results: {options.out}", soft_wrap=True)
 
 
@@ -174,45 +175,82 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _print(found: Evaluation, options: argparse.Namespace) -> None:
-    out, names, first = console(), found.class_names, found.models[0]
+    out, last, everything = console(), found.models[-1], options.out / "results.csv"
     unit = "studies" if options.study else "rows"
-    for kind in ("AUROC", "AUPRC"):
-        title = f"{kind}, {len(first.truth.ids)} {unit}, {found.intervals}"
-        grid = Grid(Column("model", overflow="fold"), *names, "mean", title=title)
-        for one in found.models:
-            own = [row for row in found.rows if row["model"] == one.name and not row["by"]]
-            grid.add_row(one.name, *(_cell(row[kind]) for row in own))
-        out.print(grid)
+    out.print(f"{len(last.truth.ids)} {unit}, {len(found.class_names)} classes; {found.intervals}")
+    tables = {one.name: _ordered(row for row in found.rows if row["model"] == one.name and not row["by"])
+              for one in found.models}  # fmt: skip
+    mark = {name: f"{n} " if len(tables) > 1 else "" for n, name in enumerate(tables, 1)}
+    means = [[mark[name] + name, *(str(table[-1][kind]) for kind in _KINDS)] for name, table in tables.items()]
+    print_table(out, ["model", *(f"mean {kind}" for kind in _KINDS)], means)
     for name, gain in found.gains.items():
         out.print(f"mean AUROC, {name}: {gain}", soft_wrap=True)
+    order = [row["class"] for row in tables[last.name]]
+    if len(tables) == 1:
+        columns = {kind: [_cell(row[kind]) for row in tables[last.name]] for kind in _KINDS}
+        for header, kind in (("pos", "positives"), ("neg", "negatives")):
+            columns[header] = [(str(row[kind]),) * 2 for row in tables[last.name]]
+        print_side_by_side(out, "class", order, columns, "per class, lowest AUPRC first", everything)
+    else:
+        for kind in _KINDS:
+            columns = {
+                mark[name].strip(): _in_order([(row["class"], row[kind]) for row in table], order)
+                for name, table in tables.items()
+            }
+            title = f"{kind} of each model, lowest AUPRC of {shortened(last.name, 40)} first"
+            print_side_by_side(out, "class", order, columns, title, everything)
     for column in options.by:
-        grid = Grid("group", *names, "mean", title=f"AUROC of {found.models[-1].name} by {column}")
-        for group in dict.fromkeys(row["group"] for row in found.rows if row["by"] == column):
-            own = [row for row in found.rows if (row["by"], row["group"]) == (column, group)]
-            grid.add_row(group, *(_cell(row["AUROC"]) for row in own))
-        out.print(grid)
+        rows = [row for row in found.rows if row["by"] == column]
+        columns = {
+            group: _in_order([(row["class"], row["AUROC"]) for row in rows if row["group"] == group], order)
+            for group in dict.fromkeys(row["group"] for row in rows)
+        }
+        title = f"AUROC of {shortened(last.name, 40)} by {column}"
+        print_side_by_side(out, "class", order, columns, title, everything)
     if found.points:
-        grid = Grid("reader", *names, title="sensitivity / specificity")
-        for name, point in found.points.items():
-            pairs = zip(point["sensitivity"].tolist(), point["specificity"].tolist(), strict=True)
-            grid.add_row(name, *(f"{sensitivity:.2f} / {specificity:.2f}" for sensitivity, specificity in pairs))
-        out.print(grid)
+        columns = {
+            name: [(f"{_number(one, 2)} / {_number(other, 2)}",) * 2 for one, other in zip(*pair, strict=True)]
+            for name, point in found.points.items()
+            if (pair := [point[kind].tolist() for kind in ("sensitivity", "specificity")])
+        }
+        title, everything = "sensitivity / specificity", options.out / "results.json"
+        print_side_by_side(out, "class", found.class_names, columns, title, everything)
 
 
-def _cell(interval: Interval) -> str:
-    low, high = (f"{end:.2f}".lstrip("0") for end in (interval.low, interval.high))
-    return f"{interval.value:.3f}\n{low}-{high}"
+def _ordered(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Classes by AUPRC, lowest first, those that cannot be judged behind them, and last the mean."""
+    *classes, mean = rows
+    return [*sorted(classes, key=lambda row: (math.isnan(row["AUPRC"].value), row["AUPRC"].value)), mean]
+
+
+def _in_order(found: list[tuple[str, Interval]], order: list[str]) -> list[tuple[str, str]]:
+    """Cells of classes, and last of their mean, whose name says of how many it is."""
+    cells = {name: _cell(interval) for name, interval in found}
+    return [*(cells[name] for name in order[:-1]), _cell(found[-1][1])]
+
+
+def _cell(interval: Interval) -> tuple[str, str]:
+    """In full, and without the interval."""
+    value = _number(interval.value, 3)
+    if math.isnan(interval.low):
+        return value, value
+    low, high = (f"{end:.2f}".removeprefix("0") for end in (interval.low, interval.high))
+    return f"{value} ({low}-{high})", value
+
+
+def _number(value: float, digits: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _write(folder: Path, found: Evaluation) -> None:
     flat = []
     for row in found.rows:
         numbers: dict[str, float] = {}
-        for kind in ("AUROC", "AUPRC"):
+        for kind in _KINDS:
             interval = row[kind]
             numbers |= {kind: interval.value, f"{kind}_low": interval.low, f"{kind}_high": interval.high}
-        flat.append({**{k: v for k, v in row.items() if k not in ("AUROC", "AUPRC")}, **numbers})
-    write_table(folder / "results.csv", list(flat[0]), [list(row.values()) for row in flat], keep=True)
+        flat.append({**{k: v for k, v in row.items() if k not in _KINDS}, **numbers})
+    write_table(folder / "results.csv", list(flat[0]), [list(_without_nan(row).values()) for row in flat], keep=True)
     points = {
         name: {kind: dict(zip(found.class_names, column.tolist(), strict=True)) for kind, column in point.items()}
         for name, point in found.points.items()
@@ -229,7 +267,7 @@ def _write(folder: Path, found: Evaluation) -> None:
 
 
 def _without_nan(node: Any) -> Any:
-    """JSON has no NaN."""
+    """JSON has no NaN, and in a table a cell without a number is empty."""
     if isinstance(node, dict):
         return {key: _without_nan(value) for key, value in node.items()}
     if isinstance(node, list):

@@ -16,7 +16,7 @@ from mlcv import __version__
 from mlcv.commands.gallery import Gallery
 from mlcv.commands.options import add_truth_options, truth_file, whole_number
 from mlcv.errors import ConfigError, listed
-from mlcv.files import unshielded, write_text
+from mlcv.files import read_json, unshielded, write_text
 from mlcv.labels.states import NEGATIVE, POSITIVE, UNCERTAIN, UNKNOWN
 from mlcv.metrics.bootstrap import Interval
 from mlcv.metrics.scores import multilabel_scores, scores_of_decisions
@@ -30,7 +30,10 @@ from mlcv.terminal import console
 from mlcv.trust import TRUST_HELP
 
 TITLE = "Multi-label classification report"
-_FILE = "test_predictions.csv"
+_PREDICTIONS = "_predictions.csv"
+_FILE = f"test{_PREDICTIONS}"
+_MOST = 30
+"""Classes in a heat map, so that names can be read."""
 _KINDS = {"good": (POSITIVE, True), "missed": (POSITIVE, False), "false": (NEGATIVE, True)}
 """Which images are shown: their label, and whether the likeliest or the unlikeliest."""
 
@@ -63,7 +66,7 @@ def report(
         UserError: for files that are missing or malformed or do not fit together, or without matplotlib.
     """
     if find_spec("matplotlib") is None:
-        raise ConfigError("a report needs matplotlib: pip install matplotlib")
+        raise ConfigError('a report needs matplotlib: pip install "mlcv[report]"')
     paths = [path / _FILE if path.is_dir() else path for path in listed(predictions)]
     source = TruthFile.of(truth)
     names, labels, found = read_all(paths, source)
@@ -74,7 +77,9 @@ def report(
     chosen = [_chosen(path, model, names) for path, model in zip(paths, models, strict=True)]
     gallery = Gallery(None if checkpoint is None else Path(checkpoint), models[0].truth.ids)
     strips = _examples(gallery, examples, models[0], names)
-    page = _page(title, models, chosen, states, names, resamples, strips, gallery.has_maps)
+    page = _page(
+        title, models, list(map(_calibrated, paths)), chosen, states, names, resamples, strips, gallery.has_maps
+    )
     write_text(Path(out), page, keep=True)
     return Path(out)
 
@@ -135,9 +140,23 @@ def _chosen(path: Path, model: Judged, names: tuple[str, ...]) -> Tensor:
     return match(decisions, model.truth)[0] > 0.5
 
 
+def _calibrated(path: Path) -> str:
+    """Whether a file's numbers are calibrated, by what, and where its labels come from, in a sentence."""
+    facts_file = path.with_name(f"{path.name.removesuffix(_PREDICTIONS)}.json")
+    facts = read_json(facts_file, "result") if path.name.endswith(_PREDICTIONS) and facts_file.is_file() else None
+    has_labels = "labels" in Table(path).names
+    if not isinstance(facts, dict) or "calibration" not in facts:
+        labels = "Predicted labels are the file's own" if has_labels else "Predicted is what is above 0.5"
+        return f"{labels}; whether its probabilities are calibrated it does not say."
+    if facts["calibration"]:
+        return f"Calibrated by {facts['calibration']}. Predicted labels are by these thresholds."
+    return "Not calibrated: probabilities are the network's own, and predicted is what is above 0.5."
+
+
 def _page(
     title: str,
     models: list[Judged],
+    calibrated: list[str],
     chosen: list[Tensor],
     states: Tensor,
     names: tuple[str, ...],
@@ -155,7 +174,7 @@ def _page(
         "version": __version__,
         "images": len(targets),
         "class_count": len(names),
-        "resamples": f"{resamples} resamples of {models[0].resampled}",
+        "intervals": models[0].intervals(resamples),
         "shares": ", ".join(f"{100 * row['count'] / states.numel():.1f} % {row['name']}" for row in _states(states)),
         "excluded": f"Not judged: {', '.join(scores[0].excluded)}." if scores[0].excluded else "",
         "models": [
@@ -163,20 +182,26 @@ def _page(
                 "name": model.name,
                 "colour": figures.COLOURS[n % len(figures.COLOURS)],
                 "cards": _cards(model, found, said),
+                "calibrated": about,
             }
-            for n, (model, found, said) in enumerate(zip(models, scores, chosen, strict=True))
+            for n, (model, found, said, about) in enumerate(zip(models, scores, chosen, calibrated, strict=True))
         ],
         "gains": {f"{first.name} - {other.name}": difference(first, other) for other in models[1:]},
         **_classes(models, chosen, states, names),
         "curves": figures.curves(models, labels),
         "reliability": figures.reliability(models, labels),
-        "confusion": figures.matrices({"": figures.confusion(chosen[0], targets)}, names),
+        "reliability_of_classes": figures.reliability_of_classes(first, names),
+        "named": f"Of {len(names)} classes, the {_MOST} of the largest numbers are drawn."
+        if len(names) > _MOST
+        else "",
+        "confusion": figures.matrices({"": figures.confusion(chosen[0], targets)}, names, _MOST),
         "together": figures.matrices(
             {
                 "truth": figures.together(targets == POSITIVE, targets),
                 "predicted": figures.together(chosen[0], targets),
             },
             names,
+            _MOST,
         ),
         "entries": [
             {

@@ -46,6 +46,7 @@ from mlcv.runs import (
     FOLDER_KEY,
     GREY_KEY,
     Run,
+    calibration_file,
     check_new,
     check_writable,
     find_calibration,
@@ -96,6 +97,7 @@ class TrainingCLI(LightningCLI):
     """Of a run that has just begun."""
     state: dict[str, Tensor] | None = None
     """The weights of the checkpoint, if one is given."""
+    calibrated_by: str | None = None
     first_step: int | None = None
     """Of a training that goes on in its folder."""
 
@@ -255,7 +257,7 @@ class TrainingCLI(LightningCLI):
         calibration = self._calibration(model) if self.subcommand in ("test", "predict") else None
         decide = calibration.decide if calibration is not None else None
         own = given.get("callbacks") or []
-        callbacks = [*shown(given, own), *own, ResultsWriter(self.run_dir, decide)]
+        callbacks = [*shown(given, own), *own, ResultsWriter(self.run_dir, decide, model, self.calibrated_by)]
         if self.subcommand == "predict":
             path = Path(self._get(self.config, "predictions") or self.run_dir / "predictions.csv")
             writer = PredictionWriter(path, decide, model, self._made_by(model, calibration))
@@ -273,7 +275,9 @@ class TrainingCLI(LightningCLI):
         named, checkpoint, path = (self._get(self.config, key) for key in ("calibration", "ckpt_path", "predictions"))
         if named is None and (not checkpoint or str(path).endswith(".npy")):
             return None
-        return find_calibration(named, Path(checkpoint or "."), tuple(self.datamodule.class_names), model)
+        found = find_calibration(named, path := Path(checkpoint or "."), tuple(self.datamodule.class_names), model)
+        self.calibrated_by = None if found is None else f"{calibration_file(named, path)}: {found.about()}"
+        return found
 
     def _made_by(self, model: str | None, calibration: Calibration | None) -> str:
         """Of all that a prediction depends on, but for the image's own content."""

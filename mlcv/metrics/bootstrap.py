@@ -1,5 +1,6 @@
 """Areas under the ROC and precision-recall curves, with confidence intervals by bootstrap over groups (patients)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,13 +16,15 @@ _ENTRIES = 2**24
 
 @dataclass(frozen=True)
 class Interval:
-    """A number and where it lies with 95 % confidence (percentiles of the bootstrap); NaN where it cannot be judged."""
+    """A number and where it lies with 95 % confidence, see `Areas.interval`; NaN where it cannot be judged."""
 
     value: float
     low: float
     high: float
 
     def __str__(self) -> str:
+        if math.isnan(self.low):
+            return "-" if math.isnan(self.value) else f"{self.value:.3f}"
         return f"{self.value:.3f} ({self.low:.3f}, {self.high:.3f})"
 
 
@@ -38,11 +41,21 @@ class Areas:
     resampled: Tensor
 
     def interval(self, kind: int, columns: Sequence[int]) -> Interval:
-        """Of the mean over some classes: kind 0 is the ROC curve, 1 the precision-recall curve."""
-        samples = self.resampled[:, kind, list(columns)].mean(dim=1)
-        samples = samples[~samples.isnan()]
-        low, high = np.percentile(samples.numpy(), (2.5, 97.5)) if len(samples) else (np.nan, np.nan)
-        return Interval(float(self.value[kind, list(columns)].mean()), float(low), float(high))
+        """Of the mean over some classes: kind 0 is the ROC curve, 1 the precision-recall curve.
+
+        Percentiles of the bootstrap, moved by as much as the resamples' mean is off the sample's value. A resample
+        holds some positives twice, which lifts average precision, and the more so the fewer there are: as they are,
+        percentiles lie too high. Of a resample that lacks a class the mean is over the others. It is an interval for
+        what other samples of this size give; the docs have its coverage.
+        """
+        value = float(self.value[kind, list(columns)].mean())
+        means = self.resampled[:, kind, list(columns)].nanmean(dim=1)
+        samples = means[~means.isnan()].numpy()
+        if not len(samples) or math.isnan(value):
+            return Interval(value, math.nan, math.nan)
+        low, high = np.percentile(samples, (2.5, 97.5)) - (samples.mean() - value)
+        # No further than any resample: areas end at 0 and 1.
+        return Interval(value, float(max(low, min(samples.min(), value))), float(min(high, max(samples.max(), value))))
 
 
 def bootstrap_areas(

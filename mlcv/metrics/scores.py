@@ -26,12 +26,14 @@ class Scores:
         per_class: columns of a table with one row a class, in the order of `class_names`; NaN where not evaluable.
         class_names: C names.
         excluded: classes without a known positive or without a known negative, which no mean includes.
+        threshold: probability above which a class counts as predicted.
     """
 
     summary: dict[str, float]
     per_class: dict[str, list[float]]
     class_names: tuple[str, ...]
     excluded: tuple[str, ...]
+    threshold: float = 0.5
 
     def rows(self) -> list[dict[str, float | str]]:
         """The per-class table, a dictionary a row."""
@@ -114,6 +116,7 @@ def multilabel_scores(
         per_class={name: column.tolist() for name, column in table.items()},
         class_names=names,
         excluded=tuple(name for name, is_judged in zip(names, judged.tolist(), strict=True) if not is_judged),
+        threshold=threshold,
     )
 
 

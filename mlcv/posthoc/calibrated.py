@@ -42,6 +42,7 @@ class Calibration:
         no_powerset: why not; empty where they can.
         images: of the validation data, with any known label.
         model: fingerprint of the weights; None if nobody knows.
+        fitted_to: the file of predictions; None if nobody knows.
     """
 
     class_names: tuple[str, ...]
@@ -57,6 +58,7 @@ class Calibration:
     no_powerset: str
     images: int
     model: str | None = None
+    fitted_to: str | None = None
 
     @classmethod
     def fit(
@@ -130,6 +132,15 @@ class Calibration:
             no_powerset,
             len(probs),
             model,
+        )
+
+    def about(self) -> str:
+        """What was fitted, and to what, in words."""
+        scaled = sum(by != "none" for by in self.scaled_by)
+        of = f" of {self.fitted_to}" if self.fitted_to else ""
+        return (
+            f"the probabilities of {scaled} of {len(self.class_names)} classes are scaled and thresholds are chosen "
+            f"for {self.goal}, by {self.images} images{of}"
         )
 
     def probabilities(self, probs: Tensor) -> Tensor:

@@ -10,15 +10,19 @@ import torch
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from scipy.special import logit
 from sklearn.metrics import precision_recall_curve, roc_curve
 from torch import Tensor
 
 from mlcv.files import whole_file
 from mlcv.labels.states import NEGATIVE, POSITIVE, known
 from mlcv.posthoc.judge import Judged
+from mlcv.posthoc.reliability import entries, isotonic, log_odds_bins, miscalibration
+from mlcv.terminal import shortened
 
 COLOURS = ("#1f5fa8", "#d1602d", "#2f8f5b", "#8a4fa3", "#b3892b", "#5b6770")
 """Of runs, in their order."""
+_TICKS = (0.0001, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
 _STYLE: Any = {
     "axes.spines.top": False, "axes.spines.right": False, "font.size": 9, "svg.fonttype": "none",
     "text.parse_math": False, "text.usetex": False,
@@ -100,46 +104,93 @@ def draw_curves(
 
 
 @rc_context(_STYLE)
-def reliability(models: Sequence[Judged], names: Sequence[str], bins: int = 15) -> str:
-    """How often labels of a probability are there, over bins of equal mass of all known entries."""
+def reliability(models: Sequence[Judged], names: Sequence[str]) -> str:
+    """How often labels of a probability are there, over all known entries, and how often it is said; in log-odds.
+
+    Curves are isotonic regressions; points are bins of the first model, with their intervals.
+    """
     figure, (axis, below) = _figure(9.0, 4.0, 2)
-    axis.plot([0, 1], [0, 1], color="#888", linewidth=0.8, linestyle="--")
-    for number, (model, name) in enumerate(zip(models, names, strict=True)):
-        rows = known(model.truth.targets)
-        order = model.scores[rows].argsort()
-        said, true = model.scores[rows][order], model.truth.targets[rows].double()[order]
-        points = [
-            (p.mean(), t.mean())
-            for p, t in zip(said.tensor_split(bins), true.tensor_split(bins), strict=True)
-            if len(p)
-        ]
-        axis.plot(
-            *zip(*points, strict=True), "o-", color=colour(number), markersize=4, linewidth=1.2, label=legible(name)
-        )
-        below.hist(said.numpy(), bins=np.linspace(0, 1, 31), histtype="step", color=colour(number), log=True)
+    found = [entries(model.scores, model.truth.targets) for model in models]
+    low, high = _range(np.concatenate([probs for probs, _ in found]))
+    for number, ((probs, labels), name) in enumerate(zip(found, names, strict=True)):
+        _calibration(axis, probs, labels, low, high, colour(number), legible(name), number == 0)
+        edges = np.linspace(logit(low), logit(high), 31)
+        places = logit(probs.clip(low, high))
+        style = {"bins": edges, "histtype": "step", "color": colour(number)}
+        below.hist(places, **style, label="all" if number == 0 else None)
+        below.hist(places[labels == 1], **style, linestyle=":", label="there" if number == 0 else None)
+    below.set_yscale("log")
     below.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # others write formulas
     below.yaxis.set_minor_formatter(NullFormatter())
-    axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability", ylabel="part that is there")
+    _log_odds(axis, low, high, "xy")
+    _log_odds(below, low, high, "x")
+    axis.set(xlabel="predicted probability", ylabel="part that is there")
     axis.legend(frameon=False, loc="upper left")
-    below.set(xlim=(0, 1), xlabel="predicted probability", ylabel="entries")
+    below.legend(frameon=False, loc="upper right")
+    below.set(xlabel="predicted probability", ylabel="entries")
     return _svg(figure)
 
 
 @rc_context(_STYLE)
-def matrices(tables: dict[str, Tensor], class_names: Sequence[str]) -> str:
-    """Heat maps of numbers in [0, 1], each (C, C); columns and rows are classes."""
-    count = len(class_names)
-    figure, axes = _figure(4.6 * len(tables), 4.6, len(tables))
-    most = max(float(table.nan_to_num().max()) for table in tables.values()) or 1.0  # one scale, to compare them
+def reliability_of_classes(model: Judged, class_names: Sequence[str], most: int = 10) -> str:
+    """The same of the classes whose probabilities are furthest off, see `miscalibration`; bars say how often."""
+    off = miscalibration(model.scores, model.truth.targets).nan_to_num(-1)
+    worst = [c for c in off.argsort(descending=True, stable=True).tolist() if off[c] >= 0][:most]
+    if not worst:
+        return ""
+    across = min(len(worst), 5)
+    figure = Figure(figsize=(1.9 * across, 2.1 * -(-len(worst) // across)), layout="constrained")
+    axes = figure.subplots(-(-len(worst) // across), across, squeeze=False, sharex=True, sharey=True).flatten()
+    low, high = _range(entries(model.scores, model.truth.targets)[0])
+    for n, axis in enumerate(axes):
+        if n >= len(worst):
+            axis.axis("off")
+            continue
+        c = worst[n]
+        probs, labels = entries(model.scores[:, c], model.truth.targets[:, c])
+        _calibration(axis, probs, labels, low, high, colour(0), "", True, 6)
+        counts, edges = np.histogram(logit(probs.clip(low, high)), np.linspace(logit(low), logit(high), 21))
+        tall = 0.25 * (logit(high) - logit(low)) * counts / counts.max()
+        axis.bar(edges[:-1], tall, np.diff(edges), logit(low), align="edge", color="#dfe5ea", zorder=0)
+        _log_odds(axis, low, high, "xy", 7)
+        axis.set_title(f"{shortened(class_names[c], 22)}\n{int(labels.sum())} of {len(labels)}", fontsize=8)
+    return _svg(figure)
+
+
+@rc_context(_STYLE)
+def matrices(tables: dict[str, Tensor], class_names: Sequence[str], most: int = 30) -> str:
+    """Heat maps of numbers in [0, 1], each (C, C), columns and rows classes; of many, those that `strongest` finds."""
+    chosen = strongest(tables, most)
+    tables = {title: table[chosen][:, chosen] for title, table in tables.items()}
+    names, size = [shortened(class_names[c], 20) for c in chosen], 8 if len(chosen) <= 20 else 6.5
+    side = max(4.2, 0.155 * len(chosen) + 1.6)
+    # Below each other where names would be too small beside each other on a page.
+    down, across = (len(tables), 1) if len(chosen) > 12 else (1, len(tables))
+    figure = Figure(figsize=(side * 1.15 * across, side * down), layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False).flatten()
+    peak = max(float(table.nan_to_num().max()) for table in tables.values()) or 1.0  # one scale, to compare them
     for axis, (title, table) in zip(axes, tables.items(), strict=True):
-        image = axis.imshow(table.numpy(), cmap="Blues", vmin=0, vmax=most)
+        image = axis.imshow(table.numpy(), cmap="Blues", vmin=0, vmax=peak)
         axis.set_title(title, fontsize=9)
         figure.colorbar(image, ax=axis, shrink=0.7).ax.tick_params(labelsize=7)
-        if count <= 30:
-            axis.set_xticks(range(count), class_names, rotation=90, fontsize=7)
-            axis.set_yticks(range(count), class_names, fontsize=7)
+        axis.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
+        axis.set_yticks(range(len(names)), names, fontsize=size)
         axis.spines[:].set_visible(False)
     return _svg(figure)
+
+
+def strongest(tables: dict[str, Tensor], most: int) -> list[int]:
+    """Classes of the largest numbers beside the diagonals, in their order: all, or `most` of them."""
+    count = len(next(iter(tables.values())))
+    if count <= most:
+        return list(range(count))
+    largest = torch.stack([table.nan_to_num().fill_diagonal_(0) for table in tables.values()]).amax(dim=0)
+    found: list[int] = []
+    for place in largest.flatten().argsort(descending=True, stable=True).tolist():
+        found += [c for c in dict.fromkeys(divmod(place, count)) if c not in found]
+        if len(found) >= most:
+            break
+    return sorted(found[:most])
 
 
 def confusion(chosen: Tensor, targets: Tensor) -> Tensor:
@@ -163,6 +214,41 @@ def together(present: Tensor, targets: Tensor) -> Tensor:
     is_known = known(targets)
     there = (present & is_known).double()
     return ((there.T @ there) / (there.T @ is_known.double())).fill_diagonal_(torch.nan)
+
+
+def _calibration(
+    axis: Any, probs: Any, labels: Any, low: float, high: float, shade: str, name: str, has_points: bool, bins: int = 12
+) -> None:
+    """Curve and points of one model or class, in log-odds; what lies beyond the range is drawn at its ends."""
+
+    def place(values: Any) -> Any:
+        return logit(np.clip(values, low, high))
+
+    axis.plot(place([low, high]), place([low, high]), color="#888", linewidth=0.8, linestyle="--")
+    order = probs.argsort(kind="stable")
+    keep = np.unique(np.linspace(0, len(order) - 1, 2000).round().astype(int))  # what a screen can show
+    said, fitted = probs[order][keep], isotonic(probs, labels)[order][keep]
+    axis.plot(place(said), place(fitted), color=shade, linewidth=1.4, label=name)
+    for one in log_odds_bins(probs, labels, low, high, bins) if has_points else ():
+        ends = place([one.low, one.high])
+        axis.plot(place([one.said] * 2), ends, color=shade, linewidth=1, alpha=0.6)
+        axis.plot(place(one.said), place(one.there / one.count), "o", color=shade, markersize=3.5)
+
+
+def _range(probs: Any) -> tuple[float, float]:
+    """Where a diagram begins and ends: where nearly all probabilities lie, from 1/10,000 to 999/1,000 at most."""
+    low, high = np.quantile(probs, (0.01, 0.999))
+    return float(np.clip(low, 1e-4, 0.05)), float(np.clip(high, 0.9, 0.999))
+
+
+def _log_odds(axis: Any, low: float, high: float, which: str, size: int = 8) -> None:
+    ticks = [tick for tick in _TICKS if low <= tick <= high]
+    for name in which:
+        limits, places = (logit(low) - 0.25, logit(high) + 0.25), logit(ticks)
+        labels = [f"{tick:g}".removeprefix("0") for tick in ticks]
+        getattr(axis, f"set_{name}ticks")(places, labels, fontsize=size)
+        getattr(axis, f"set_{name}lim")(*limits)
+    axis.grid(alpha=0.2)
 
 
 def _line(axis: Any, kind: str, targets: Tensor, scores: Tensor, **style: Any) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mlcv.errors import ConfigError, DataError
-from mlcv.labels.states import NEGATIVE, POSITIVE
+from mlcv.labels.states import NEGATIVE, POSITIVE, known
 from mlcv.metrics.bootstrap import Areas, Interval, bootstrap_areas
 from mlcv.posthoc.predictions import Predictions
 from mlcv.posthoc.studies import aggregate, image_key, study_of
@@ -19,6 +19,8 @@ from mlcv.posthoc.truth import Truth
 Study = Literal["max", "mean"] | None
 AGES = (0, 40, 60, 80)
 """Where age groups begin."""
+_FEW = 10
+"""Groups, below which intervals by bootstrap are said to be too narrow."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,16 @@ class Judged:
         """What was drawn for the intervals: `40 groups by 'patient'`."""
         owners, unit = self.truth.owners
         return f"{len(set(owners))} {unit}"
+
+    def intervals(self, resamples: int) -> str:
+        """What the intervals of so many resamples are, in words, or why there are none."""
+        owners, unit = self.truth.owners
+        judged = known(self.truth.targets).any(dim=1).tolist()
+        count = len({owner for owner, is_judged in zip(owners, judged, strict=True) if is_judged})
+        if count < 2:
+            return f"no intervals: all rows with labels are one of {unit}, and a resample of it would be itself"
+        few = " (so few that they are too narrow)" if count < _FEW else ""
+        return f"95 % intervals of {resamples} resamples of {self.resampled}{few}"
 
 
 def match(model: Predictions, truth: Truth, study: Study = None) -> tuple[Tensor, Truth]:

@@ -82,7 +82,7 @@ def test_the_table_says_what_each_class_was_scaled_by_and_how_many_positives_it_
     assert "scaled by" in text
     assert calibration.scaled_by[0] in ("own", "shared")
     for name, by, positives in zip(NAMES, calibration.scaled_by, targets.sum(axis=0), strict=True):
-        cells = re.search(rf"│ {name} │ (.*?) │ ([a-z]+) │ (.*?) │ (\d+) │", text)
+        cells = re.search(rf" {name} ([\d. -]+) ([a-z]+) ([\d. -]+) (\d+)(?= )", text)
         assert (cells[2], int(cells[4])) == (by, positives)
 
 

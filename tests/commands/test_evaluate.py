@@ -109,6 +109,47 @@ def test_the_command_writes_tables_and_pictures_of_models_groups_and_readers(fil
     assert all((out / name).stat().st_size > 5000 for name in ("roc.png", "pr.png"))
 
 
+def test_one_group_gives_points_without_intervals_and_says_why(files, tmp_path, capsys):
+    with files[2].open() as file:
+        header, *rows = csv.reader(file)
+    write(files[2], [*header, "clinic"], [[*row, "one"] for row in rows])
+    out = tmp_path / "out"
+    command = ["evaluate", str(files[0]), "--truth", str(files[2]), "--group", "clinic", "--by", "Sex"]
+    assert main([*command, "--no_pictures", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "nan" not in printed
+    assert "no intervals: all rows with labels are one of groups by 'clinic'" in " ".join(printed.split())
+    rows = list(csv.DictReader((out / "results.csv").open()))
+    assert all(row["AUROC_low"] == row["AUPRC_high"] == "" for row in rows)
+    assert all(0 <= float(row["AUROC"]) <= 1 for row in rows if not row["by"])
+    women = next(row for row in rows if row["group"] == "Female" and row["class"] == "Fracture")
+    assert women["AUROC"] == ""
+
+
+def test_many_models_and_classes_are_tables_of_80_columns(tmp_path, numpy_rng, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    names = [f"photograph of a large brown dog on the lawn of house {c}" for c in range(80)]
+    targets = (numpy_rng.random((60, 80)) < 0.2).astype(int)
+    targets[0], targets[1] = 1, 0
+    header = ["image", *names, *(f"truth:{name}" for name in names)]
+    paths = [
+        write(tmp_path / f"{n}.csv", header, [[f"{m}", *numpy_rng.random(80), *targets[m]] for m in range(60)])
+        for n in range(4)
+    ]
+    command = ["evaluate", *map(str, paths), "--resamples", "20", "--no_pictures", "--out", "out"]
+    monkeypatch.chdir(tmp_path)
+    assert main(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    begin = next(n for n, line in enumerate(lines) if line.startswith("60 rows, 80 classes"))
+    assert max(map(len, lines[begin:])) <= 80
+    assert sum("all rows: out/results.csv" in line for line in lines) == 2
+    lowest = [line.split() for line in lines[lines.index("AUPRC of each model, lowest AUPRC of 3 first") :]][3]
+    rows = list(csv.DictReader((tmp_path / "out" / "results.csv").open()))
+    found = {row["model"]: row["AUPRC"] for row in rows if row["class"].endswith(f" {lowest[-5]}")}
+    assert [f"{float(found[str(n)]):.3f}" for n in range(4)] == lowest[-4:]
+    assert float(found["3"]) == min(float(row["AUPRC"]) for row in rows if row["model"] == "3")
+
+
 def test_a_file_of_mlcv_test_holds_its_own_truth(tmp_path, capsys):
     options = [
         "--data=DigitScenesDataModule", "--data.num_train=32", "--data.num_val=40", "--data.num_test=60",
