@@ -60,6 +60,7 @@ THIRD_PARTY = {
         "data/base",
         "methods/",
         "callbacks/",
+        "commands/config_keeper",
         "commands/parser",
         "commands/training",
         "commands/bench",

@@ -11,8 +11,8 @@ from types import FrameType
 from typing import Any, ClassVar, cast
 
 from jsonargparse import Namespace, set_parsing_settings
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from torch import Tensor
 
 from mlcv import __version__
@@ -26,6 +26,7 @@ from mlcv.callbacks.random_state import KeepRandomState
 from mlcv.callbacks.results import ResultsWriter
 from mlcv.callbacks.resuming import Resuming
 from mlcv.checkpoint_arguments import CommandLine, read_command_line
+from mlcv.commands.config_keeper import ConfigKeeper
 from mlcv.commands.mistakes import blaming_options, check_values, class_list, part_to_list
 from mlcv.commands.parser import Parser, with_usual_loss
 from mlcv.commands.starting import check_start, plan_more_epochs, start_from
@@ -33,7 +34,6 @@ from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.image_files import ImageFilesDataModule
 from mlcv.data.samples import Split
 from mlcv.errors import ConfigError, Stopped, find_user_error, one_line
-from mlcv.files import write_text
 from mlcv.fingerprints import fingerprint_of, weights_fingerprint
 from mlcv.launchers import RUN_DIR_VARIABLE, run_dir_of_first, starts_apart
 from mlcv.methods.base import OF_THE_DATA, MultiLabelModule
@@ -42,9 +42,6 @@ from mlcv.models.starting_weights import weights_of
 from mlcv.places import above, find_files
 from mlcv.posthoc.calibrated import Calibration
 from mlcv.runs import (
-    CONFIG_KEY,
-    FOLDER_KEY,
-    GREY_KEY,
     Run,
     calibration_file,
     check_new,
@@ -58,36 +55,8 @@ from mlcv.trust import TRUST_HELP
 
 logger = logging.getLogger(__name__)
 
-_OF_THE_COMMAND = (
-    "run_dir", "untrained", "predictions", "split", "calibration", "ckpt_path", "start_from", "more_epochs"
-)  # fmt: skip
-"""Options that belong to one command, not to what it trains."""
-
 _NO_MATTER = ("batch_size", "num_workers", "check", "on_error")
 """Of the data's arguments, those that no prediction depends on."""
-
-
-class ConfigKeeper(SaveConfigCallback):
-    """Writes the full configuration to the run's folder, and into every checkpoint."""
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage != "fit":
-            return
-        path = Path(trainer.default_root_dir) / "config.yaml"
-        write_text(path, self._text(), keep=True)
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint[CONFIG_KEY] = self._text()
-        checkpoint[FOLDER_KEY] = str(Path.cwd())
-        checkpoint[GREY_KEY] = bool(getattr(getattr(trainer, "datamodule", None), "grey", False))
-
-    def _text(self) -> str:
-        config = self.config.clone()
-        for name in _OF_THE_COMMAND:
-            config.pop(name, None)
-        config.trainer.pop("default_root_dir", None)
-        text: str = self.parser.dump(config, skip_none=False, skip_validation=True)
-        return text
 
 
 class TrainingCLI(LightningCLI):
