@@ -29,9 +29,14 @@ def ranking_metrics(scores: Tensor, targets: Tensor) -> dict[str, Tensor]:
     Shape:
         scores and targets (M, C); float64 scalars.
     """
+    return ranking_metrics_of_ranks(dense_ranks(scores), targets)
+
+
+def ranking_metrics_of_ranks(ranks: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """As `ranking_metrics`, of the places that `dense_ranks` gives the scores."""
     judged = known(targets).any(dim=1)
-    ranks, targets = dense_ranks(scores[judged]), targets[judged]
-    rows = max(_CHUNK // max(scores.shape[1], 1), 1)
+    ranks, targets = ranks[judged], targets[judged]
+    rows = max(_CHUNK // max(ranks.shape[1], 1), 1)
     parts = [_per_image(r, t) for r, t in zip(torch.split(ranks, rows), torch.split(targets, rows), strict=True)]
     loss, coverage, precision = (torch.cat(column).mean() for column in zip(*parts, strict=True))
     return {"ranking_loss": loss, "coverage_error": coverage, "LRAP": precision}

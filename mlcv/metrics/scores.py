@@ -9,12 +9,11 @@ from torchmetrics.functional.classification import (
     binary_average_precision,
     binary_calibration_error,
     binary_precision_recall_curve,
-    multilabel_stat_scores,
 )
 
 from mlcv.labels.states import NEGATIVE, POSITIVE, UNKNOWN, evaluable, known
 from mlcv.metrics.bootstrap import weighted_areas
-from mlcv.metrics.ranking import dense_ranks, ranking_metrics
+from mlcv.metrics.ranking import dense_ranks, ranking_metrics_of_ranks
 
 
 @dataclass(frozen=True)
@@ -82,10 +81,11 @@ def multilabel_scores(
     probs, scores = probs.detach().cpu().double(), scores.detach().cpu().double()
     targets = targets.detach().cpu().to(torch.int64)
     judged = evaluable(targets)
-    per_class = _areas(scores, targets, judged, eleven_point)
-    counts = _counts((probs > threshold).long(), targets)
-    top = _top(scores, targets, 3)
-    top3, any3 = (precision_recall(_counts(chosen, targets), targets) for chosen in (top * (probs >= threshold), top))
+    ranks = dense_ranks(scores)  # in the order of the scores; found once, it sorts all of them
+    per_class = _areas(ranks, targets, judged, eleven_point)
+    counts = _counts(probs > threshold, targets)
+    top = _top(ranks, targets, 3)
+    top3, any3 = (precision_recall(_counts(chosen, targets), targets) for chosen in (top & (probs >= threshold), top))
     tp, fp, fn = counts
     per_class |= {
         "precision": _ratio(tp, tp + fp),
@@ -98,8 +98,8 @@ def multilabel_scores(
         **precision_recall(counts, targets),
         **{f"{name}_top3": value for name, value in top3.items()},
         **{f"{name}_top3_any": value for name, value in any3.items()},
-        "GAP@20": global_average_precision(scores, targets),
-        **ranking_metrics(scores, targets),
+        "GAP@20": _global_average_precision(ranks, targets, 20),
+        **ranking_metrics_of_ranks(ranks, targets),
         "ECE": expected_calibration_error(probs, targets),
         "num_evaluable_classes": judged.sum(),
     }
@@ -126,7 +126,7 @@ def scores_of_decisions(probs: Tensor, chosen: Tensor, targets: Tensor) -> dict[
     Shape:
         probs, chosen (bool) and targets (M, C), as for `multilabel_scores`.
     """
-    found = precision_recall(_counts(chosen.long(), targets), targets)
+    found = precision_recall(_counts(chosen, targets), targets)
     return {name: float(value) for name, value in {**found, "ECE": expected_calibration_error(probs, targets)}.items()}
 
 
@@ -144,14 +144,18 @@ def global_average_precision(scores: Tensor, targets: Tensor, top: int = 20) -> 
     Shape:
         scores and targets (M, C); returns a scalar, NaN without positives.
     """
-    kept = _top(scores, targets, top).bool()
+    return _global_average_precision(dense_ranks(scores), targets, top)
+
+
+def _global_average_precision(ranks: Tensor, targets: Tensor, top: int) -> Tensor:
+    kept = _top(ranks, targets, top)
     pooled, positives = targets[kept], (targets == POSITIVE).sum()
     found = (pooled == POSITIVE).sum()
     if positives == 0:
         return torch.tensor(torch.nan)
     if found == 0:
         return torch.tensor(0.0)
-    return binary_average_precision(_between_0_and_1(scores[kept]), pooled) * found / positives
+    return binary_average_precision(_between_0_and_1(ranks[kept]), pooled) * found / positives
 
 
 def eleven_point_average_precision(scores: Tensor, targets: Tensor) -> Tensor:
@@ -173,12 +177,13 @@ def _between_0_and_1(scores: Tensor) -> Tensor:
     return (dense_ranks(scores) + 1).double() / (scores.numel() + 1)
 
 
-def _top(scores: Tensor, targets: Tensor, count: int) -> Tensor:
-    """1 for the highest of each image's known classes, the first of equals; 0 for others, and for unknown ones."""
-    is_known = known(targets)
-    ranks = torch.where(is_known, dense_ranks(scores), -1)
-    best = ranks.sort(dim=1, descending=True, stable=True).indices[:, :count]
-    return torch.zeros_like(ranks).scatter_(1, best, 1) * is_known
+def _top(ranks: Tensor, targets: Tensor, count: int) -> Tensor:
+    """True for the highest of each image's known classes, the first of equals; False for others, and unknown ones."""
+    is_known, classes = known(targets), ranks.shape[1]
+    # Of equals an earlier class has a higher place, so that none are equal.
+    places = torch.where(is_known, ranks, -1) * classes + torch.arange(classes - 1, -1, -1, device=ranks.device)
+    best = places.topk(min(count, classes), dim=1).indices
+    return torch.zeros_like(is_known).scatter_(1, best, True) & is_known
 
 
 def _check(probs: Tensor, targets: Tensor, scores: Tensor, names: Sequence[str]) -> None:
@@ -219,16 +224,9 @@ def expected_calibration_error(probs: Tensor, targets: Tensor) -> Tensor:
 
 def _counts(chosen: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """True positives, false positives and false negatives of each class, over known entries: (C,) each."""
-    if targets.shape[1] == 1:  # torchmetrics' multi-label functions want two columns at least
-        chosen, targets = chosen.repeat(1, 2), targets.repeat(1, 2)
-        tp, fp, _, fn, _ = _stat_scores(chosen, targets)[:1].unbind(dim=1)
-    else:
-        tp, fp, _, fn, _ = _stat_scores(chosen, targets).unbind(dim=1)
-    return tp, fp, fn
-
-
-def _stat_scores(chosen: Tensor, targets: Tensor) -> Tensor:
-    return multilabel_stat_scores(chosen, targets, targets.shape[1], average="none", ignore_index=UNKNOWN)
+    positive, negative = targets == POSITIVE, targets == NEGATIVE
+    tp, fp = ((chosen & side).sum(dim=0) for side in (positive, negative))
+    return tp, fp, positive.sum(dim=0) - tp
 
 
 def precision_recall(counts: tuple[Tensor, Tensor, Tensor], targets: Tensor) -> dict[str, Tensor]:

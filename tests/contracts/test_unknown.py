@@ -21,6 +21,7 @@ import mlcv.metrics
 import mlcv.posthoc
 from mlcv.metrics import PointingGame, choose_thresholds, f1_curves, multilabel_scores, ranking_metrics, tuned_f1
 from mlcv.metrics.bootstrap import bootstrap_areas, weighted_areas
+from mlcv.metrics.ranking import dense_ranks, ranking_metrics_of_ranks
 from mlcv.metrics.scores import (
     eleven_point_average_precision,
     expected_calibration_error,
@@ -186,6 +187,7 @@ ROUTINES = {
     "global_average_precision": lambda case: global_average_precision(case.logits, case.targets, top=2),
     "eleven_point_average_precision": first_class,  # of one class, as it is called: over known entries
     "ranking_metrics": lambda case: ranking_metrics(case.logits, case.targets),
+    "ranking_metrics_of_ranks": lambda case: ranking_metrics_of_ranks(dense_ranks(case.logits), case.targets),
     "f1_curves": lambda case: f1_curves(case.probs, case.targets),
     "choose_thresholds": lambda case: choose_thresholds(case.probs, case.targets),
     "tuned_f1": lambda case: tuned_f1(case.probs, case.targets, {"CF1": 0.3, "OF1": 0.6}),
