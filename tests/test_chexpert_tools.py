@@ -2,6 +2,7 @@
 
 import csv
 import signal
+import tempfile
 import time
 
 import numpy as np
@@ -101,7 +102,10 @@ def test_checkpoints_and_files_are_averaged(options, tmp_path, capsys):
     out = tmp_path / "both.csv"
     capsys.readouterr()
     assert main(["ensemble", str(first), str(tmp_path / "predicted" / "predictions.csv"), "--out", str(out)]) == 0
-    assert f"mean of 2 models: {out}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"mean of 2 models: {out}" in said
+    assert f"predicting with {first}" in said
+    assert tempfile.gettempdir() not in said.replace(str(tmp_path), "")
     assert main(["predict", "--ckpt_path", str(first), "--run_dir", str(tmp_path / "alone")]) == 0
     tables = [list(csv.DictReader(path.open())) for path in (
         tmp_path / "alone" / "predictions.csv", tmp_path / "predicted" / "predictions.csv", out,
@@ -112,6 +116,11 @@ def test_checkpoints_and_files_are_averaged(options, tmp_path, capsys):
     truth = tmp_path / "CheXpert-v1.0-small" / "valid.csv"
     evaluate = ["evaluate", str(out), "--truth", str(truth), "--study", "max", "--resamples", "10", "--by", "Sex"]
     assert main([*evaluate, "--out", str(tmp_path / "judged")]) == 0
+    text = (tmp_path / "predicted" / "predictions.csv").read_text().splitlines()
+    fewer = tmp_path / "fewer.csv"
+    fewer.write_text("\n".join(line.rpartition(",")[0] for line in text[:-1]))
+    assert main(["ensemble", str(first), str(fewer)]) == 2
+    assert "last and fewer cannot be combined" in capsys.readouterr().err
     assert main(["ensemble", str(tmp_path / "none.ckpt")]) == 2
     assert "--ckpt_path: no file" in capsys.readouterr().err
 

@@ -42,7 +42,8 @@ def ensemble(
     check_choice("how", how, ("mean", "rank"))
     with tempfile.TemporaryDirectory() as folder:
         paths = [_predicted(path, Path(folder, str(n)), options) for n, path in enumerate(listed(models))]
-        names, given = common_classes(paths), listed(models)
+        given = listed(models)
+        names = common_classes(paths, called=given)
         called = apart([path.stem for path in given], given)
         together = combine(
             [replace(read_predictions(path, names), name=name) for path, name in zip(paths, called, strict=True)], how

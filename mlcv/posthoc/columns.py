@@ -72,7 +72,10 @@ def class_column(table: Table, name: str) -> str:
 
 
 def common_classes(
-    paths: Sequence[Path], asked: Sequence[str] | None = None, ids: str | None = None
+    paths: Sequence[Path],
+    asked: Sequence[str] | None = None,
+    ids: str | None = None,
+    called: Sequence[Path] | None = None,
 ) -> tuple[str, ...]:
     """The classes that were asked for, or that all files have, in the order of the first; says what was taken for what.
 
@@ -83,6 +86,7 @@ def common_classes(
         paths: of tables; of truth first, where that is a file of its own.
         asked: names of classes, or `tasks`.
         ids: see `name_column`.
+        called: what the user calls the files, if otherwise.
 
     Raises:
         ConfigError: if there is none.
@@ -97,7 +101,8 @@ def common_classes(
         classes = tuple(name for name in candidates[0] if all(name in others for others in candidates))
     if not classes:
         raise ConfigError(f"{' and '.join(map(str, list(headers)[:2]))} have no class in common; give --classes")
-    _tell(headers, taken, classes)
+    names = dict(zip(paths, called or paths, strict=True))
+    _tell(headers, {names[path]: header for path, header in taken.items()}, classes)
     return classes
 
 

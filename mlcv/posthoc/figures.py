@@ -23,6 +23,7 @@ from mlcv.terminal import shortened
 COLOURS = ("#1f5fa8", "#d1602d", "#2f8f5b", "#8a4fa3", "#b3892b", "#5b6770")
 """Of runs, in their order."""
 _TICKS = (0.0001, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
+_FINER_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 _STYLE: Any = {
     "axes.spines.top": False, "axes.spines.right": False, "font.size": 9, "svg.fonttype": "none",
     "text.parse_math": False, "text.usetex": False,
@@ -122,8 +123,9 @@ def reliability(models: Sequence[Judged], names: Sequence[str]) -> str:
     below.set_yscale("log")
     below.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # others write formulas
     below.yaxis.set_minor_formatter(NullFormatter())
-    _log_odds(axis, low, high, "xy")
-    _log_odds(below, low, high, "x")
+    ticks = _TICKS if low < 0.01 else _FINER_TICKS
+    _log_odds(axis, low, high, "xy", ticks)
+    _log_odds(below, low, high, "x", ticks)
     axis.set(xlabel="predicted probability", ylabel="part that is there")
     axis.legend(frameon=False, loc="upper left")
     below.legend(frameon=False, loc="upper right")
@@ -152,7 +154,7 @@ def reliability_of_classes(model: Judged, class_names: Sequence[str], most: int 
         counts, edges = np.histogram(logit(probs.clip(low, high)), np.linspace(logit(low), logit(high), 21))
         tall = 0.25 * (logit(high) - logit(low)) * counts / counts.max()
         axis.bar(edges[:-1], tall, np.diff(edges), logit(low), align="edge", color="#dfe5ea", zorder=0)
-        _log_odds(axis, low, high, "xy", 7)
+        _log_odds(axis, low, high, "xy", _TICKS, 7)
         axis.set_title(f"{shortened(class_names[c], 22)}\n{int(labels.sum())} of {len(labels)}", fontsize=8)
     return _svg(figure)
 
@@ -241,8 +243,8 @@ def _range(probs: Any) -> tuple[float, float]:
     return float(np.clip(low, 1e-4, 0.05)), float(np.clip(high, 0.9, 0.999))
 
 
-def _log_odds(axis: Any, low: float, high: float, which: str, size: int = 8) -> None:
-    ticks = [tick for tick in _TICKS if low <= tick <= high]
+def _log_odds(axis: Any, low: float, high: float, which: str, ticks: Sequence[float], size: int = 8) -> None:
+    ticks = [tick for tick in ticks if low <= tick <= high]
     for name in which:
         limits, places = (logit(low) - 0.25, logit(high) + 0.25), logit(ticks)
         labels = [f"{tick:g}".removeprefix("0") for tick in ticks]

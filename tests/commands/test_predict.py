@@ -103,6 +103,28 @@ def test_names_that_are_no_utf8_are_predicted_like_all_others(run, images, tmp_p
         assert len(names) == 13
 
 
+def test_a_file_of_another_kind_is_refused_before_anything_is_predicted(run, images, tmp_path, capsys):
+    for name in ("p.txt", "p.csv.gz", "p"):
+        assert main(predict(run, "--data.path", images[0], "--predictions", tmp_path / name)) == 2
+        assert f"{name}: the file's name has to end with .csv, .jsonl or .npy" in capsys.readouterr().err
+    assert not list(tmp_path.glob("p*"))
+
+
+def test_a_checkpoint_is_read_and_hashed_once(run, tmp_path, monkeypatch):
+    import mlcv.callbacks.results as results
+    import mlcv.commands.training as training
+
+    hashed = []
+    for module in (results, training):
+        monkeypatch.setattr(module, "weights_fingerprint", lambda state: hashed.append(1) or "0123456789ab")
+    monkeypatch.setattr(results, "read_checkpoint", lambda path: pytest.fail("read again"))
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    assert main(["test", "--ckpt_path", str(checkpoint), "--run_dir", str(tmp_path), "--calibration=none"]) == 0
+    rows = list(csv.DictReader((tmp_path / "test_predictions.csv").open()))
+    assert {row["model"] for row in rows} == {"0123456789ab"}
+    assert len(hashed) == 1
+
+
 def test_unreadable_images_are_listed_and_all_others_written(run, images, tmp_path, capsys):
     folder, paths = images
     for path in paths[:5]:  # more than a whole batch

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import html
 import re
 
 import cv2
@@ -58,7 +59,7 @@ def test_a_report_needs_nothing_else_and_its_numbers_are_right(tmp_path, labelle
         ]  # fmt: skip
         assert list(map(float, row[1:])) == pytest.approx(expected, abs=1e-6)
     assert "Best and worst images" not in page  # there is no such file
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 5
 
 
 def test_runs_are_compared_and_chosen_labels_are_read(tmp_path, labelled, numpy_rng):
@@ -72,6 +73,39 @@ def test_runs_are_compared_and_chosen_labels_are_read(tmp_path, labelled, numpy_
     assert "one - two" in page
     assert "AUROC 2" in page
     assert all(float(row[7]) == 1 for row in cells_of(page))  # recall of the first
+
+
+def test_a_report_says_whether_numbers_are_calibrated_and_by_what(tmp_path, labelled, capsys):
+    probs, targets = labelled
+    run, out = tmp_path / "run", tmp_path / "r.html"
+    run.mkdir()
+    write(run / "test_predictions.csv", probs, targets)
+    command = ["report", str(run), "--out", str(out), "--resamples", "20"]
+
+    def said():
+        assert main(command) == 0
+        return re.search(r"</div>\s*<p>([^<]*)</p>\s*</section>", out.read_text())[1]
+
+    assert "whether its probabilities are calibrated it does not say" in said()
+    assert "above 0.5" in said()
+    (run / "test.json").write_text('{"calibration": null}')
+    assert said().startswith("Not calibrated")
+    (run / "test.json").write_text('{"calibration": "c.json: thresholds by 9 images of v.csv"}')
+    assert said().startswith("Calibrated by c.json: thresholds by 9 images of v.csv.")
+
+
+def test_a_single_group_has_points_without_intervals(tmp_path, labelled):
+    probs, targets = labelled
+    path = write(tmp_path / "a.csv", probs, targets)
+    with path.open() as file:
+        header, *rows = csv.reader(file)
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([[*header, "group"], *([*row, "one"] for row in rows)])
+    out = tmp_path / "r.html"
+    assert main(["report", str(path), "--out", str(out)]) == 0
+    page = out.read_text()
+    assert "No intervals: all rows with labels are one of groups by" in page
+    assert "nan" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL).replace("isNaN", "")
 
 
 def test_chosen_labels_follow_the_order_of_the_truth(tmp_path, labelled):
@@ -127,11 +161,16 @@ def test_images_come_from_paths_or_from_the_checkpoint_with_heat_maps(tmp_path, 
     ]  # fmt: skip
     assert main(["fit", *options]) == 0
     checkpoint = str(run / "checkpoints" / "last.ckpt")
+    assert main(["validate", "--ckpt_path", checkpoint, "--trainer.enable_progress_bar=false"]) == 0
+    assert main(["calibrate", str(run / "val_predictions.csv")]) == 0
     assert main(["test", "--ckpt_path", checkpoint, "--trainer.enable_progress_bar=false"]) == 0
     report = ["report", str(run), "--ckpt_path", checkpoint, "--out", str(out), "--resamples", "20"]
     assert main(report) == 0
     page = out.read_text()
     assert "Red is where the model looks" in page
+    calibration = html.escape(str(run / "calibration.json"))
+    assert f"Calibrated by {calibration}: the probabilities of" in page
+    assert f"by 16 images of {run / 'val_predictions.csv'}" in page
     assert len(re.findall("data:image/jpeg", page)) == 3 * 3 * 10
 
 
