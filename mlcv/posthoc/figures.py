@@ -154,7 +154,7 @@ def reliability_of_classes(model: Judged, class_names: Sequence[str], most: int 
         counts, edges = np.histogram(logit(probs.clip(low, high)), np.linspace(logit(low), logit(high), 21))
         tall = 0.25 * (logit(high) - logit(low)) * counts / counts.max()
         axis.bar(edges[:-1], tall, np.diff(edges), logit(low), align="edge", color="#dfe5ea", zorder=0)
-        _log_odds(axis, low, high, "xy", _TICKS, 7)
+        _log_odds(axis, low, high, "xy", _TICKS[1:-1], 7)
         axis.set_title(f"{shortened(class_names[c], 22)}\n{int(labels.sum())} of {len(labels)}", fontsize=8)
     return _svg(figure)
 
@@ -164,8 +164,8 @@ def matrices(tables: dict[str, Tensor], class_names: Sequence[str], most: int = 
     """Heat maps of numbers in [0, 1], each (C, C), columns and rows classes; of many, those that `strongest` finds."""
     chosen = strongest(tables, most)
     tables = {title: table[chosen][:, chosen] for title, table in tables.items()}
-    names, size = [shortened(class_names[c], 20) for c in chosen], 8 if len(chosen) <= 20 else 6.5
-    side = max(4.2, 0.155 * len(chosen) + 1.6)
+    names, size = [shortened(class_names[c], 28) for c in chosen], 8 if len(chosen) <= 20 else 6.5
+    side = max(4.6, 0.155 * len(chosen) + 2)
     # Below each other where names would be too small beside each other on a page.
     down, across = (len(tables), 1) if len(chosen) > 12 else (1, len(tables))
     figure = Figure(figsize=(side * 1.15 * across, side * down), layout="constrained")
