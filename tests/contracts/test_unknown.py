@@ -29,7 +29,7 @@ from mlcv.metrics.scores import (
     precision_recall,
     scores_of_decisions,
 )
-from mlcv.posthoc import calibration, figures, judge
+from mlcv.posthoc import calibration, figures, judge, reliability
 from mlcv.posthoc.calibrated import Calibration
 from mlcv.posthoc.calibration import classwise_calibration_error, fit_scaling
 from mlcv.posthoc.conformal import Powerset, choose_power, control_missed, only_positives
@@ -218,6 +218,8 @@ ROUTINES = {
         judge.part(judged(case), [row for row, name in enumerate(case.names) if "view1" in name], 20, 0).areas
     ),
     "operating_points": lambda case: judge.operating_points(case.chosen, case.targets),
+    "entries": lambda case: reliability.entries(case.probs, case.targets),
+    "miscalibration": lambda case: reliability.miscalibration(case.probs, case.targets),
     "confusion": lambda case: figures.confusion(case.chosen, case.targets),
     "together": lambda case: [figures.together(x, case.targets) for x in (case.targets == 1, case.chosen)],
     "reliability": lambda case: svg(figures.reliability([judged(case)], ["model"])),
