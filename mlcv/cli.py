@@ -16,6 +16,7 @@ from typing import Any
 
 from mlcv import __version__
 from mlcv.command_line import take
+from mlcv.commands.arguments import parser_of
 from mlcv.errors import ConfigError, Stopped, chain_of, find_user_error, one_line
 from mlcv.launchers import RUN_DIR_VARIABLE, process_rank
 from mlcv.short_help import NEXT, SECTIONS, short_help, two_columns
@@ -109,6 +110,8 @@ def _said_at_once(arguments: Sequence[str]) -> str:
         return f"mlcv {__version__}"
     if arguments[0] in SECTIONS and {"-h", "--help"} & set(arguments):
         return short_help(arguments[0])
+    if arguments[0] in SUBCOMMANDS and {"-h", "--help"} & set(arguments) and SUBCOMMANDS[arguments[0]][0] != "training":
+        return parser_of(arguments[0]).format_help().rstrip()
     return ""
 
 

@@ -1,5 +1,6 @@
 """What the command line says before it does anything: help, hints, what to do next."""
 
+import os
 import re
 import sys
 
@@ -120,3 +121,28 @@ def test_columns_are_wrapped_beside_each_other(monkeypatch):
         "       eight",
         "  bcd  nine",
     ]
+
+
+@pytest.mark.parametrize("command", SUBCOMMANDS)
+def test_help_of_a_command_imports_nothing_heavy_and_fits(command):
+    import subprocess
+
+    code = (
+        f"import sys; from mlcv.cli import main; assert main([{command!r}, '--help']) == 0; "
+        "print(sorted({'torch', 'numpy', 'lightning', 'jsonargparse', 'rich'} & set(sys.modules)))"
+    )
+    environment = {**os.environ, "COLUMNS": "80"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "[]"
+    assert max(map(len, lines)) <= 80
+
+
+def test_what_help_says_by_itself_is_so_elsewhere():
+    from mlcv.commands.arguments import FORMATS, PARSERS, parser_of
+    from mlcv.commands.export import _MAKERS
+    from mlcv.posthoc.calibrated import FILE_NAME
+
+    assert list(_MAKERS) == FORMATS
+    assert FILE_NAME in " ".join(parser_of("calibrate").format_help().split())
+    assert set(PARSERS) | set(SECTIONS) == set(SUBCOMMANDS)

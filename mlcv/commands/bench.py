@@ -1,6 +1,5 @@
 """`mlcv bench`: how fast a config trains and predicts here, and where each step's time goes."""
 
-import argparse
 import json
 import logging
 import math
@@ -20,6 +19,7 @@ from rich.table import Column, Table
 
 from mlcv import __version__
 from mlcv.allocator import keep_freed_memory
+from mlcv.commands.arguments import parser_of
 from mlcv.commands.parser import Parser
 from mlcv.commands.training import TrainingCLI
 from mlcv.data.base import MultiLabelDataModule, usable_cores
@@ -216,28 +216,13 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: as `bench`.
     """
-    options, rest = _parser().parse_known_args(arguments)
+    options, rest = parser_of("bench").parse_known_args(arguments)
     earlier = _read(options.compare) if options.compare is not None else None
     found = bench(rest, steps=options.steps, warmup=options.warmup, precisions=options.precisions, modes=options.modes)
     _print(found.rows, found.about, earlier)
     if options.out is not None:
         found.save(options.out)
         console().print(f"numbers: {options.out}", soft_wrap=True)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mlcv bench",
-        description="Trains and predicts for some steps, writing only times. Other options are those of mlcv fit.",
-        epilog="example: mlcv bench --config configs/digits/bce.yaml --precisions 32-true bf16-mixed --out now.json",
-    )
-    parser.add_argument("--steps", type=int, default=50, help="measured (default: 50)")
-    parser.add_argument("--warmup", type=int, default=10, help="steps before them (default: 10)")
-    parser.add_argument("--precisions", nargs="+", default=["32-true"], help="Lightning's names (default: 32-true)")
-    parser.add_argument("--modes", nargs="+", choices=["eager", "compiled"], default=["eager"], help="default: eager")
-    parser.add_argument("--out", type=Path, help="JSON with numbers, hardware and versions")
-    parser.add_argument("--compare", type=Path, help="JSON of an earlier --out: adds ratios")
-    return parser
 
 
 def _measure(

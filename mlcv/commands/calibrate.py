@@ -1,6 +1,5 @@
 """`mlcv calibrate`: from validation predictions to probabilities, thresholds and sets that keep their promises."""
 
-import argparse
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +8,8 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from mlcv.commands.options import add_truth_options, truth_file, whole_number
+from mlcv.commands.arguments import parser_of
+from mlcv.commands.options import truth_file
 from mlcv.errors import ConfigError
 from mlcv.labels.states import POSITIVE, evaluable, known
 from mlcv.metrics.scores import expected_calibration_error
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: for files that are missing or malformed, or do not fit together.
     """
-    options = _parser().parse_args(arguments)
+    options = parser_of("calibrate").parse_args(arguments)
     names, probs, targets, model = _read(options.predictions, truth_file(options))
     chosen = {name: getattr(options, name) for name in ("method", "goal", "level", "risk", "epsilon", "seed")}
     calibration = Calibration.fit(probs, targets, names, model=model, **chosen)
@@ -85,25 +85,6 @@ def _read(path: Path, truth: TruthFile) -> tuple[tuple[str, ...], Tensor, Tensor
     if not ((scores >= 0) & (scores <= 1)).all():
         raise ConfigError(f"{path} holds scores outside [0, 1]; probabilities are calibrated, so apply a sigmoid first")
     return names, scores, labels.targets, model.model
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mlcv calibrate",
-        description="Fits probabilities, thresholds and conformal sets to validation predictions; predict uses them.",
-    )
-    parser.add_argument("predictions", type=Path, help="val_predictions.csv of `mlcv validate`, or any CSV of them")
-    add_truth_options(parser)
-    parser.add_argument("--method", choices=["temperature", "platt", "none"], default="platt", help="of the scaling")
-    parser.add_argument("--goal", choices=["f1", "precision", "recall"], default="f1", help="of the thresholds")
-    parser.add_argument("--level", type=float, default=0.9, help="of precision or recall (default: 0.9)")
-    parser.add_argument("--risk", type=float, default=0.1, help="part of the labels that sets may miss (default: 0.1)")
-    parser.add_argument("--epsilon", type=float, default=0.1, help="how often the true label set may be left out (0.1)")
-    parser.add_argument(
-        "--seed", type=whole_number(0), default=0, help="of the halves, and of the parts that judge scalings"
-    )
-    parser.add_argument("--out", type=Path, help=f"the file (default: {FILE_NAME} beside the predictions)")
-    return parser
 
 
 def _print(calibration: Calibration, probs: Tensor, targets: Tensor) -> None:

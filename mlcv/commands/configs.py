@@ -1,9 +1,9 @@
 """`mlcv configs`: the configs that come with the package."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from mlcv.commands.arguments import parser_of
 from mlcv.errors import ConfigError
 from mlcv.files import write_text
 from mlcv.shipped_configs import Experiment, experiments, text_alone
@@ -33,7 +33,7 @@ def configs(copy: str | None = None, path: str | Path | None = None) -> list[Exp
 
 def main(arguments: Sequence[str]) -> None:
     """As the command line calls it."""
-    parser = _parser()
+    parser = parser_of("configs")
     options = parser.parse_args(arguments)
     wanted = options.names
     if (options.verb == "copy") != (1 <= len(wanted) <= 2):
@@ -59,15 +59,3 @@ def print_all(found: Sequence[Experiment]) -> None:
 
 def _target(name: str, path: str | Path | None = None) -> str:
     return str(path or "") or f"{name.rpartition('/')[2].removesuffix('.yaml')}.yaml"
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mlcv configs",
-        description="Lists the configs that come with mlcv, each with its data, method and what it has reached "
-        "here; or copies one, as a file that needs no other.",
-        usage="mlcv configs [list | copy NAME [FILE]]",
-    )
-    parser.add_argument("verb", nargs="?", choices=["list", "copy"], default="list", help="default: list")
-    parser.add_argument("names", nargs="*", metavar="NAME [FILE]", help="of the config, and of its copy")
-    return parser

@@ -1,6 +1,5 @@
 """`mlcv ensemble`: one file of predictions from several models."""
 
-import argparse
 import io
 import tempfile
 from collections.abc import Sequence
@@ -9,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from mlcv.commands.arguments import parser_of
 from mlcv.commands.predict import predict
 from mlcv.errors import check_choice, listed
 from mlcv.files import write_table
 from mlcv.posthoc.columns import common_classes
 from mlcv.posthoc.predictions import apart, combine, read_predictions
 from mlcv.terminal import console
-from mlcv.trust import TRUST_HELP
 
 
 def ensemble(
@@ -59,22 +58,9 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: as `ensemble`.
     """
-    options = _parser().parse_args(arguments)
+    options = parser_of("ensemble").parse_args(arguments)
     out = ensemble(options.models, how=options.how, out=options.out, options=options.options)
     console().print(f"{options.how} of {len(options.models)} models: {out}", soft_wrap=True)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mlcv ensemble",
-        description="One file of predictions from several: CSV files, or checkpoints, which predict their test split.",
-        epilog=TRUST_HELP,
-    )
-    parser.add_argument("models", type=Path, nargs="+", help="CSV files of predictions, or checkpoints of `mlcv fit`")
-    parser.add_argument("--how", choices=["mean", "rank"], default="mean", help="rank where scales differ")
-    parser.add_argument("--out", type=Path, default=Path("ensemble.csv"), help="the file (default: ensemble.csv)")
-    parser.add_argument("--options", nargs=argparse.REMAINDER, default=[], help="of `mlcv predict`, for checkpoints")
-    return parser
 
 
 def _predicted(path: Path, folder: Path, options: Sequence[str]) -> Path:

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from mlcv.commands.options import add_truth_options, truth_file, whole_number
+from mlcv.commands.arguments import parser_of
+from mlcv.commands.options import truth_file
 from mlcv.errors import check_choice, listed
 from mlcv.files import write_table, write_text
 from mlcv.metrics.bootstrap import Interval
@@ -130,7 +131,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: as `evaluate`.
     """
-    options = _parser().parse_args(arguments)
+    options = parser_of("evaluate").parse_args(arguments)
     found = evaluate(
         options.predictions,
         truth_file(options),
@@ -147,31 +148,6 @@ def main(arguments: list[str]) -> None:
     if find_spec("matplotlib") is None:
         console().print('no pictures: pip install "mlcv[report]"')
     console().print(f"results: {options.out}", soft_wrap=True)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mlcv evaluate",
-        description="AUROC and AUPRC of files of predictions, with confidence intervals by bootstrap over groups.",
-    )
-    parser.add_argument("predictions", type=Path, nargs="+", help="CSV: a row an image or study, a column a class")
-    add_truth_options(parser)
-    parser.add_argument(
-        "--study", choices=["max", "mean"], help="judge whole studies: the largest or mean of their images"
-    )
-    parser.add_argument("--combine", choices=["none", "mean", "rank"], default="none", help="add all models in one")
-    parser.add_argument(
-        "--by", nargs="+", default=[], metavar="COLUMN", help="also by a column of the truth: Sex Age ..."
-    )
-    parser.add_argument("--readers", type=Path, nargs="+", default=[], help="CSV of decisions (0, 1) of radiologists")
-    parser.add_argument("--thresholds", type=float, nargs="+", default=[], help="operating points of the last model")
-    parser.add_argument("--resamples", type=whole_number(1), default=1000, help="of the bootstrap (default: 1000)")
-    parser.add_argument("--seed", type=whole_number(0), default=0, help="of the bootstrap")
-    parser.add_argument(
-        "--out", type=Path, default=Path("evaluation"), help="folder of the results (default: evaluation)"
-    )
-    parser.add_argument("--no_pictures", action="store_true", help="draw no curves")
-    return parser
 
 
 def _print(found: Evaluation, options: argparse.Namespace) -> None:

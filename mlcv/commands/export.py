@@ -1,6 +1,5 @@
 """`mlcv export`: a checkpoint as one file that runs without this project, and is refused if it says anything else."""
 
-import argparse
 import hashlib
 import io
 import json
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mlcv import __version__
+from mlcv.commands.arguments import parser_of
 from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.image_files import find_images
 from mlcv.data.images import read_image
@@ -25,11 +25,10 @@ from mlcv.data.transforms import evaluation_transform
 from mlcv.errors import ConfigError, check_choice
 from mlcv.files import whole_file
 from mlcv.methods.base import MultiLabelModule
-from mlcv.posthoc.calibrated import FILE_NAME, Calibration
+from mlcv.posthoc.calibrated import Calibration
 from mlcv.posthoc.calibration import EPS, Scaling
 from mlcv.runs import Run
 from mlcv.terminal import console
-from mlcv.trust import TRUST_HELP
 
 TOLERANCE = 1e-4
 """By how much a probability may differ from the module's."""
@@ -145,7 +144,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: as `export`.
     """
-    options = _parser().parse_args(arguments)
+    options = parser_of("export").parse_args(arguments)
     found = export(
         options.ckpt_path,
         formats=options.formats,
@@ -157,24 +156,6 @@ def main(arguments: list[str]) -> None:
         told = ", ".join(f"{value:.1e} on {count} {name} images" for name, (value, count) in differences.items())
         size = f"{path.stat().st_size / 2**20:.1f} MiB"
         console().print(f"{path}: {size}\n  largest difference {told}", soft_wrap=True)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mlcv export",
-        description="Writes a checkpoint as ONNX and torch.export: uint8 pixels in, probabilities and labels out.",
-        epilog=TRUST_HELP,
-    )
-    parser.add_argument("--ckpt_path", type=Path, required=True, help="of `mlcv fit`")
-    parser.add_argument("--formats", nargs="+", choices=list(_MAKERS), default=list(_MAKERS), help="default: both")
-    parser.add_argument("--out", type=Path, help="folder of model.onnx and model.pt2 (default: the run's)")
-    parser.add_argument(
-        "--calibration", help=f"file of `mlcv calibrate`, or none (default: the run's {FILE_NAME}, if any)"
-    )
-    parser.add_argument(
-        "--images", type=Path, help="real images to compare on (default: the run's test images, if any)"
-    )
-    return parser
 
 
 def _check_libraries(formats: Sequence[str]) -> None:

@@ -1,6 +1,5 @@
 """`mlcv init`: looks at a table of images and labels, and writes a config that trains on it."""
 
-import argparse
 import logging
 import math
 import os
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 import yaml
 
+from mlcv.commands.arguments import parser_of
 from mlcv.data.csv_table import CSVDataModule
 from mlcv.data.headers import read_image_header
 from mlcv.data.samples import Split
@@ -103,24 +103,12 @@ def init(table: str | Path, output: str | Path | None = None, image_root: str | 
 
 def main(arguments: Sequence[str]) -> None:
     """As the command line calls it."""
-    options = _parser().parse_args(arguments)
+    options = parser_of("init").parse_args(arguments)
     logging.getLogger("mlcv").setLevel(logging.WARNING)
     started = init(options.table, options.output, options.image_root)
     print(f"{options.table}\n{two_columns(started.understood)}")  # noqa: T201
     print("".join(f"note: {text}\n" for text in started.warnings), end="")  # noqa: T201
     print(f"\nwrote {started.config}; read it, change it, then\n  mlcv fit --config {started.config}")  # noqa: T201
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mlcv init",
-        description="Looks at a table of images and labels, says what it understands, and writes a config that trains "
-        "on it. The config is yours to change.",
-    )
-    parser.add_argument("table", type=Path, help="CSV file, a row an image: its path, its labels, its split if it has")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="the config (default: the table's name, .yaml)")
-    parser.add_argument("--image_root", type=Path, metavar="FOLDER", help="that the paths start from (default: found)")
-    return parser
 
 
 def _median_size(path: Path, layout: Layout) -> tuple[int, int]:

@@ -1,6 +1,5 @@
 """`mlcv preview`: a batch as the network sees it in training, with its labels, as a picture."""
 
-import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from mlcv.commands.options import whole_number
+from mlcv.commands.arguments import parser_of
 from mlcv.commands.parser import Parser
 from mlcv.commands.training import TrainingCLI
 from mlcv.data.base import MultiLabelDataModule
@@ -88,15 +87,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: as `preview`.
     """
-    parser = argparse.ArgumentParser(
-        prog="mlcv preview",
-        description="Draws a training batch as the network sees it: augmented, with its labels. Nothing is trained.",
-        epilog="All other options are those of mlcv fit. example: mlcv preview --config configs/digits/bce.yaml",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--output", type=Path, default=Path("batch.png"), help="default: %(default)s")
-    parser.add_argument("--images", type=whole_number(1), default=16, help="at most the batch's (default: 16)")
-    options, others = parser.parse_known_args(arguments)
+    options, others = parser_of("preview").parse_known_args(arguments)
     path = preview(others, options.output, images=options.images)
     console().print(f"picture: {path}", soft_wrap=True)
 

@@ -1,6 +1,5 @@
 """`mlcv report`: runs side by side in one HTML file that needs nothing else."""
 
-import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,8 +12,9 @@ from jinja2 import Environment, PackageLoader
 from torch import Tensor
 
 from mlcv import __version__
+from mlcv.commands.arguments import REPORT_TITLE, parser_of
 from mlcv.commands.gallery import Gallery
-from mlcv.commands.options import add_truth_options, truth_file, whole_number
+from mlcv.commands.options import truth_file
 from mlcv.errors import ConfigError, listed
 from mlcv.files import read_json, unshielded, write_text
 from mlcv.labels.states import NEGATIVE, POSITIVE, UNCERTAIN, UNKNOWN
@@ -27,9 +27,7 @@ from mlcv.posthoc.predictions import Predictions, apart
 from mlcv.posthoc.truth import TruthFile, label_states
 from mlcv.tables import Table
 from mlcv.terminal import console
-from mlcv.trust import TRUST_HELP
 
-TITLE = "Multi-label classification report"
 _PREDICTIONS = "_predictions.csv"
 _FILE = f"test{_PREDICTIONS}"
 _MOST = 30
@@ -45,7 +43,7 @@ def report(
     checkpoint: str | Path | None = None,
     examples: int = 3,
     resamples: int = 1000,
-    title: str = TITLE,
+    title: str = REPORT_TITLE,
     out: str | Path = "report.html",
 ) -> Path:
     """One HTML file on one or more runs, which needs nothing else; the first one is shown in detail.
@@ -90,7 +88,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: as `report`.
     """
-    options = _parser().parse_args(arguments)
+    options = parser_of("report").parse_args(arguments)
     out = report(
         options.predictions,
         truth_file(options),
@@ -101,24 +99,6 @@ def main(arguments: list[str]) -> None:
         out=options.out,
     )
     console().print(f"report: {out} ({out.stat().st_size / 2**20:.1f} MiB)", soft_wrap=True)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mlcv report",
-        description="One HTML file on one or more runs; the first one is shown in detail.",
-        epilog=TRUST_HELP,
-    )
-    parser.add_argument(
-        "predictions", type=Path, nargs="+", help=f"folders of runs ({_FILE} in them), or any CSV files"
-    )
-    add_truth_options(parser)
-    parser.add_argument("--ckpt_path", type=Path, help="of the first run: for its images, and heat maps if it has any")
-    parser.add_argument("--examples", type=int, default=3, help="images of each kind and class (default: 3)")
-    parser.add_argument("--resamples", type=whole_number(1), default=1000, help="of the bootstrap (default: 1000)")
-    parser.add_argument("--title", default=TITLE)
-    parser.add_argument("--out", type=Path, default=Path("report.html"), help="the file (default: report.html)")
-    return parser
 
 
 def _named(paths: list[Path], models: list[Predictions]) -> list[Predictions]:

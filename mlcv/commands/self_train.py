@@ -1,6 +1,5 @@
 """`mlcv self_train`: U-SelfTrained (Irvin et al., AAAI 2019, arXiv 1901.07031, section 3.3) in one command."""
 
-import argparse
 import signal
 import subprocess
 import sys
@@ -8,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlcv.command_line import take
+from mlcv.commands.arguments import parser_of
 from mlcv.commands.begun import begin
 from mlcv.errors import ConfigError, Stopped
 from mlcv.files import write_text
@@ -53,24 +53,9 @@ def self_train(config: str | Path, folder: str | Path = "runs/self-trained", opt
 
 def main(arguments: Sequence[str]) -> None:
     """As the command line calls it."""
-    options, others = _parser().parse_known_args(arguments)
+    options, others = parser_of("self_train").parse_known_args(arguments)
     run = self_train(options.config, options.folder, others)
     print(f"test it: mlcv test --ckpt_path {run}/checkpoints/best.ckpt")  # noqa: T201
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mlcv self_train",
-        description="Trains a model that ignores uncertain labels, and a second one on its probabilities where labels "
-        "are uncertain. What is finished is not repeated, and a stage that was stopped is resumed.",
-        epilog="All other options are those of `mlcv fit`, for both models.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", required=True, help="an experiment; what is uncertain is decided here")
-    parser.add_argument(
-        "--folder", type=Path, default=Path("runs/self-trained"), help="of both runs (default: %(default)s)"
-    )
-    return parser
 
 
 def _fit(run_dir: Path, config: str, options: Sequence[str]) -> Path:
