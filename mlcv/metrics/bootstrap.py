@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mlcv.labels.states import POSITIVE, evaluable, known
 
-_ENTRIES = 2**24
-"""Weights handled at once: 128 MiB."""
+_DRAWN, _ENTRIES = 2**28, 2**21
+"""Bytes of draws held at a time, and weights in rising order: as many as a processor's cache holds."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ def bootstrap_areas(
     """AUROC and average precision of each class, on the sample and on resamples of its groups with replacement.
 
     Drawing a group several times is giving its samples a weight, so that scores are sorted once and the areas of all
-    resamples are sums over weights. Ties count half in the ROC curve and are one step of the precision-recall curve.
+    resamples are sums over weights: whole numbers, so exact, and read at the positives alone. Ties count half in the
+    ROC curve and are one step of the precision-recall curve.
     Samples without any known label are left out before anything is drawn.
 
     Args:
@@ -79,39 +80,84 @@ def bootstrap_areas(
     """
     judged = known(targets).any(dim=1)
     names = np.arange(len(scores)) if groups is None else np.array(groups)
-    number = np.unique(names[judged.numpy()], return_inverse=True)[1]
+    number = torch.from_numpy(np.unique(names[judged.numpy()], return_inverse=True)[1])
     scores, targets = scores[judged], targets[judged]
-    count = int(number.max(initial=-1)) + 1
-    random = np.random.default_rng(seed)
-    parts = []
-    rows = max(_ENTRIES // max(len(scores), 1), 1)
-    for start in range(0, resamples if count > 1 else 0, rows):
-        drawn = random.multinomial(count, np.full(count, 1 / max(count, 1)), size=min(rows, resamples - start))
-        parts.append(weighted_areas(scores, targets, torch.from_numpy(drawn[:, number]).double()))
+    count = int(number.max()) + 1 if len(number) else 0
     whole = weighted_areas(scores, targets, torch.ones(1, len(scores), dtype=torch.float64))
-    resampled = torch.cat(parts) if parts else whole[:0]
+    resampled = whole.new_full((resamples if count > 1 else 0, 2, scores.shape[1]), torch.nan)
+    random = np.random.default_rng(seed)
+    at_once = max(_DRAWN // max(count, 1), 1)
+    for start in range(0, len(resampled), at_once):
+        block = slice(start, min(start + at_once, len(resampled)))
+        drawn = torch.stack([_draw(random, count) for _ in range(block.start, block.stop)])
+        for c in evaluable(targets).nonzero().flatten().tolist():
+            steps = _Steps.of(scores[:, c], targets[:, c])
+            owners = number[steps.order]
+            rows = max(_ENTRIES // len(owners), 1)
+            parts = [steps.areas(part[:, owners]) for part in torch.split(drawn, rows)]
+            resampled[block, :, c] = torch.cat(parts)
     return Areas(whole[0], resampled)
+
+
+def _draw(random: np.random.Generator, count: int) -> Tensor:
+    """How often each of so many groups is drawn; a byte holds more than any."""
+    return torch.from_numpy(np.bincount(random.integers(count, size=count), minlength=count)).to(torch.uint8)
 
 
 def weighted_areas(scores: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     """AUROC and average precision of each class for each set of weights: (R, 2, C) from (M, C), (M, C) and (R, M)."""
     areas = torch.full((len(weights), 2, scores.shape[1]), torch.nan, dtype=torch.float64)
     for c in evaluable(targets).nonzero().flatten().tolist():
-        rows = known(targets[:, c])
-        _, step = torch.unique(scores[rows, c], return_inverse=True)  # equal scores are one step, in rising order
-        weight, positive = weights[:, rows], targets[rows, c] == POSITIVE
-        up, down = (_sums(weight * chosen, step) for chosen in (positive, ~positive))  # (R, steps)
-        all_up, all_down = up.sum(dim=1), down.sum(dim=1)
-        below = down.cumsum(dim=1) - down / 2
-        areas[:, 0, c] = (up * below).sum(dim=1) / (all_up * all_down)
-        true_above = all_up[:, None] - up.cumsum(dim=1) + up
-        false_above = all_down[:, None] - down.cumsum(dim=1) + down
-        precision = true_above / (true_above + false_above).clamp_min(1e-12)
-        both = (all_up > 0) & (all_down > 0)
-        areas[:, 1, c] = torch.where(both, (up * precision).sum(dim=1) / all_up, torch.nan)
+        steps = _Steps.of(scores[:, c], targets[:, c])
+        areas[:, :, c] = steps.areas(weights[:, steps.order])
     return areas
 
 
-def _sums(weights: Tensor, step: Tensor) -> Tensor:
-    sums = weights.new_zeros(len(weights), int(step.max()) + 1)
-    return sums.index_add_(1, step, weights)
+@dataclass(frozen=True)
+class _Steps:
+    """A class's K known samples in the order of their scores, where equal ones are one step.
+
+    Args:
+        order: (K,), the samples from the lowest score to the highest.
+        positives: (P,), places of the positives in that order.
+        begins: (P,), where each positive's step begins.
+        ends: (P,), the place behind its end.
+    """
+
+    order: Tensor
+    positives: Tensor
+    begins: Tensor
+    ends: Tensor
+
+    @classmethod
+    def of(cls, scores: Tensor, targets: Tensor) -> "_Steps":
+        rows = known(targets).nonzero().flatten()
+        ordered, place = scores[rows].sort()
+        order = rows[place]
+        positives = (targets[order] == POSITIVE).nonzero().flatten()
+        values = ordered[positives]
+        begins, ends = (torch.searchsorted(ordered, values, right=right) for right in (False, True))
+        return cls(order, positives, begins, ends)
+
+    def areas(self, weights: Tensor) -> Tensor:
+        """AUROC and average precision (R, 2) for weights (R, K) in this order; NaN without positives or negatives."""
+        up = weights[:, self.positives].double()
+        kind = weights.dtype if weights.is_floating_point() else torch.int32
+        below = _before(weights.cumsum(dim=1, dtype=kind))  # of all samples before each place, and of all
+        up_below = _before(up.cumsum(dim=1))
+        of_begin, of_end = (torch.searchsorted(self.positives, edge) for edge in (self.begins, self.ends))
+        all_up, total = up_below[:, -1], below[:, -1].double()
+        all_down = total - all_up
+        under, through = below[:, self.begins].double(), below[:, self.ends].double()
+        up_under, up_through = up_below[:, of_begin], up_below[:, of_end]
+        down_under, down_through = under - up_under, through - up_through
+        both = (all_up > 0) & (all_down > 0)
+        auroc = (up * (down_under + down_through)).sum(dim=1) / (2 * all_up * all_down)
+        precision = (all_up[:, None] - up_under) / (total[:, None] - under).clamp_min(1e-12)
+        precision = (up * precision).sum(dim=1) / all_up
+        return torch.stack([torch.where(both, area, torch.nan) for area in (auroc, precision)], dim=1)
+
+
+def _before(sums: Tensor) -> Tensor:
+    """Cumulative sums (R, K) as sums of what stands before each of K + 1 places."""
+    return torch.nn.functional.pad(sums, (1, 0))
