@@ -19,6 +19,7 @@ from mlcv.posthoc.judge import match
 from mlcv.posthoc.matching import read_all
 from mlcv.posthoc.thresholds import Goal
 from mlcv.posthoc.truth import TruthFile
+from mlcv.tables import read_once
 from mlcv.terminal import console, print_table
 
 
@@ -39,6 +40,7 @@ def main(arguments: list[str]) -> None:
     console().print(f"calibration: {out}", soft_wrap=True)
 
 
+@read_once()
 def calibrate(
     predictions: str | Path,
     truth: str | Path | TruthFile | None = None,

@@ -14,9 +14,11 @@ from mlcv.errors import check_choice, listed
 from mlcv.files import write_table
 from mlcv.posthoc.columns import common_classes
 from mlcv.posthoc.predictions import apart, combine, read_predictions
+from mlcv.tables import read_once
 from mlcv.terminal import console
 
 
+@read_once()
 def ensemble(
     models: str | Path | Sequence[str | Path],
     *,

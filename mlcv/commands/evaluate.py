@@ -20,6 +20,7 @@ from mlcv.posthoc.judge import Judged, Study, difference, judge, match, operatin
 from mlcv.posthoc.matching import read_all
 from mlcv.posthoc.predictions import apart, combine, read_predictions
 from mlcv.posthoc.truth import TruthFile
+from mlcv.tables import read_once
 from mlcv.terminal import console, print_side_by_side, print_table, shortened
 
 _KINDS = ("AUROC", "AUPRC")
@@ -73,6 +74,7 @@ class Evaluation:
                 draw_curves(folder / f"{kind}.png", kind, self.models, self.class_names, self.points)
 
 
+@read_once()
 def evaluate(
     predictions: str | Path | Sequence[str | Path],
     truth: str | Path | TruthFile | None = None,

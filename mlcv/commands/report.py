@@ -25,7 +25,7 @@ from mlcv.posthoc.judge import Judged, difference, judge, match, part, summary
 from mlcv.posthoc.matching import read_all
 from mlcv.posthoc.predictions import Predictions, apart
 from mlcv.posthoc.truth import TruthFile, label_states
-from mlcv.tables import Table
+from mlcv.tables import read_once, read_table
 from mlcv.terminal import console
 
 _PREDICTIONS = "_predictions.csv"
@@ -36,6 +36,7 @@ _KINDS = {"good": (POSITIVE, True), "missed": (POSITIVE, False), "false": (NEGAT
 """Which images are shown: their label, and whether the likeliest or the unlikeliest."""
 
 
+@read_once()
 def report(
     predictions: str | Path | Sequence[str | Path],
     truth: str | Path | TruthFile | None = None,
@@ -68,7 +69,7 @@ def report(
     paths = [path / _FILE if path.is_dir() else path for path in listed(predictions)]
     source = TruthFile.of(truth)
     names, labels, found = read_all(paths, source)
-    states = torch.from_numpy(label_states(Table(source.path or paths[0]), names, source.codes)).long()
+    states = torch.from_numpy(label_states(read_table(source.path or paths[0]), names, source.codes)).long()
     models = [judge(model, labels, None, resamples) for model in _named(paths, found)]
     if not all(((model.scores >= 0) & (model.scores <= 1)).all() for model in models):
         raise ConfigError("a report needs probabilities in [0, 1]; mlcv evaluate judges scores of any scale")
@@ -111,7 +112,7 @@ def _named(paths: list[Path], models: list[Predictions]) -> list[Predictions]:
 
 def _chosen(path: Path, model: Judged, names: tuple[str, ...]) -> Tensor:
     """What the file says was predicted, if it does; else what is above one half: bool (M, C), in the truth's order."""
-    table = Table(path)
+    table = read_table(path)
     if "labels" not in table.names:
         return model.scores > 0.5
     cells = [set(unshielded(cell).split("|")) for cell in table.column("labels")]
@@ -124,7 +125,7 @@ def _calibrated(path: Path) -> str:
     """Whether a file's numbers are calibrated, by what, and where its labels come from, in a sentence."""
     facts_file = path.with_name(f"{path.name.removesuffix(_PREDICTIONS)}.json")
     facts = read_json(facts_file, "result") if path.name.endswith(_PREDICTIONS) and facts_file.is_file() else None
-    has_labels = "labels" in Table(path).names
+    has_labels = "labels" in read_table(path).names
     if not isinstance(facts, dict) or "calibration" not in facts:
         labels = "Predicted labels are the file's own" if has_labels else "Predicted is what is above 0.5"
         return f"{labels}; whether its probabilities are calibrated it does not say."

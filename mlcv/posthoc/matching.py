@@ -14,7 +14,7 @@ from mlcv.posthoc.judge import Study, match
 from mlcv.posthoc.predictions import Predictions, read_predictions
 from mlcv.posthoc.studies import image_key
 from mlcv.posthoc.truth import Truth, TruthFile, label_states, read_truth
-from mlcv.tables import GROUP, TRUTH, Codes, Table
+from mlcv.tables import GROUP, TRUTH, Codes, read_table
 
 
 def read_all(
@@ -47,7 +47,7 @@ def _grouped(truth: Truth, predictions: Sequence[Path], source: TruthFile) -> Tr
     """With whose each row is, by the column that was asked for, or `group` where a file has it."""
     column = source.group or GROUP
     for path in dict.fromkeys([source.path or predictions[0], *predictions]):
-        table = Table(path)
+        table = read_table(path)
         if column in table.names:
             keys = told_apart(group_keys(table.column(column)))
             key_of = dict(zip(map(image_key, read_ids(table, source.ids)), keys, strict=True))
@@ -61,7 +61,7 @@ def _grouped(truth: Truth, predictions: Sequence[Path], source: TruthFile) -> Tr
 
 def _check_same_images(path: Path, model: Predictions, truth: Truth, codes: Codes) -> None:
     """Names may be alike where images are not, as positions in data sets are; labels that differ give them away."""
-    table = Table(path)
+    table = read_table(path)
     if not any(header.startswith(TRUTH) for header in table.names):
         return
     theirs = torch.from_numpy(label_states(table, model.class_names, codes)).long()

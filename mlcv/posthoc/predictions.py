@@ -20,7 +20,7 @@ from torch import Tensor
 from mlcv.errors import ConfigError, DataError
 from mlcv.files import whole_file, write_table
 from mlcv.posthoc.columns import class_column, is_ours, read_ids
-from mlcv.tables import GROUP, TRUTH, Table, printable
+from mlcv.tables import GROUP, TRUTH, Table, printable, read_table
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def read_predictions(path: Path, class_names: Sequence[str], names: str | None =
         DataError: naming the file, row and column of what is missing, no finite number, or named twice; or if the file
             was cut off.
     """
-    table = Table(path)
+    table = read_table(path)
     ids = read_ids(table, names)
     columns = [_numbers(table, class_column(table, name)) for name in class_names]
     scores = torch.stack(columns, dim=1) if columns else torch.zeros(len(ids), 0, dtype=torch.float64)

@@ -12,7 +12,7 @@ from mlcv.errors import DataError
 from mlcv.labels.states import UNCERTAIN, UNKNOWN, States, count_states, evaluable
 from mlcv.posthoc.columns import class_column, name_column, read_ids
 from mlcv.posthoc.studies import patient_of
-from mlcv.tables import OUR_COLUMNS, TRUTH, Codes, Table, column_states
+from mlcv.tables import OUR_COLUMNS, TRUTH, Codes, Table, column_states, read_table
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def read_truth(
         DataError: naming the file, row and column of what is missing or has no meaning; or if no class has a positive
             and a negative, as where absence is written otherwise.
     """
-    table = Table(path)
+    table = read_table(path)
     ids = read_ids(table, names)
     states = label_states(table, class_names, codes)
     targets = torch.from_numpy(np.where(states == UNCERTAIN, UNKNOWN, states)).long()

@@ -11,7 +11,7 @@ from mlcv.tables.class_names import (
     find_name_column,
 )
 from mlcv.tables.files import exists, is_file, is_folder, open_regular, printable, read_lines, read_regular
-from mlcv.tables.table import Table, read_header, without_collector
+from mlcv.tables.table import Table, read_header, read_once, read_table, without_collector
 
 __all__ = [
     "GROUP",
@@ -32,6 +32,8 @@ __all__ = [
     "printable",
     "read_header",
     "read_lines",
+    "read_once",
     "read_regular",
+    "read_table",
     "without_collector",
 ]

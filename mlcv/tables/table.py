@@ -10,6 +10,7 @@ import zlib
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -109,6 +110,29 @@ class Table:
                     f"{printable(self.path)}:{self._lines[0]}: column {place + 1} has no name, but line "
                     f"{self._lines[row + 1]} holds {cells[row]!r} there; name the column"
                 )
+
+
+_KEPT: ContextVar[dict[tuple[Path, str | None], Table] | None] = ContextVar("kept", default=None)
+
+
+@contextmanager
+def read_once() -> Iterator[None]:
+    """Meanwhile `read_table` gives all who ask for a file the same table; as a decorator, while a function runs."""
+    before = _KEPT.set({})
+    try:
+        yield
+    finally:
+        _KEPT.reset(before)
+
+
+def read_table(path: Path, separator: str | None = None) -> Table:
+    """A `Table`, which is read once under `read_once`."""
+    kept, key = _KEPT.get(), (path, separator)
+    if kept is None:
+        return Table(path, separator)
+    if key not in kept:
+        kept[key] = Table(path, separator)
+    return kept[key]
 
 
 def read_header(path: Path) -> list[str]:

@@ -1,0 +1,43 @@
+"""A command opens each of its tables once, however many of its parts ask for it."""
+
+from collections import Counter
+
+import pytest
+
+import mlcv
+from mlcv.tables import read_once, read_table
+from tests.tiny_sets import write_rows
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """How often each file was opened and read to its end."""
+    import mlcv.tables.table as module
+
+    counts, read = Counter(), module._read
+    monkeypatch.setattr(module, "_read", lambda file, path, sep: counts.update([path.name]) or read(file, path, sep))
+    return counts
+
+
+def predictions(folder):
+    header = ["image", "cat", "dog", "truth:cat", "truth:dog", "group"]
+    rows = [[f"{n}.jpg", n / 50, 1 - n / 50, n % 2, (n // 2) % 2, f"g{n % 25}"] for n in range(50)]
+    return write_rows(folder / "p.csv", header, rows)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "calibrate", "report"])
+def test_a_command_reads_a_file_once(command, tmp_path, opened, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = predictions(tmp_path)
+    if command == "report":
+        pytest.importorskip("matplotlib")
+    getattr(mlcv, command)(path)
+    assert opened == {"p.csv": 1}
+
+
+def test_tables_are_kept_no_longer_than_asked(tmp_path, opened):
+    path = predictions(tmp_path)
+    with read_once():
+        assert read_table(path) is read_table(path)
+    assert read_table(path) is not read_table(path)
+    assert opened["p.csv"] == 3
