@@ -175,7 +175,7 @@ class Run:
         """With relative paths as they are from here."""
         config, started = copy.deepcopy(given), self.contents.get(FOLDER_KEY)
         folders = [Path(started)] if isinstance(started, str) and Path(started).is_absolute() else []
-        for note in find_files(config, [*above(self.checkpoint), *folders]):
+        for note in find_files(config, [*folders, *above(self.checkpoint)]):
             logger.info(note)
         return config
 

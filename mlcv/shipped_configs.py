@@ -44,6 +44,8 @@ def find_config(given: str) -> str:
     Raises:
         ConfigError: with the nearest names, if it is neither.
     """
+    if Path(given).suffix in (".csv", ".gz", ".tsv"):
+        raise ConfigError(f"--config: {given} is a table; mlcv init {given} writes a config for it")
     if Path(given).exists() or re.search(r"[:{\n]", given):  # or a config as text
         return given
     shipped = {_name(path): path for path in FOLDER.glob("*/*.yaml")}

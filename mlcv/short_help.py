@@ -26,7 +26,7 @@ _MODEL = {
     "--model.backbone NAME": "any of timm's, or open_clip:NAME",
     "--model.weights WORD|FILE": "pretrained (a download), installed (a package), a file of weights, or null",
     "--model.head CLASS": "LinearHead, CSRAHead, MLDecoderHead, Query2LabelHead, SemanticGraphHead",
-    "--model.loss CLASS": "BCELoss, AsymmetricLoss, FocalLoss, HillLoss, SPLCLoss, PartialBCELoss, ...",
+    "--model.loss CLASS": "AsymmetricLoss, FocalLoss, HillLoss, SPLCLoss, mlcv.losses.BCELoss, ...",
     "--model.loss.pos_weight auto": "balance the classes, by their known training labels",
     "--model.freeze [NAMES]": "parts of the network that do not learn; [''] is all of it",
     "--model.optim.lr F": "peak learning rate",

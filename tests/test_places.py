@@ -67,23 +67,40 @@ def test_what_is_nowhere_is_named(project, tmp_path, capsys):
     assert "no table set/table.csv" in capsys.readouterr().err
 
 
-def test_the_working_folder_goes_before_others(tmp_path, monkeypatch):
+def test_where_a_path_was_given_goes_before_the_working_folder_unless_it_was_typed(tmp_path, monkeypatch):
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.csv").touch()
     monkeypatch.chdir(tmp_path / "here")
     config = {"data": {"init_args": {"path": "a.csv"}}}
-    assert find_files(config, [tmp_path / "there"]) == []
+    assert find_files(config, [tmp_path / "there"], {"path"}) == []
     assert config["data"]["init_args"]["path"] == "a.csv"
+    assert find_files(config, [tmp_path / "there"]) == [f"a.csv: taken from {tmp_path / 'there'}"]
+    assert config["data"]["init_args"]["path"] == str(tmp_path / "there" / "a.csv")
+
+
+def test_another_projects_table_of_that_name_is_not_taken(project, tmp_path, monkeypatch, capsys):
+    """Neither by a checkpoint nor by a config that is used from there."""
+    write_csv(tmp_path / "other" / "set").rename(tmp_path / "other" / "set" / "table.csv")
+    monkeypatch.chdir(tmp_path / "other")
+    assert main(["validate", "--ckpt_path", checkpoint(project / "runs" / "my" / "0"), *QUICK]) == 0
+    assert f"taken from {project}" in capsys.readouterr().err
+    assert main(["fit", "--config", str(project / "my.yaml"), "--run_dir=run", *QUICK]) == 0
+    assert f"taken from {project}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", [dict, Namespace])
 def test_only_arguments_that_name_files_are_looked_for(tmp_path, monkeypatch, kind):
-    (tmp_path / "fish").touch()
+    for name in ("fish", "fish.pt", "pretrained"):
+        (tmp_path / name).touch()
     monkeypatch.chdir("/")
-    config = kind(class_names=["fish"], weights="fish", backbone="fish", path=["fish", "/x"], teacher=None, root="\0")
+    config = kind(
+        class_names=["fish"], weights="pretrained", teacher="fish.pt", backbone="fish", path=["fish", "/x"], root="\0",
+        image_root=".",
+    )  # fmt: skip
     notes = find_files(config, above(tmp_path / "config.yaml"))
-    assert config["weights"] == str(tmp_path / "fish")
+    assert (config["weights"], config["image_root"]) == ("pretrained", ".")
+    assert config["teacher"] == str(tmp_path / "fish.pt")
     assert config["path"] == [str(tmp_path / "fish"), "/x"]
     assert (config["class_names"], config["backbone"], config["root"]) == (["fish"], "fish", "\0")
-    assert notes == [f"fish: taken from {tmp_path}"]
+    assert sorted(notes) == [f"fish.pt: taken from {tmp_path}", f"fish: taken from {tmp_path}"]

@@ -52,6 +52,9 @@ class EMA(WeightAveraging):
         else:
             torch._foreach_copy_(ours, theirs)
         ours, theirs = (list(module.buffers()) for module in (average.module, pl_module))
+        if ours and not averaged:  # some have had their size from the training labels since
+            self._match_buffers(average, pl_module)
+            ours = list(average.module.buffers())
         if ours:
             torch._foreach_copy_(ours, theirs)
         average.n_averaged += 1
@@ -59,9 +62,13 @@ class EMA(WeightAveraging):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Buffers that have their size from the training labels had none yet when the average was made."""
         if self._average_model is not None:
-            for ours, theirs in zip(self._average_model.module.buffers(), pl_module.buffers(), strict=True):
-                if ours.shape != theirs.shape:
-                    ours.data = theirs.detach().clone()
+            self._match_buffers(self._average_model, pl_module)
+
+    @staticmethod
+    def _match_buffers(average: Any, module: LightningModule) -> None:
+        for ours, theirs in zip(average.module.buffers(), module.buffers(), strict=True):
+            if ours.shape != theirs.shape:
+                ours.data = theirs.detach().clone()
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         return step_idx is not None and step_idx >= self.start_step

@@ -36,13 +36,14 @@ def begin(place: str | Path, *arguments: str | Path) -> None:
         raise ConfigError(f"{place} was begun with other arguments ({note.name}; new: {new}): choose another folder")
 
 
-def _digest(part: str) -> str | None:
+def _digest(part: str, within: tuple[Path, ...] = ()) -> str | None:
     path = Path(part.rpartition("=")[2])
-    if not part or not path.is_file():
+    if not part or not path.is_file() or path.resolve() in within:  # a config's head may name the config
         return None
+    within = (*within, path.resolve())
     content = path.read_bytes()
     if path.suffix in (".yaml", ".yml"):
         named = re.findall(rb"[^\s'\"{},:]+\.ya?ml\b", content)
-        inner = [_digest(str(path.parent / name.decode(errors="replace"))) for name in named]
+        inner = [_digest(str(path.parent / name.decode(errors="replace")), within) for name in named]
         content += " ".join(one for one in inner if one).encode()
     return hashlib.sha256(content).hexdigest()

@@ -71,6 +71,8 @@ def init(table: str | Path, output: str | Path | None = None, image_root: str | 
         raise ConfigError(f"{target} exists, and is not replaced; give another name with --output, or remove it")
     layout = look_at(Table(table), Path(image_root) if image_root is not None else None)
     arguments = layout.arguments(str(table))
+    if arguments.get("image_root") == ".":  # which would be another folder where the config is used from one
+        arguments["image_root"] = str(Path.cwd())
     if layout.split_column is None and layout.rows < 1000:
         arguments["fractions"] = [0.6, 0.2, 0.2]  # fewer would judge hardly anything
     if layout.found[0] < layout.found[1]:
@@ -78,8 +80,11 @@ def init(table: str | Path, output: str | Path | None = None, image_root: str | 
     width, height = _median_size(table, layout)
     typed = {"codes": Codes(**arguments["codes"])} if "codes" in arguments else {}
     data = CSVDataModule(**{**arguments, **typed})
+    for stage in ("fit", "test"):  # what would end a training ends here
+        data.setup(stage)
     splits: tuple[Split, ...] = ("train", "val", "test")
-    states = {split: data.read_split(split).states for split in splits}
+    read = {split: data.datasets[split].labeled for split in splits}
+    states = {split: labeled.states for split, labeled in read.items()}
     network = _network(min(width, height))
     size = min(network.size, max(32, 32 * (min(width, height) // 32)))
     batch = _batch_size(len(states["train"]), size)
@@ -93,12 +98,15 @@ def init(table: str | Path, output: str | Path | None = None, image_root: str | 
     head = f"# {name}: {network.about}. Written by mlcv init.\n#   mlcv fit --config {target}\n"
     write_text(target, head + yaml.safe_dump(experiment, sort_keys=False, width=110, allow_unicode=True))
     understood = {
-        **_of_columns(layout),
+        **_of_columns(layout, data.class_names),
         **_of_splits(layout, states),
         "network": network.about,
         "training": f"{epochs} epochs, {batch} images of {size} px a step (yours: {width} x {height} in the median)",
     }
-    return Started(target, understood, _doubts(layout, data.class_names, states))
+    doubts = _doubts(layout, data.class_names, states)
+    if read["val"].fingerprint() == read["test"].fingerprint():
+        doubts.append("validation and test are the same images: the best checkpoint is chosen by what it is tested on")
+    return Started(target, understood, doubts)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -173,7 +181,7 @@ def _batch_size(images: int, size: int) -> int:
     return int(2 ** int(math.log2(max(fits, 2))))
 
 
-def _of_columns(layout: Layout) -> dict[str, str]:
+def _of_columns(layout: Layout, classes: Sequence[str]) -> dict[str, str]:
     there, looked = layout.found
     root = f"in {printable(layout.image_root)}" if layout.image_root is not None else "beside the table"
     said = "column a class: 1 present, 0 absent"
@@ -185,7 +193,10 @@ def _of_columns(layout: Layout) -> dict[str, str]:
     names = _some(layout.label_columns)
     labels = f"{len(layout.label_columns)}: {names}; a {said}"
     if layout.labels_column is not None:
-        labels = f"names in column {layout.labels_column}, divided by {layout.delimiter}; what is not named is absent"
+        labels = (
+            f"names in column {layout.labels_column}, divided by {layout.delimiter}, of {len(classes)} classes: "
+            f"{_some(classes)}; what is not named is absent, a blank cell unknown"
+        )
     rows = {"images": f"column {layout.image_column}, {root}; {there} of {looked} are there", "labels": labels}
     if layout.group_column is not None:
         rows["groups"] = f"column {layout.group_column}: none of them is in two splits"
@@ -215,6 +226,11 @@ def _doubts(layout: Layout, names: Sequence[str], states: dict[Split, States]) -
             "no cell says absent, so blank cells were taken for it; if they are unknown, remove codes.blank and see "
             "docs/my-labels.md on positive labels only"
         )
+    found += [
+        f"{name}: {why}"
+        for name, why in layout.left_out.items()
+        if why.startswith(("a split by", "1 and 0, but", "holds"))
+    ]
     if layout.found[0] < layout.found[1]:
         found.append(
             f"{layout.found[1] - layout.found[0]} of {layout.found[1]} images are missing, and will be skipped"

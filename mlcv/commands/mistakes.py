@@ -49,6 +49,9 @@ def explain(message: str, arguments: Sequence[str], options: Sequence[str]) -> s
         arguments: of the command line; nested parsers report an option without its first part, which is found here.
         options: names of all options that exist.
     """
+    if match := re.search(r"arguments are required: (.+)", message):
+        parts = " and ".join(sorted({name.rpartition(".")[2] for name in match[1].split(", ")}))
+        return f"there is no {parts}: name a config that has it (`mlcv configs` lists ours), or give --data and --model"
     for pattern in _UNKNOWN_OPTION:
         if match := pattern.search(message):
             return _unknown_option(_in_full(match[1], arguments), options)

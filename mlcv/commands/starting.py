@@ -9,9 +9,17 @@ from torch import Tensor
 from mlcv.errors import ConfigError
 from mlcv.files import read_checkpoint
 from mlcv.methods.base import MultiLabelModule
+from mlcv.models.csra import CSRAHead
+from mlcv.models.linear import LinearHead
 from mlcv.runs import Run
 
 logger = logging.getLogger(__name__)
+
+_CLASS_AXES: dict[type, dict[str, int]] = {
+    LinearHead: {"head.classifier.weight": 0, "head.classifier.bias": 0},
+    CSRAHead: {"head.weight": 1},
+}
+"""Of heads whose parameters belong to one class each: along which axis."""
 
 
 def check_start(config: Any) -> None:
@@ -39,6 +47,8 @@ def plan_more_epochs(config: Any, run: Run | None) -> None:
     """
     if config.more_epochs is None:
         return
+    if config.start_from is not None:
+        raise ConfigError("--more_epochs goes on with a run, --start_from begins a new one: choose")
     done = run.contents.get("epoch") if run is not None else None
     if not isinstance(done, int) or config.more_epochs < 1:
         raise ConfigError("--more_epochs is 1 or more, of the run of --ckpt_path <run>/checkpoints/last.ckpt")
@@ -50,44 +60,61 @@ def plan_more_epochs(config: Any, run: Run | None) -> None:
 def start_from(method: MultiLabelModule, path: Path) -> None:
     """Gives a method the weights that another checkpoint has for it.
 
-    Tensors of one name and shape are taken. Where the classes differ, those with a row a class take the rows of classes
-    of the same name; other rows stay as they are.
+    Where the classes are the same, in the same order, tensors of one name and shape are taken. Where they differ, the
+    backbone is; and of a `LinearHead` or `CSRAHead` what belongs to classes of the same name.
 
     Args:
         method: that is to be trained.
         path: of a checkpoint of `mlcv fit`, of the same backbone.
 
     Raises:
-        ConfigError: if it cannot be read, or has less than half of the backbone.
+        ConfigError: if it cannot be read, or does not hold all of the backbone.
     """
     contents = read_checkpoint(path, "--start_from")
     about = contents.get("hyper_parameters")
-    names = about.get("class_names") if isinstance(about, dict) else None
-    theirs, ours = tuple(map(str, names or ())), method.class_names
+    about = about if isinstance(about, dict) else {}
+    names = about.get("class_names")
+    are_names = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
+    theirs, ours = tuple(names) if are_names and names else (), method.class_names
     given, own = contents["state_dict"], method.state_dict()
-    rows = [(ours.index(name), theirs.index(name)) for name in ours if name in theirs]
-    taken = {name: _taken(name, value, given.get(name), rows, (len(ours), len(theirs))) for name, value in own.items()}
-    found = {name: value for name, value in taken.items() if value is not None}
+    alike = {name: given[name] for name in own if name in given and given[name].shape == own[name].shape}
     backbone = [name for name in own if name.startswith("backbone.")]
-    if 2 * sum(name in found for name in backbone) < len(backbone):
-        backbone_of_theirs = about.get("backbone") if isinstance(about, dict) else None
+    absent = [name for name in backbone if name not in alike]
+    if absent:
         raise ConfigError(
-            f"--start_from: {path} holds few weights of this backbone; its own is {str(backbone_of_theirs)[:60]}: give "
-            "--model.backbone its name"
+            f"--start_from: {path} does not hold this backbone ({len(absent)} of {len(backbone)} tensors are absent or "
+            f"of another shape, such as {absent[0]}); its own is {str(about.get('backbone'))[:60]}"
         )
+    if theirs == ours:
+        found, said = alike, f"{len(alike)} of {len(own)} tensors"
+    else:
+        found = {name: alike[name] for name in backbone}
+        shared = _rows_of_classes(method, own, given, theirs)
+        said = f"its backbone, and {shared} of {len(ours)} classes" if shared else "its backbone; the head starts anew"
+        found |= {name: value for name, value in own.items() if name.startswith("head.")}
     method.load_state_dict(found, strict=False)
-    same = f"; of {len(ours)} classes {len(rows)} are known there" if theirs != ours else ""
-    logger.info("starts from %s: %d of %d tensors%s", path, len(found), len(own), same)
+    logger.info("starts from %s: %s", path, said)
 
 
-def _taken(name: str, own: Tensor, given: Any, rows: list[tuple[int, int]], counts: tuple[int, int]) -> Tensor | None:
-    """What a tensor of a method takes from another's, by rows where these are classes."""
-    if not isinstance(given, Tensor):
-        return None
-    is_by_class = not name.startswith("backbone.") and own.ndim > 0 and (len(own), *given.shape[:1]) == counts
-    if is_by_class and own.shape[1:] == given.shape[1:]:
-        mixed = own.clone()
-        for ours, theirs in rows:
-            mixed[ours] = given[theirs].to(own.dtype)
-        return mixed
-    return given.to(own.dtype) if own.shape == given.shape else None
+def _rows_of_classes(
+    method: MultiLabelModule, own: dict[str, Tensor], given: dict[str, Any], theirs: tuple[str, ...]
+) -> int:
+    """Puts what another head knows of classes of the same name into `own`; how many these are."""
+    axes = _CLASS_AXES.get(type(getattr(method, "head", None)), {})
+    shared = [name for name in method.class_names if name in theirs and len(set(theirs)) == len(theirs)]
+    for name, axis in axes.items():
+        new, old = own.get(name), given.get(name)
+        if (
+            new is None
+            or not isinstance(old, Tensor)
+            or old.shape[:axis] + old.shape[axis + 1 :] != (new.shape[:axis] + new.shape[axis + 1 :])
+        ):
+            return 0
+        if (new.shape[axis], old.shape[axis]) != (method.num_classes, len(theirs)):  # some have several rows a class
+            return 0
+    for name, axis in axes.items():
+        own[name] = own[name].clone()
+        for cls in shared:
+            ours = own[name].select(axis, method.class_names.index(cls))
+            ours.copy_(given[name].select(axis, theirs.index(cls)))
+    return len(shared) if axes else 0

@@ -192,7 +192,8 @@ class TrainingCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         files = [Path(str(entry)) for entry in config.get("config") or []]
-        for note in find_files(config, [folder for file in reversed(files) for folder in above(file)]):
+        typed = {argument.partition("=")[0].lstrip("-").rpartition(".")[2] for argument in self.line.arguments}
+        for note in find_files(config, [folder for file in reversed(files) for folder in above(file)], typed):
             logger.info(note)
         path = config.get("ckpt_path")
         # Checked before Lightning reads it.

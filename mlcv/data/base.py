@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerStatus
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -284,8 +285,12 @@ class MultiLabelDataModule(LightningDataModule):
         return Normalize(self.statistics.mean, self.statistics.std)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        plugin, module = (getattr(self.trainer, name, None) for name in ("precision_plugin", "lightning_module"))
         if batch["image"].dtype == torch.uint8:
-            batch["image"] = self.normalize(batch["image"])
+            image = self.normalize(batch["image"])
+            batch["image"] = image if plugin is None else plugin.convert_input(image)
+        if module is not None and is_overridden("on_after_batch_transfer", module):  # Lightning calls one of the two
+            batch = module.on_after_batch_transfer(batch, dataloader_idx)
         return batch
 
     def teardown(self, stage: str) -> None:

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from mlcv.data.images import MAX_MEGAPIXELS, Pixels
 from mlcv.data.items import Items, items_of
 from mlcv.data.transforms import Transform
-from mlcv.errors import DataError
+from mlcv.errors import ConfigError, DataError
 from mlcv.labels.states import States
 
 Split = Literal["train", "val", "test"]
@@ -226,6 +226,9 @@ class Collate:
             good = [self.filler]
         if not good:
             raise DataError(f"a whole batch of {len(samples)} images cannot be read; the first: {errors[0]}")
+        strange = next((sample["image"].dtype for sample in good if sample["image"].dtype != np.uint8), None)
+        if strange is not None:
+            raise ConfigError(f"a transform gives images of {strange}, and uint8 is needed: they are normalised later")
         channels = max(sample["image"].shape[2] for sample in good)  # a filler may have others than grey images
         pixels = torch.empty(len(good), *good[0]["image"].shape[:2], channels, dtype=torch.uint8)
         for image, sample in zip(pixels, good, strict=True):

@@ -21,7 +21,9 @@ MOST_FOLDERS = 500
 _SPLITS = {"train", "val", "valid", "validation", "test"}
 _GROUPS = re.compile(r"patient|subject|person|case|group|video|scene|session|slide|study|site", re.IGNORECASE)
 _LABELS = re.compile(r"label|tag|class|categor|finding|diagnos|genre|attribute|keyword|species", re.IGNORECASE)
-_DELIMITERS = "|;,/"
+_SPLIT_HEADS = re.compile(r"(is_?)?(split|subset|fold|partition|phase|train|val|valid|test)(ing|_?set)?", re.IGNORECASE)
+_ID_HEADS = re.compile(r"(.*[ _])?(id|index|nr|no|number)", re.IGNORECASE)
+_DELIMITERS = "|;,"
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,13 @@ def look_at(table: Table, image_root: Path | None = None) -> Layout:
     left_out = {name: why for name, why in roles.items() if why not in with_role}
     splits, groups, by_code, by_name = with_role.values()
     left_out |= dict.fromkeys([*splits[1:], *groups[1:]], "another column says it")
+    words = {frozenset(cell.strip() for cell in table.column(name) if not is_empty(cell)) for name in by_name}
+    if not by_code and len(by_name) > 1 and len(words) == 1 and len(next(iter(words))) <= 3:
+        some = ", ".join(sorted(next(iter(words))))
+        raise DataError(
+            f"{printable(table.path)}: columns {', '.join(by_name[:4])} all hold {some}, no words that are known: write "
+            "1 and 0, or write a config (mlcv configs copy csv/bce) with data.codes.positive and data.codes.negative"
+        )
     if not by_code and not by_name:
         raise DataError(_no_labels(table, image_column, left_out))
     labels: dict[str, Any] = {"label_columns": tuple(by_code), **_meanings(table, by_code)}
@@ -122,10 +131,20 @@ def _role(name: str, cells: Sequence[str]) -> str:
         return "empty"
     if len(filled) > 1 and {cell.lower() for cell in filled} <= _SPLITS:
         return "split"
-    if _are_codes(filled):
-        return "codes"
-    if _GROUPS.search(name):
+    if _SPLIT_HEADS.fullmatch(name):
+        return f"a split by its name, but its cells are {_some(filled)}, and train, val and test are read"
+    are_codes = _are_codes(filled)
+    if _GROUPS.search(name) and ((not are_codes and len(filled) > 3) or "patient" in name.lower()):
         return "group"
+    if _ID_HEADS.fullmatch(name):
+        return "numbers rows"
+    if are_codes:
+        return "codes"
+    if len(filled) == 1:
+        return f"holds {_some(filled)} alone: write 1 where a class is present"
+    strange = next(cell for cell in filled if not _are_codes([cell]))
+    if sum(filled[cell] for cell in filled if _are_codes([cell])) > 0.8 * sum(filled.values()):
+        return f"1 and 0, but for cells such as {strange!r}: no code that is known"
     return "names" if _are_names(name, filled) else f"{_some(filled)}: no labels"
 
 
@@ -195,7 +214,7 @@ def _are_codes(cells: Iterable[str]) -> bool:
 
 def _are_names(header: str, cells: dict[str, int]) -> bool:
     """Whether cells name classes: lists, or words that come again and again."""
-    if all(re.fullmatch(r"[-+.\d\s:e]*", cell) for cell in cells):  # numbers and times
+    if all(re.fullmatch(r"[-+.,\d\s:e]*", cell) for cell in cells):  # numbers and times
         return False
     parts = Counter[str]()
     for cell, count in cells.items():

@@ -93,6 +93,7 @@ class MultiLabelModule(LightningModule):
         self.thresholds: dict[str, float] = {}
         self.more_epochs: int | None = None
         """That a training goes on past its planned end, by a schedule of their own."""
+        self._steps_before: int | None = None
 
     @classmethod
     def load_from_checkpoint(
@@ -344,7 +345,7 @@ class MultiLabelModule(LightningModule):
     def configure_optimizers(self) -> Any:
         optimizer = self.optim.optimizer(self.parameter_groups())
         total, epochs = self.trainer.estimated_stepping_batches, self.trainer.max_epochs
-        schedule = self.optim.scheduler(optimizer, self.optim.planned_steps(total, epochs, self.more_epochs))
+        schedule = self.optim.scheduler(optimizer, self.optim.planned_steps(total, epochs, self._steps_before))
         self._fresh_groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -366,6 +367,10 @@ class MultiLabelModule(LightningModule):
             )
         if self.more_epochs is not None:
             checkpoint["lr_schedulers"] = []  # they have one of their own
+            self._steps_before = int(checkpoint.get("global_step", 0))
+            for state in (checkpoint.get("callbacks") or {}).values():
+                if isinstance(state, dict) and "wait_count" in state:  # who had lost patience begins anew
+                    state.update(wait_count=0, stopped_epoch=0)
         planned = checkpoint.get("lr_schedulers") or [{}]
         is_resumed = self._trainer is not None and self.trainer.state.fn == "fit"
         if is_resumed and planned[0] and ("total_steps" in planned[0]) != (self.optim.schedule == "onecycle"):

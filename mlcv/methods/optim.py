@@ -59,22 +59,24 @@ class Optim:
         except (ValueError, TypeError, RuntimeError, AssertionError, ImportError) as error:
             raise ConfigError(f"model.optim.name: {self.name} cannot be used here ({one_line(error)})") from error
 
-    def planned_steps(self, total: float, epochs: int | None, more_epochs: int | None = None) -> int:
+    def planned_steps(self, total: float, epochs: int | None, steps_before: int | None = None) -> int:
         """Of the schedule, which may go on beyond the training's end.
 
         Args:
             total: steps of the training.
             epochs: of the training, if it is planned by these.
-            more_epochs: the last of them, if they have a schedule of their own.
+            steps_before: those of a training that goes on by a schedule of its own.
 
         Raises:
             ConfigError: for a training without an end, or a horizon before it.
         """
         if math.isinf(total):
             raise ConfigError("the schedule needs an end: set trainer.max_epochs or trainer.max_steps")
-        planned = more_epochs or self.horizon_epochs
+        if steps_before is not None:
+            return max(math.ceil(total) - steps_before, 2)
+        planned = self.horizon_epochs
         if planned is not None and epochs:
-            if planned < epochs and more_epochs is None:
+            if planned < epochs:
                 raise ConfigError(
                     f"model.optim.horizon_epochs is {planned}, and trainer.max_epochs {epochs}: plan the schedule for "
                     "at least the epochs that are trained"

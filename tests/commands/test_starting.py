@@ -1,6 +1,7 @@
 """A training that begins with another's weights, and one that goes on past its planned end."""
 
 import csv
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from mlcv import Classifier
 from mlcv.cli import main
 from mlcv.commands.starting import start_from
 from mlcv.errors import ConfigError
+from mlcv.models import CSRAHead, LinearHead, MLDecoderHead, Query2LabelHead
 from tests.tiny_sets import write_csv
 
 FEW = [
@@ -80,7 +82,12 @@ def test_rows_follow_the_names_of_classes(tmp_path):
     theirs = Classifier("test_resnet", 3, class_names=["cat", "dog", "cow"])
     path = tmp_path / "theirs.ckpt"
     torch.save({"state_dict": theirs.state_dict(), "hyper_parameters": dict(theirs.hparams)}, path)
-    for names in (["dog", "fish", "cat", "owl"], ["dog", "cow", "cat"], ["fish", "owl", "bee"]):
+    for names in (
+        ["dog", "fish", "cat", "owl"],
+        ["dog", "cow", "cat"],
+        ["fish", "owl", "bee"],
+        list(theirs.class_names),
+    ):
         ours = Classifier("test_resnet", len(names), class_names=names)
         before = {name: value.clone() for name, value in ours.state_dict().items()}
         start_from(ours, path)
@@ -98,7 +105,7 @@ def test_another_backbone_is_refused(tmp_path):
     theirs = Classifier("test_resnet", 2)
     path = tmp_path / "theirs.ckpt"
     torch.save({"state_dict": theirs.state_dict(), "hyper_parameters": dict(theirs.hparams)}, path)
-    with pytest.raises(ConfigError, match=r"theirs\.ckpt holds few weights of this backbone; its own is test_resnet"):
+    with pytest.raises(ConfigError, match=r"theirs\.ckpt does not hold this backbone .*its own is test_resnet"):
         start_from(Classifier("resnet18", 2), path)
 
 
@@ -112,3 +119,42 @@ def test_other_classes_in_a_resumed_run_are_told_the_way(run, tmp_path, capsys):
     assert main(["fit", *more, *one, "--start_from", last(run)]) == 0
     assert main(["fit", *more, *one, "--start_from", last(run), "--ckpt_path", last(run)]) == 2
     assert "choose" in capsys.readouterr().err
+
+
+HEADS = [
+    LinearHead,
+    CSRAHead,
+    partial(CSRAHead, num_heads=2),
+    MLDecoderHead,
+    partial(Query2LabelHead, width=64, hidden=64),
+]
+
+
+@pytest.mark.parametrize("head", HEADS, ids=["linear", "csra", "csra2", "mldecoder", "query2label"])
+def test_what_a_head_knows_of_a_class_follows_it_or_is_left(tmp_path, head):
+    """A class that both know is scored as before, or the head starts anew; never as another class."""
+    torch.manual_seed(0)
+    theirs = Classifier("test_resnet", 3, head=head, class_names=["cat", "dog", "cow"]).eval()
+    path = tmp_path / "theirs.ckpt"
+    torch.save({"state_dict": theirs.state_dict(), "hyper_parameters": dict(theirs.hparams)}, path)
+    image = torch.randn(2, 3, 64, 64)
+    for names in (["cow", "cat", "dog"], ["dog", "owl", "cat", "bee"]):
+        ours = Classifier("test_resnet", len(names), head=head, class_names=names).eval()
+        before = {name: value.clone() for name, value in ours.state_dict().items() if name.startswith("head.")}
+        start_from(ours, path)
+        shared = [name for name in names if name in theirs.class_names]
+        with torch.no_grad():
+            logits, expected = ours(image), theirs(image)
+        if any(not torch.equal(value, before[name]) for name, value in ours.state_dict().items() if name in before):
+            for name in shared:
+                mine, known = logits[:, names.index(name)], expected[:, theirs.class_names.index(name)]
+                torch.testing.assert_close(mine, known)
+
+
+def test_more_epochs_train_after_patience_was_lost(tmp_path):
+    folder, still = tmp_path / "run", ["--model.optim.lr=1e-9", "--patience=1"]
+    assert main(["fit", *FEW, *still, "--trainer.max_epochs=6", "--run_dir", str(folder)]) == 0
+    stopped = torch.load(last(folder), weights_only=True)["epoch"]
+    assert stopped < 5
+    assert main(["fit", "--ckpt_path", last(folder), "--more_epochs=1"]) == 0
+    assert torch.load(last(folder), weights_only=True)["epoch"] == stopped + 1
