@@ -106,8 +106,8 @@ def look_at(table: Table, image_root: Path | None = None) -> Layout:
     if not by_code and len(by_name) > 1 and len(words) == 1 and len(next(iter(words))) <= 3:
         some = ", ".join(sorted(next(iter(words))))
         raise DataError(
-            f"{printable(table.path)}: columns {', '.join(by_name[:4])} all hold {some}, no words that are known: write "
-            "1 and 0, or write a config (mlcv configs copy csv/bce) with data.codes.positive and data.codes.negative"
+            f"{printable(table.path)}: columns {', '.join(by_name[:4])} all hold {some}, no words that are known: "
+            "write 1 and 0, or write a config (mlcv configs copy csv/bce) with data.codes.positive and data.codes.negative"
         )
     if not by_code and not by_name:
         raise DataError(_no_labels(table, image_column, left_out))
