@@ -107,7 +107,7 @@ def look_at(table: Table, image_root: Path | None = None) -> Layout:
         some = ", ".join(sorted(next(iter(words))))
         raise DataError(
             f"{printable(table.path)}: columns {', '.join(by_name[:4])} all hold {some}, no words that are known: "
-            "write 1 and 0, or a config (mlcv configs copy csv/bce my.yaml) with data.codes.positive and data.codes.negative"
+            "write 1 and 0, or a config (mlcv configs copy csv/bce) with data.codes.positive and data.codes.negative"
         )
     if not by_code and not by_name:
         raise DataError(_no_labels(table, image_column, left_out))
