@@ -69,6 +69,7 @@ class Progress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._clock = Clock(_plan(trainer))
+        self._epoch_began = perf_counter()  # one that goes on within an epoch begins none
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._loss, self._losses, self._score = 0.0, 0, math.nan
@@ -141,7 +142,8 @@ class Progress(ProgressBar):
         self._hide()
         if not self._best_epoch:
             return
-        path = Path(getattr(trainer.checkpoint_callback, "best_model_path", ""))
+        paths = [Path(one.best_model_path) for one in trainer.checkpoint_callbacks if hasattr(one, "best_model_path")]
+        path = next((one for one in paths if one.name == "best.ckpt"), Path())
         here = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
         where = f": {here}" if path.name else ""
         took = span(self._running.seconds())
