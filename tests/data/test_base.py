@@ -221,3 +221,28 @@ def test_images_are_what_the_backbone_expects_in_python_too(first):
         pixels = torch.from_numpy(image).permute(2, 0, 1) / 255
         mean, std = (torch.tensor(values)[:, None, None] for values in (expected.mean, expected.std))
         torch.testing.assert_close(batch["image"][0], (pixels - mean) / std, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_images_have_the_trainers_precision_and_pass_a_modules_own_hook(precision):
+    class Doubling(Classifier):
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            return {**batch, "image": batch["image"] * 2}
+
+        def training_step(self, batch, batch_idx):
+            seen.append(batch["image"])
+            return super().training_step(batch, batch_idx)
+
+    seen = []
+    trainer = Trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0, logger=False, precision=precision,
+                      enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")  # fmt: skip
+    trainer.fit(Doubling("test_resnet", 10), data := digits(num_workers=0))
+    expected = 2 * next(iter(data.train_dataloader()))["image"]
+    assert seen[0].dtype == {"bf16-true": torch.bfloat16, "64-true": torch.float64}[precision]
+    torch.testing.assert_close(seen[0].float(), expected, atol=2e-2, rtol=2e-2)
+
+
+def test_a_transform_that_gives_floats_is_refused():
+    sample = {"image": np.zeros((4, 4, 3), np.float32), "target": torch.zeros(1), "index": 0}
+    with pytest.raises(ConfigError, match="a transform gives images of float32, and uint8 is needed"):
+        Collate(None)([sample])
