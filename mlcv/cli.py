@@ -16,7 +16,7 @@ from typing import Any
 
 from mlcv import __version__
 from mlcv.command_line import take
-from mlcv.commands.arguments import parser_of
+from mlcv.commands.arguments import PARSERS, parser_of
 from mlcv.errors import ConfigError, Stopped, chain_of, find_user_error, one_line
 from mlcv.launchers import RUN_DIR_VARIABLE, process_rank
 from mlcv.short_help import NEXT, SECTIONS, short_help, two_columns
@@ -108,11 +108,10 @@ def _said_at_once(arguments: Sequence[str]) -> str:
         return _HELP.format(subcommands=two_columns({name: text for name, (_, text) in SUBCOMMANDS.items()}))
     if arguments[0] == "--version":
         return f"mlcv {__version__}"
-    if arguments[0] in SECTIONS and {"-h", "--help"} & set(arguments):
+    asks = bool({"-h", "--help"} & set(arguments))
+    if asks and arguments[0] in SECTIONS:
         return short_help(arguments[0])
-    if arguments[0] in SUBCOMMANDS and {"-h", "--help"} & set(arguments) and SUBCOMMANDS[arguments[0]][0] != "training":
-        return parser_of(arguments[0]).format_help().rstrip()
-    return ""
+    return parser_of(arguments[0]).format_help().rstrip() if asks and arguments[0] in PARSERS else ""
 
 
 @contextmanager

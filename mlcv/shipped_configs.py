@@ -64,8 +64,10 @@ def with_files(arguments: Sequence[str]) -> list[str]:
     """A command line with the files of its configs, which are put first: what is given by itself counts.
 
     Raises:
-        ConfigError: as `find_config`.
+        ConfigError: as `find_config`; or for a text in place of its words.
     """
+    if isinstance(arguments, str):
+        raise ConfigError("options is a list of words of the command line, such as ['--config=a.yaml']")
     configs, others = take(arguments, "--config", "-c")
     return [*(f"--config={find_config(value)}" for value in configs), *others]
 

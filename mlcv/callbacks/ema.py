@@ -54,7 +54,6 @@ class EMA(WeightAveraging):
         ours, theirs = (list(module.buffers()) for module in (average.module, pl_module))
         if ours and not averaged:  # some have had their size from the training labels since
             self._match_buffers(average, pl_module)
-            ours = list(average.module.buffers())
         if ours:
             torch._foreach_copy_(ours, theirs)
         average.n_averaged += 1

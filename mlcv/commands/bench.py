@@ -196,8 +196,6 @@ def bench(
     set_up_logging()
     logging.getLogger("lightning").setLevel(logging.ERROR)
     keep_freed_memory()
-    if isinstance(options, str):
-        raise ConfigError("options is a list of words of the command line, such as ['--config=a.yaml']")
     for name in modes:
         check_choice("modes", name, ("eager", "compiled"))
     given = with_files(options)

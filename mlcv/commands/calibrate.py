@@ -40,7 +40,6 @@ def main(arguments: list[str]) -> None:
     console().print(f"calibration: {out}", soft_wrap=True)
 
 
-@read_once()
 def calibrate(
     predictions: str | Path,
     truth: str | Path | TruthFile | None = None,
@@ -78,6 +77,7 @@ def calibrate(
     return replace(calibration, fitted_to=str(predictions))
 
 
+@read_once()
 def _read(path: Path, truth: TruthFile) -> tuple[tuple[str, ...], Tensor, Tensor, str | None]:
     """Class names, probabilities and targets (M, C), and whose they are."""
     if path.name.startswith("test"):

@@ -42,8 +42,8 @@ def ensemble(
     """
     check_choice("how", how, ("mean", "rank"))
     with tempfile.TemporaryDirectory() as folder:
-        paths = [_predicted(path, Path(folder, str(n)), options) for n, path in enumerate(listed(models))]
         given = listed(models)
+        paths = [_predicted(path, Path(folder, str(n)), options) for n, path in enumerate(given)]
         names = common_classes(paths, called=given)
         called = apart([path.stem for path in given], given)
         together = combine(

@@ -23,7 +23,7 @@ from mlcv.labels.states import NEGATIVE, POSITIVE, States
 from mlcv.models.downloads import hub_answers
 from mlcv.models.packaged_weights import packaged_names
 from mlcv.short_help import two_columns
-from mlcv.tables import Codes, Table, printable, read_regular
+from mlcv.tables import Codes, printable, read_once, read_regular, read_table
 
 _BYTES_A_PIXEL = 2500
 """Memory that a training step takes for each pixel of its input, with a ResNet-50 or smaller in float32."""
@@ -53,6 +53,7 @@ class _Network:
     size: int = 224
 
 
+@read_once()
 def init(table: str | Path, output: str | Path | None = None, image_root: str | Path | None = None) -> Started:
     """Writes a config that trains on a table.
 
@@ -69,7 +70,7 @@ def init(table: str | Path, output: str | Path | None = None, image_root: str | 
     target = Path(output) if output is not None else Path(name).with_suffix(".yaml")
     if target.exists():
         raise ConfigError(f"{target} exists, and is not replaced; give another name with --output, or remove it")
-    layout = look_at(Table(table), Path(image_root) if image_root is not None else None)
+    layout = look_at(read_table(table), Path(image_root) if image_root is not None else None)
     arguments = layout.arguments(str(table))
     if arguments.get("image_root") == ".":  # which would be another folder where the config is used from one
         arguments["image_root"] = str(Path.cwd())
@@ -121,7 +122,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _median_size(path: Path, layout: Layout) -> tuple[int, int]:
     """Width and height of the image in the middle, of some."""
-    table = Table(path)
+    table = read_table(path)
     cells = [cell.strip().replace("\\", "/") for cell in table.column(layout.image_column) if cell.strip()]
     root = layout.image_root or path.parent
     sizes = []

@@ -61,8 +61,6 @@ def preview(options: Sequence[str], output: str | Path = "batch.png", *, images:
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind not in Image.SAVE:
         raise ConfigError(f"--output: {path} is no name of a picture: let it end in .png or .jpg")
-    if isinstance(options, str):
-        raise ConfigError("options is a list of words of the command line, such as ['--config=a.yaml']")
     set_up_logging()
     given: Any = _DataCLI(
         MultiLabelModule,

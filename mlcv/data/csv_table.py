@@ -12,7 +12,7 @@ from mlcv.data.paths import image_path
 from mlcv.data.samples import LabeledImages, Split
 from mlcv.data.splits import deal, group_keys, told_apart
 from mlcv.errors import ConfigError, DataError
-from mlcv.tables import Codes, Table, check_class_names, column_states, is_file, printable
+from mlcv.tables import Codes, Table, check_class_names, column_states, is_file, printable, read_table
 
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
@@ -127,7 +127,7 @@ class CSVDataModule(MultiLabelDataModule):
         if path is None:
             raise ConfigError("data.path is needed")
         if path not in self._tables:
-            self._tables[path] = Table(path, self.separator)
+            self._tables[path] = read_table(path, self.separator)
         return self._tables[path]
 
     def _header(self, table: Table) -> tuple[str, ...]:

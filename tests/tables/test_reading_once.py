@@ -5,8 +5,9 @@ from collections import Counter
 import pytest
 
 import mlcv
+from mlcv.cli import main
 from mlcv.tables import read_once, read_table
-from tests.tiny_sets import write_rows
+from tests.tiny_sets import write_image, write_rows
 
 
 @pytest.fixture
@@ -33,6 +34,19 @@ def test_a_command_reads_a_file_once(command, tmp_path, opened, monkeypatch):
         pytest.importorskip("matplotlib")
     getattr(mlcv, command)(path)
     assert opened == {"p.csv": 1}
+
+
+@pytest.mark.parametrize("command", ["evaluate", "calibrate"])
+def test_so_does_its_command_line(command, tmp_path, opened, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([command, str(predictions(tmp_path))]) == 0
+    assert opened == {"p.csv": 1}
+
+
+def test_init_reads_its_table_once(tmp_path, opened):
+    rows = [[write_image(tmp_path / f"{n}.jpg", (16, 16), n).name, n % 2] for n in range(20)]
+    mlcv.init(write_rows(tmp_path / "t.csv", ["image", "cat"], rows), tmp_path / "c.yaml")
+    assert opened == {"t.csv": 1}
 
 
 def test_tables_are_kept_no_longer_than_asked(tmp_path, opened):
