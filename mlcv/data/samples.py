@@ -211,7 +211,7 @@ class Collate:
         filler: a sample of index -1 that stands for a batch without readable images; None raises then.
     """
 
-    normalize: "Normalize | None"
+    normalize: Normalize | None
     filler: Sample | None = None
 
     def __call__(self, samples: list[Sample]) -> Batch:

@@ -24,6 +24,7 @@ _LABELS = re.compile(r"label|tag|class|categor|finding|diagnos|genre|attribute|k
 _SPLIT_HEADS = re.compile(r"(is_?)?(split|subset|fold|partition|phase|train|val|valid|test)(ing|_?set)?", re.IGNORECASE)
 _ID_HEADS = re.compile(r"(.*[ _])?(id|index|nr|no|number)", re.IGNORECASE)
 _DELIMITERS = "|;,"
+_CODES = {*Codes().table(), "-1", "-1.0", "1.0", "0.0"}
 
 
 @dataclass(frozen=True)
@@ -142,9 +143,9 @@ def _role(name: str, cells: Sequence[str]) -> str:
         return "codes"
     if len(filled) == 1:
         return f"holds {_some(filled)} alone: write 1 where a class is present"
-    strange = next(cell for cell in filled if not _are_codes([cell]))
-    if sum(filled[cell] for cell in filled if _are_codes([cell])) > 0.8 * sum(filled.values()):
-        return f"1 and 0, but for cells such as {strange!r}: no code that is known"
+    strange = [cell for cell in filled if not _are_codes([cell])]
+    if sum(filled[cell] for cell in strange) < 0.2 * sum(filled.values()):
+        return f"1 and 0, but for cells such as {strange[0]!r}: no code that is known"
     return "names" if _are_names(name, filled) else f"{_some(filled)}: no labels"
 
 
@@ -208,17 +209,16 @@ def _children(folder: Path) -> list[Path]:
 
 
 def _are_codes(cells: Iterable[str]) -> bool:
-    meaning = {**Codes().table(), "-1": None, "-1.0": None}
-    return all(cell.lower() in meaning or cell in ("1.0", "0.0") for cell in cells)
+    return all(cell.lower() in _CODES for cell in cells)
 
 
 def _are_names(header: str, cells: dict[str, int]) -> bool:
     """Whether cells name classes: lists, or words that come again and again."""
     if all(re.fullmatch(r"[-+.,\d\s:e]*", cell) for cell in cells):  # numbers and times
         return False
-    parts = Counter[str]()
+    parts, delimiter = Counter[str](), _delimiter(cells)
     for cell, count in cells.items():
-        parts.update(dict.fromkeys(_parts(cell, _delimiter(cells)), count))
+        parts.update(dict.fromkeys(_parts(cell, delimiter), count))
     often = sum(parts.values()) / len(parts)
     return often >= (1.5 if _LABELS.search(header) else 4) and len(parts) <= 20_000
 

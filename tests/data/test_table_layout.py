@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mlcv.data import table_layout
 from mlcv.data.csv_table import CSVDataModule
 from mlcv.data.table_layout import look_at
 from mlcv.errors import DataError
@@ -144,3 +145,11 @@ def test_columns_of_one_strange_vocabulary_are_refused(tmp_path):
 def test_decimal_commas_are_no_lists(tmp_path):
     columns = [images(tmp_path, 12), ["25,8", "17,1"] * 6, ["a|b", "b"] * 6]
     assert look_at(table_of(tmp_path, ["image", "size", "tags"], columns)).labels_column == "tags"
+
+
+def test_a_column_is_walked_through_once_not_once_a_cell(tmp_path, monkeypatch):
+    """A comment in each of a hundred thousand rows is no reason to wait."""
+    looked = []
+    monkeypatch.setattr(table_layout, "_delimiter", lambda cells: looked.append(len(list(cells))) or "|")
+    assert table_layout._role("comment", [f"note {n} by hand" for n in range(500)]).endswith("no labels")
+    assert looked == [500]
