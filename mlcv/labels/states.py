@@ -86,13 +86,16 @@ def resolve_unknown(targets: Tensor, unknown: UnknownAs, smoothing: float = 0.1)
     Shape:
         targets (B, C); returns two tensors (B, C) of the targets' type.
     """
-    is_known = known(targets)
-    filled = torch.where(is_known, targets, smoothing if unknown == "smoothed" else 0.0)
+    if unknown == "smoothed" or targets.requires_grad:
+        filled = torch.where(known(targets), targets, smoothing if unknown == "smoothed" else 0.0)
+    else:
+        filled = targets.clamp(min=0)  # a third of the time on a CPU, but a target of 0 has no gradient
+    is_known = (targets.detach() + 1).clamp_(0, 1)  # there is nothing between -1 and 0
     match unknown:
         case "ignore":
-            return filled, is_known.to(targets.dtype)
+            return filled, is_known
         case "weak_negative":
-            return filled, torch.where(is_known, 1.0, 1 / max(targets.shape[1] - 1, 1))
+            return filled, is_known.clamp_(min=1 / max(targets.shape[1] - 1, 1))
         case "negative" | "smoothed":
             return filled, torch.ones_like(targets)
         case _:

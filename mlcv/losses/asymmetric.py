@@ -7,6 +7,7 @@ from torch.nn.functional import logsigmoid
 from mlcv.errors import ConfigError
 from mlcv.labels.states import UnknownAs
 from mlcv.losses.base import ElementwiseLoss
+from mlcv.numerics import log_sigmoids, power
 
 
 class AsymmetricLoss(ElementwiseLoss):
@@ -51,6 +52,18 @@ class AsymmetricLoss(ElementwiseLoss):
         positive = targets * self._focus(1 - p, self.gamma_pos) * logsigmoid(logits)
         negative = (1 - targets) * self._focus(p_shifted, self.gamma_neg) * log_not_p
         return -(positive + negative)
+
+    def with_slopes(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        log_p, log_not_p = log_sigmoids(logits)
+        p, not_p = logits.sigmoid(), (-logits).sigmoid()
+        p_shifted, shifted = (p - self.margin).clamp_(min=0), (not_p + self.margin).clamp_(max=1)
+        # Without focusing, too, what is below the margin has no slope.
+        focus = power(p_shifted, self.gamma_neg) if self.gamma_neg else p_shifted.sign_()
+        negative, positive = focus.mul_(1 - targets), targets * power(not_p, self.gamma_pos)
+        if self.margin:
+            p, log_not_p = p.mul_(not_p).div_(shifted), shifted.log()
+        slopes = p.mul_(negative).addcmul_(positive, not_p, value=-1)
+        return negative.mul_(log_not_p).addcmul_(positive, log_p).neg_(), slopes
 
     @staticmethod
     @torch.no_grad()

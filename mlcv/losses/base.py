@@ -1,12 +1,16 @@
-"""What element-wise losses share: precision, the meaning of unknown entries, the reduction."""
+"""What element-wise losses share: precision, the meaning of unknown entries, the reduction, one pass over all."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from mlcv.errors import ConfigError
 from mlcv.labels.states import UnknownAs, known, resolve_unknown
 from mlcv.numerics import at_least_float32, full_precision
+
+_AT_ONCE = 2**16
+"""Entries that a CPU works on at a time: a dozen such arrays stay in the cache of a core."""
 
 
 class ElementwiseLoss(nn.Module):
@@ -15,6 +19,10 @@ class ElementwiseLoss(nn.Module):
     The sum over classes is averaged over images. Official code of this field differs here: ASL, Hill and SPLC sum
     over images too (a factor B), the single-positive family averages over classes as well (a factor 1 / C). Learning
     rates and weight decay move with it.
+
+    A subclass may add `with_slopes`, the same losses with their derivatives written out. Then the forward pass computes
+    both, and one array (B, C) is all that is kept for the backward pass; under `torch.compile`, and for a second
+    derivative, `elementwise` is differentiated all the same.
 
     Args:
         unknown: what an entry that nobody annotated counts as, see `mlcv.labels.resolve_unknown`; by default it
@@ -27,6 +35,12 @@ class ElementwiseLoss(nn.Module):
     """
 
     knows_unknown: ClassVar[bool] = True
+    _has_slopes: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # Who writes another `elementwise` inherits no derivatives of the first.
+        cls._has_slopes = "with_slopes" in vars(cls) or (cls._has_slopes and "elementwise" not in vars(cls))
 
     def __init__(self, unknown: UnknownAs = "ignore", smoothing: float = 0.1) -> None:
         super().__init__()
@@ -36,11 +50,60 @@ class ElementwiseLoss(nn.Module):
         """Loss of each entry (B, C), from logits in full precision and targets in [0, 1] without unknowns."""
         raise TypeError(f"{type(self).__name__} must define elementwise")
 
+    def with_slopes(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """What `elementwise` returns, and its derivative by the logits, both (B, C) and new tensors."""
+        raise TypeError(f"{type(self).__name__} has no derivatives of its own")
+
+    def resolve(self, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The targets that the formula gets, and the weight of each entry; of images, one by one.
+
+        Shape:
+            targets (B, C), or -1 where unknown; returns two tensors (B, C).
+        """
+        return resolve_unknown(targets, self.unknown, self.smoothing)
+
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         with full_precision(logits):
-            logits = at_least_float32(logits)
-            filled, weights = resolve_unknown(targets.to(logits.dtype), self.unknown, self.smoothing)
-            return image_mean(self.elementwise(logits, filled) * weights)
+            is_plain = torch.compiler.is_compiling() or not self._has_slopes or targets.requires_grad
+            if is_plain or not (logits.requires_grad and torch.is_grad_enabled()):
+                total = self._total(logits, targets)
+            else:
+                total, _ = _InOnePass.apply(logits, targets, self)
+            return total / max(len(logits), 1)
+
+    def _total(self, logits: Tensor, targets: Tensor) -> Tensor:
+        logits = at_least_float32(logits)
+        filled, weights = self.resolve(targets.to(logits.dtype))
+        return (self.elementwise(logits, filled) * weights).sum()
+
+
+class _InOnePass(torch.autograd.Function):
+    """The sum of a loss over all entries, with the slopes computed beside it, some images at a time on a CPU."""
+
+    @staticmethod
+    def forward(logits: Tensor, targets: Tensor, loss: ElementwiseLoss) -> tuple[Tensor, Tensor]:
+        images = max(_AT_ONCE // max(logits.shape[1], 1), 1) if logits.device.type == "cpu" else max(len(logits), 1)
+        slopes = torch.empty_like(logits, dtype=torch.promote_types(logits.dtype, torch.float32))
+        sums, parts = [], (torch.split(every, images) for every in (logits, targets, slopes))
+        for some, answers, out in zip(*parts, strict=True):
+            filled, weights = loss.resolve(answers.to(slopes.dtype))
+            losses, derivatives = loss.with_slopes(at_least_float32(some), filled)
+            torch.mul(derivatives, weights, out=out)
+            sums.append(losses.flatten().dot(weights.flatten()))
+        return torch.stack(sums).sum(), slopes
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.loss = inputs[2]
+        ctx.save_for_backward(*inputs[:2], output[1])
+        ctx.mark_non_differentiable(output[1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Any, _: Any) -> tuple[Tensor, None, None]:
+        logits, targets, slopes = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the gradient is to be differentiated in its turn
+            (slopes,) = torch.autograd.grad(ctx.loss._total(logits, targets), logits, create_graph=True)
+        return (slopes * gradient).to(logits.dtype), None, None
 
 
 def may_see(loss: nn.Module, targets: Tensor) -> bool:
@@ -64,12 +127,3 @@ def check_may_see(loss: nn.Module, targets: Tensor) -> None:
             "take for numbers. Take a loss of mlcv.losses (BCELoss is binary cross-entropy), or give one of your own "
             "that handles them the attribute knows_unknown = True"
         )
-
-
-def image_mean(losses: Tensor) -> Tensor:
-    """Sum over classes, mean over images; 0 for an empty batch.
-
-    Shape:
-        losses (B, C); returns a scalar.
-    """
-    return losses.sum() / max(len(losses), 1)

@@ -9,9 +9,8 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
 from mlcv.errors import ConfigError
-from mlcv.labels.states import UnknownAs, count_known, known, resolve_unknown
-from mlcv.losses.base import ElementwiseLoss, image_mean
-from mlcv.numerics import at_least_float32, full_precision
+from mlcv.labels.states import UnknownAs, count_known, resolve_unknown
+from mlcv.losses.base import ElementwiseLoss
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +67,14 @@ class BCELoss(ElementwiseLoss):
     def elementwise(self, logits: Tensor, targets: Tensor) -> Tensor:
         return cross_entropy(logits, targets, pos_weight=self._weights(logits), reduction="none")
 
+    def with_slopes(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        weights, p = self._weights(logits), logits.sigmoid()
+        if weights is None:
+            return cross_entropy(logits, targets, reduction="none"), p.sub_(targets)
+        positive = weights * targets
+        slopes = p.mul_(1 - targets + positive).sub_(positive)
+        return cross_entropy(logits, targets, pos_weight=weights, reduction="none"), slopes
+
     def _weights(self, logits: Tensor) -> Tensor | None:
         if self.pos_weight != "auto":
             return None if self.pos_weight == 1 else logits.new_tensor(self.pos_weight)
@@ -105,7 +112,7 @@ def _told(weights: Tensor, names: Sequence[str]) -> str:
     return f"from {each[int(weights.argmin())]} to {each[int(weights.argmax())]}, median {weights.median():.3g}"
 
 
-class PartialBCELoss(ElementwiseLoss):
+class PartialBCELoss(BCELoss):
     """Cross-entropy over known entries, weighed up where few are known (Durand et al., CVPR 2019, eqs. 1-2).
 
     An image with the fraction r of its classes known has the weight g(r) = a r^gamma + b, set by two anchors:
@@ -127,11 +134,8 @@ class PartialBCELoss(ElementwiseLoss):
         self.a = (1 - weight_at_tenth) / (1 - 0.1**gamma)
         self.b = 1 - self.a
 
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        with full_precision(logits):
-            logits = at_least_float32(logits)
-            filled, weights = resolve_unknown(targets.to(logits.dtype), "ignore")
-            fraction = known(targets).to(logits.dtype).mean(dim=1, keepdim=True)
-            # An image with nothing known has no entry to weigh; the clamp keeps a negative gamma finite there.
-            weight = self.a * fraction.clamp(min=1 / max(targets.shape[1], 1)) ** self.gamma + self.b
-            return image_mean(weight * weights * cross_entropy(logits, filled, reduction="none"))
+    def resolve(self, targets: Tensor) -> tuple[Tensor, Tensor]:
+        filled, is_known = resolve_unknown(targets, "ignore")
+        # An image with nothing known has no entry to weigh; the clamp keeps a negative gamma finite there.
+        fraction = is_known.mean(dim=1, keepdim=True).clamp(min=1 / max(targets.shape[1], 1))
+        return filled, is_known * (self.a * fraction**self.gamma + self.b)

@@ -6,6 +6,7 @@ from torch.nn.functional import logsigmoid
 from mlcv.errors import ConfigError
 from mlcv.labels.states import UnknownAs
 from mlcv.losses.base import ElementwiseLoss
+from mlcv.numerics import log_sigmoids, power
 
 
 class FocalLoss(ElementwiseLoss):
@@ -31,3 +32,11 @@ class FocalLoss(ElementwiseLoss):
         positive = targets * (self.gamma * log_not_p).exp() * log_p
         negative = (1 - targets) * (self.gamma * log_p).exp() * log_not_p
         return -(positive + negative)
+
+    def with_slopes(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        log_p, log_not_p = log_sigmoids(logits)
+        p, not_p = logits.sigmoid(), (-logits).sigmoid()
+        positive, negative = power(not_p, self.gamma).mul_(targets), power(p, self.gamma).mul_(1 - targets)
+        slopes = positive * (self.gamma * p).mul_(log_p).sub_(not_p)
+        slopes.addcmul_(negative, (self.gamma * not_p).mul_(log_not_p).sub_(p), value=-1)
+        return positive.mul_(log_p).addcmul_(negative, log_not_p).neg_(), slopes

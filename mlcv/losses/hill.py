@@ -5,9 +5,9 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from mlcv.errors import ConfigError
-from mlcv.labels.states import UnknownAs, known, resolve_unknown
-from mlcv.losses.base import ElementwiseLoss, image_mean
-from mlcv.numerics import at_least_float32, full_precision
+from mlcv.labels.states import UnknownAs, known
+from mlcv.losses.base import ElementwiseLoss
+from mlcv.numerics import log_sigmoids, power
 
 
 class HillLoss(ElementwiseLoss):
@@ -44,6 +44,13 @@ class HillLoss(ElementwiseLoss):
         negative = (self.lamb - p) * p**2
         return targets * _focal_positive(logits - self.margin, self.gamma) + (1 - targets) * negative
 
+    def with_slopes(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        positive, rise = _focal_positive_slope(logits - self.margin, self.gamma)
+        p, absent = logits.sigmoid(), 1 - targets
+        square = p.square()
+        slopes = (p - square).mul_((2 * self.lamb * p).sub_(square, alpha=3)).mul_(absent).addcmul_(targets, rise)
+        return (self.lamb - p).mul_(square).mul_(absent).addcmul_(targets, positive), slopes
+
 
 class SPLCLoss(ElementwiseLoss):
     """Self-paced loss correction: from the second epoch on, confident missing labels count as positives (section 3.2).
@@ -74,17 +81,37 @@ class SPLCLoss(ElementwiseLoss):
         """Tells the loss the number of finished epochs; called by the method at each epoch's start."""
         self.corrects = epoch >= self.warmup_epochs
 
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        with full_precision(logits):
-            logits = at_least_float32(logits)
-            corrected = ~known(targets) & (logits.detach().sigmoid() > self.threshold) if self.corrects else None
-            filled, _ = resolve_unknown(targets.to(logits.dtype), "negative")
-            positive = filled * _focal_positive(logits - self.margin, self.gamma)
-            # A corrected entry keeps its own logit: only annotators' positives must clear the margin.
-            negative = _focal_positive(
-                -logits if corrected is None else torch.where(corrected, logits, -logits), self.gamma
-            )
-            return image_mean(positive + (1 - filled) * negative)
+    def resolve(self, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return targets, torch.ones_like(targets)  # which are unknown is to be seen
+
+    def elementwise(self, logits: Tensor, targets: Tensor) -> Tensor:
+        present = targets.clamp(min=0)
+        positive = present * _focal_positive(logits - self.margin, self.gamma)
+        # A corrected entry keeps its own logit: only annotators' positives must clear the margin.
+        return positive + (1 - present) * _focal_positive(self._sign(logits, targets) * logits, self.gamma)
+
+    def with_slopes(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        sign, present = self._sign(logits, targets), targets.clamp(min=0)
+        positive, rise = _focal_positive_slope(logits - self.margin, self.gamma)
+        negative, fall = _focal_positive_slope(logits * sign, self.gamma)
+        absent = 1 - present
+        slopes = rise.mul_(present).addcmul_(absent, fall.mul_(sign))
+        return positive.mul_(present).addcmul_(absent, negative), slopes
+
+    def _sign(self, logits: Tensor, targets: Tensor) -> Tensor | int:
+        """1 where a missing label is corrected, -1 elsewhere."""
+        if not self.corrects:
+            return -1
+        corrected = ~known(targets) & (logits.detach().sigmoid() > self.threshold)
+        return corrected.to(logits.dtype).mul_(2).sub_(1)
+
+
+def _focal_positive_slope(logits: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+    """`_focal_positive` and its derivative."""
+    log_p, _ = log_sigmoids(logits)
+    p, not_p = logits.sigmoid(), (-logits).sigmoid()
+    focus = power(not_p, gamma)
+    return -focus * log_p, p.mul_(gamma).mul_(log_p).sub_(not_p).mul_(focus)
 
 
 def _focal_positive(logits: Tensor, gamma: float) -> Tensor:
