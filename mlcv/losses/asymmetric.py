@@ -59,7 +59,8 @@ class AsymmetricLoss(ElementwiseLoss):
         p_shifted, shifted = (p - self.margin).clamp_(min=0), (not_p + self.margin).clamp_(max=1)
         # Without focusing, too, what is below the margin has no slope.
         focus = power(p_shifted, self.gamma_neg) if self.gamma_neg else p_shifted.sign_()
-        negative, positive = focus.mul_(1 - targets), targets * power(not_p, self.gamma_pos)
+        negative = focus.mul_(1 - targets)
+        positive = targets * power(not_p, self.gamma_pos) if self.gamma_pos else targets
         if self.margin:
             p, log_not_p = p.mul_(not_p).div_(shifted), shifted.log()
         slopes = p.mul_(negative).addcmul_(positive, not_p, value=-1)
