@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "losses": {"labels", "ops", "numerics", "distributed", "errors"},
     "models": {"ops", "numerics", "errors", "cache", "files", "fingerprints", "plain_config"},
     "data": {"labels", "errors", "cache", "tables", "fingerprints"},
-    "metrics": {"labels"},
+    "metrics": {"labels", "numerics"},
     "methods": {"models", "losses", "metrics", "ops", "labels", "errors", "distributed", "files", "plain_config",
                 "fingerprints", "numerics"},
     "runs": {"data", "methods", "models", "errors", "files", "fingerprints", "places", "plain_config",

@@ -4,13 +4,14 @@ torchmetrics has these three, but breaks ties by position and cannot leave singl
 these equal, cannot do the latter either.
 """
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from mlcv.labels.states import POSITIVE, known
-
-_CHUNK = 2**24
-"""Entries handled at once: keeps the sorted copies below about 200 MB."""
+from mlcv.labels.states import known
+from mlcv.metrics.order import AtPositives, by_images
+from mlcv.numerics import at_least_float32
 
 
 def ranking_metrics(scores: Tensor, targets: Tensor) -> dict[str, Tensor]:
@@ -29,42 +30,19 @@ def ranking_metrics(scores: Tensor, targets: Tensor) -> dict[str, Tensor]:
     Shape:
         scores and targets (M, C); float64 scalars.
     """
-    return ranking_metrics_of_ranks(dense_ranks(scores), targets)
-
-
-def ranking_metrics_of_ranks(ranks: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """As `ranking_metrics`, of the places that `dense_ranks` gives the scores."""
     judged = known(targets).any(dim=1)
-    ranks, targets = ranks[judged], targets[judged]
-    rows = max(_CHUNK // max(ranks.shape[1], 1), 1)
-    parts = [_per_image(r, t) for r, t in zip(torch.split(ranks, rows), torch.split(targets, rows), strict=True)]
-    loss, coverage, precision = (torch.cat(column).mean() for column in zip(*parts, strict=True))
-    return {"ranking_loss": loss, "coverage_error": coverage, "LRAP": precision}
+    if not judged.any():
+        return dict.fromkeys(("ranking_loss", "coverage_error", "LRAP"), torch.tensor(torch.nan, dtype=torch.float64))
+    scores, targets = at_least_float32(scores[judged].detach().cpu()), targets[judged].cpu()
+    parts = [_of_images(AtPositives.of(s.numpy(), t.numpy())) for s, t in by_images(scores, targets)]
+    means = torch.from_numpy(np.concatenate(parts, axis=1)).mean(dim=1)
+    return dict(zip(("ranking_loss", "coverage_error", "LRAP"), means, strict=True))
 
 
-def dense_ranks(scores: Tensor) -> Tensor:
-    """The place of each number among all different ones, from 0 for the smallest: int64, equal ones alike.
-
-    What goes by the order of scores may go by these: they are exact, and below none of them is room for what is out.
-    """
-    ranks: Tensor = torch.unique(scores, return_inverse=True)[1]
-    return ranks
-
-
-def _per_image(ranks: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    positive, negative = targets == POSITIVE, known(targets) & (targets != POSITIVE)
-    positives_above = _at_least(ranks, positive)
-    negatives_above = _at_least(ranks, negative)
-    num_positive, num_negative = positive.sum(dim=1), negative.sum(dim=1)
-    wrong = (negatives_above * positive).sum(dim=1)
-    loss = wrong.double() / (num_positive * num_negative).clamp(min=1)
-    rank = (positives_above + negatives_above) * positive
-    precision = (positives_above.double() / rank.clamp(min=1) * positive).sum(dim=1) / num_positive.clamp(min=1)
-    trivial = (num_positive == 0) | (num_negative == 0)
-    return loss, rank.amax(dim=1).double(), torch.where(trivial, 1.0, precision)
-
-
-def _at_least(ranks: Tensor, chosen: Tensor) -> Tensor:
-    """For each entry, how many of the chosen entries of its row rank at least as high: (M, C)."""
-    ordered = torch.where(chosen, ranks, -1).sort(dim=1).values
-    return ranks.shape[1] - torch.searchsorted(ordered, ranks.contiguous(), right=False)
+def _of_images(found: AtPositives) -> NDArray[np.float64]:
+    """The three for each of M images: (3, M)."""
+    loss = found.sums(found.negatives) / found.pairs()
+    coverage = np.zeros_like(loss)
+    np.maximum.at(coverage, found.row, found.positives + found.negatives)
+    trivial = (found.positives_of_rows == 0) | (found.negatives_of_rows == 0)
+    return np.stack([loss, coverage, np.where(trivial, 1.0, found.average_precision())])

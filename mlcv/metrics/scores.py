@@ -3,17 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import (
-    binary_average_precision,
-    binary_calibration_error,
-    binary_precision_recall_curve,
-)
+from torchmetrics.functional.classification import binary_precision_recall_curve
 
-from mlcv.labels.states import NEGATIVE, POSITIVE, UNKNOWN, evaluable, known
-from mlcv.metrics.bootstrap import weighted_areas
-from mlcv.metrics.ranking import dense_ranks, ranking_metrics_of_ranks
+from mlcv.labels.states import NEGATIVE, POSITIVE, known
+from mlcv.metrics.order import AtPositives, by_classes, by_images
+from mlcv.metrics.ranking import ranking_metrics
+from mlcv.numerics import at_least_float32
+
+_BINS = 15
+"""Of the expected calibration error, of equal width."""
+
+Counts = tuple[Tensor, Tensor, Tensor, Tensor]
+"""True positives, false positives, false negatives and true negatives of each class, over known entries."""
 
 
 @dataclass(frozen=True)
@@ -77,17 +81,18 @@ def multilabel_scores(
     names = tuple(class_names) if class_names is not None else tuple(str(c) for c in range(targets.shape[1]))
     scores = probs if scores is None else scores
     _check(probs, targets, scores, names)
-    # Not every accelerator has float64, in which nothing that was told apart becomes equal.
-    probs, scores = probs.detach().cpu().double(), scores.detach().cpu().double()
-    targets = targets.detach().cpu().to(torch.int64)
-    judged = evaluable(targets)
-    ranks = dense_ranks(scores)  # in the order of the scores; found once, it sorts all of them
-    per_class = _areas(ranks, targets, judged, eleven_point)
-    counts = _counts(probs > threshold, targets)
-    top = _top(ranks, targets, 3)
-    top3, any3 = (precision_recall(_counts(chosen, targets), targets) for chosen in (top & (probs >= threshold), top))
-    tp, fp, fn = counts
-    per_class |= {
+    probs, scores = (at_least_float32(each.detach().cpu()) for each in (probs, scores))
+    targets = targets.detach().cpu().to(torch.int8)
+    chosen, best, likely = (torch.empty_like(targets, dtype=torch.bool) for _ in range(3))
+    for p, s, t, *out in by_images(probs, scores, targets, chosen, best, likely):
+        p, top = p.double(), _top(s, t, 3)  # PyTorch would round a threshold to float32
+        for mask, found in zip(out, (p > threshold, top, top & (p >= threshold)), strict=True):
+            mask.copy_(found)
+    counts = _counts(chosen, targets)
+    top3, any3 = (precision_recall(_counts(mask, targets)) for mask in (likely, best))
+    tp, fp, fn, tn = counts
+    judged = _evaluable(counts)
+    per_class = _areas(scores, targets, judged, eleven_point) | {
         "precision": _ratio(tp, tp + fp),
         "recall": _ratio(tp, tp + fn),
         "F1": _ratio(2 * tp, 2 * tp + fp + fn),
@@ -95,11 +100,11 @@ def multilabel_scores(
     summary = {
         "mAP": per_class["AP"][judged].mean(),
         "AUROC": per_class["AUROC"][judged].mean(),
-        **precision_recall(counts, targets),
+        **precision_recall(counts),
         **{f"{name}_top3": value for name, value in top3.items()},
         **{f"{name}_top3_any": value for name, value in any3.items()},
-        "GAP@20": _global_average_precision(ranks, targets, 20),
-        **ranking_metrics_of_ranks(ranks, targets),
+        "GAP@20": global_average_precision(scores, targets, 20),
+        **ranking_metrics(scores, targets),
         "ECE": expected_calibration_error(probs, targets),
         "num_evaluable_classes": judged.sum(),
     }
@@ -107,9 +112,9 @@ def multilabel_scores(
         summary["mAP_11point"] = per_class["AP_11point"][judged].mean()
     table = {name: torch.where(judged, column, torch.nan) for name, column in per_class.items()}
     table |= {
-        "positives": (targets == POSITIVE).sum(dim=0),
-        "negatives": (targets == NEGATIVE).sum(dim=0),
-        "unknown": (targets == UNKNOWN).sum(dim=0),
+        "positives": tp + fn,
+        "negatives": fp + tn,
+        "unknown": len(targets) - (tp + fp + fn + tn),
     }
     return Scores(
         summary={name: float(value) for name, value in summary.items()},
@@ -126,7 +131,7 @@ def scores_of_decisions(probs: Tensor, chosen: Tensor, targets: Tensor) -> dict[
     Shape:
         probs, chosen (bool) and targets (M, C), as for `multilabel_scores`.
     """
-    found = precision_recall(_counts(chosen, targets), targets)
+    found = precision_recall(_counts(chosen, targets))
     return {name: float(value) for name, value in {**found, "ECE": expected_calibration_error(probs, targets)}.items()}
 
 
@@ -144,18 +149,14 @@ def global_average_precision(scores: Tensor, targets: Tensor, top: int = 20) -> 
     Shape:
         scores and targets (M, C); returns a scalar, NaN without positives.
     """
-    return _global_average_precision(dense_ranks(scores), targets, top)
-
-
-def _global_average_precision(ranks: Tensor, targets: Tensor, top: int) -> Tensor:
-    kept = _top(ranks, targets, top)
-    pooled, positives = targets[kept], (targets == POSITIVE).sum()
-    found = (pooled == POSITIVE).sum()
+    kept = [(s[best], t[best]) for s, t in by_images(scores, targets) for best in (_top(s, t, top),)]
+    pooled, answers = (torch.cat(parts).detach().cpu() for parts in zip(*kept, strict=True))
+    pooled = at_least_float32(pooled)
+    positives, found = (targets == POSITIVE).sum(), (answers == POSITIVE).sum()
     if positives == 0:
         return torch.tensor(torch.nan)
-    if found == 0:
-        return torch.tensor(0.0)
-    return binary_average_precision(_between_0_and_1(ranks[kept]), pooled) * found / positives
+    area = AtPositives.of(pooled[None].numpy(), answers[None].numpy()).average_precision()
+    return torch.from_numpy(area * float(found / positives))[0]
 
 
 def eleven_point_average_precision(scores: Tensor, targets: Tensor) -> Tensor:
@@ -174,25 +175,31 @@ def eleven_point_average_precision(scores: Tensor, targets: Tensor) -> Tensor:
 
 def _between_0_and_1(scores: Tensor) -> Tensor:
     """Numbers in the order of the scores, which torchmetrics does not take for logits and round by a sigmoid."""
-    return (dense_ranks(scores) + 1).double() / (scores.numel() + 1)
+    ranks: Tensor = torch.unique(scores, return_inverse=True)[1]
+    return (ranks + 1).double() / (scores.numel() + 1)
 
 
-def _top(ranks: Tensor, targets: Tensor, count: int) -> Tensor:
+def _top(scores: Tensor, targets: Tensor, count: int) -> Tensor:
     """True for the highest of each image's known classes, the first of equals; False for others, and unknown ones."""
-    is_known, classes = known(targets), ranks.shape[1]
-    # Of equals an earlier class has a higher place, so that none are equal.
-    places = torch.where(is_known, ranks, -1) * classes + torch.arange(classes - 1, -1, -1, device=ranks.device)
-    best = places.topk(min(count, classes), dim=1).indices
-    return torch.zeros_like(is_known).scatter_(1, best, True) & is_known
+    is_known, count = known(targets), min(count, scores.shape[1])
+    if not count:
+        return is_known
+    scores = scores.masked_fill(~is_known, -torch.inf)
+    last = scores.topk(count, dim=1).values[:, -1:]
+    above, equal = scores > last, (scores == last) & is_known
+    left = count - above.sum(dim=1, keepdim=True)
+    crowded = equal.sum(dim=1) > left[:, 0]
+    equal[crowded] &= equal[crowded].cumsum(dim=1) <= left[crowded]
+    return above.logical_or_(equal)
 
 
 def _check(probs: Tensor, targets: Tensor, scores: Tensor, names: Sequence[str]) -> None:
     if not probs.shape == targets.shape == scores.shape or probs.ndim != 2 or probs.shape[1] != len(names):
         shapes = ", ".join(str(tuple(x.shape)) for x in (probs, targets, scores))
         raise ValueError(f"probs and targets are (M, {len(names)}), and scores if given; got {shapes}")
-    if not ((probs >= 0) & (probs <= 1)).all():
+    if probs.numel() and not (probs.min() >= 0 and probs.max() <= 1):  # of NaN, neither
         raise ValueError("probs lie in [0, 1] and are no NaN; logits need a sigmoid first")
-    if scores.isnan().any():
+    if scores is not probs and scores.isnan().any():
         raise ValueError("scores to rank by hold NaN, which has no rank")
     if not torch.isin(targets, torch.tensor([0, 1, -1], device=targets.device, dtype=targets.dtype)).all():
         raise ValueError("evaluation targets are 0, 1, or -1 where unknown; soft targets have no truth to rank by")
@@ -200,7 +207,11 @@ def _check(probs: Tensor, targets: Tensor, scores: Tensor, names: Sequence[str])
 
 def _areas(scores: Tensor, targets: Tensor, judged: Tensor, eleven_point: bool) -> dict[str, Tensor]:
     """Exact areas of each class; torchmetrics' are those of float32."""
-    auroc, precision = weighted_areas(scores, targets, torch.ones(1, len(scores), dtype=torch.float64))[0]
+    found = [
+        (part.average_precision(), 1 - part.sums((part.negatives + part.above) / 2) / part.pairs())
+        for part in by_classes(scores, targets)
+    ]
+    precision, auroc = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*found, strict=True))
     areas = {"AP": precision, "AUROC": auroc}
     if eleven_point:
         areas["AP_11point"] = torch.full_like(auroc, torch.nan)
@@ -211,39 +222,50 @@ def _areas(scores: Tensor, targets: Tensor, judged: Tensor, eleven_point: bool) 
 
 
 def expected_calibration_error(probs: Tensor, targets: Tensor) -> Tensor:
-    """ECE: of all known entries together, over 15 bins of equal width; NaN without any.
+    """ECE (Guo et al., ICML 2017): of all known entries together, over 15 bins of equal width; NaN without any.
 
     Shape:
         probs (M, C) in [0, 1], targets (M, C) in {0, 1, -1}; a scalar.
     """
-    entries = known(targets)
-    if not entries.any():
-        return torch.tensor(torch.nan)
-    return binary_calibration_error(probs[entries], targets[entries], n_bins=15)
+    gaps = torch.zeros(_BINS, dtype=torch.float64)
+    for some, answers in by_images(probs, targets):
+        p = some.double().flatten()
+        gap = (answers.flatten() - p).mul_(known(answers).flatten())
+        gaps += torch.bincount((p * _BINS).long().clamp_(max=_BINS - 1), gap, minlength=_BINS)
+    return gaps.abs().sum() / known(targets).sum()
 
 
-def _counts(chosen: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """True positives, false positives and false negatives of each class, over known entries: (C,) each."""
-    positive, negative = targets == POSITIVE, targets == NEGATIVE
-    tp, fp = ((chosen & side).sum(dim=0) for side in (positive, negative))
-    return tp, fp, positive.sum(dim=0) - tp
+def _counts(chosen: Tensor, targets: Tensor) -> Counts:
+    """Of predicted classes against targets, (M, C)."""
+    sides = (targets == POSITIVE, targets == NEGATIVE)
+    # PyTorch takes ten times as long for counts along rows.
+    (tp, positives), (fp, negatives) = (
+        (torch.from_numpy(np.count_nonzero(each.cpu().numpy(), axis=0)) for each in (chosen & side, side))
+        for side in sides
+    )
+    return tp, fp, positives - tp, negatives - fp
 
 
-def precision_recall(counts: tuple[Tensor, Tensor, Tensor], targets: Tensor) -> dict[str, Tensor]:
+def _evaluable(counts: Counts) -> Tensor:
+    """As `mlcv.labels.evaluable`."""
+    tp, fp, fn, tn = counts
+    return (tp + fn > 0) & (fp + tn > 0)
+
+
+def precision_recall(counts: Counts) -> dict[str, Tensor]:
     """`CP`, `CR`, `CF1`, `OP`, `OR`, `OF1`, as `multilabel_scores` defines them.
 
     Args:
-        counts: true positives, false positives and false negatives among known entries.
-        targets: of which they are.
+        counts: true positives, false positives, false negatives and true negatives among known entries.
 
     Shape:
-        counts (..., C), targets (M, C) in {0, 1, -1}; each result (...).
+        counts (..., C); each result (...).
     """
-    tp, fp, fn = counts
-    judged = evaluable(targets)
-    cp, cr = (_ratio(tp, tp + wrong)[..., judged].mean(dim=-1) for wrong in (fp, fn))
+    tp, fp, fn, tn = counts
+    judged = _evaluable(counts)
+    cp, cr = (torch.where(judged, _ratio(tp, tp + wrong), torch.nan).nanmean(dim=-1) for wrong in (fp, fn))
     op, recall = (_ratio(tp.sum(dim=-1), (tp + wrong).sum(dim=-1)) for wrong in (fp, fn))
-    if not known(targets).any():
+    if not (tp + fp + fn + tn).any():
         op, recall = torch.full_like(op, torch.nan), torch.full_like(recall, torch.nan)
     cf1, of1 = (_ratio(2 * p * r, p + r) for p, r in ((cp, cr), (op, recall)))
     return {"CP": cp, "CR": cr, "CF1": cf1, "OP": op, "OR": recall, "OF1": of1}

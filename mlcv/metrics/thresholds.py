@@ -19,8 +19,9 @@ def f1_curves(probs: Tensor, targets: Tensor) -> dict[str, Tensor]:
     probs, targets = probs.detach().cpu().double(), targets.detach().cpu()
     levels = torch.searchsorted(THRESHOLDS, probs.contiguous())  # thresholds that it exceeds
     positive = targets == POSITIVE
-    tp, chosen = _exceeding(levels, positive), _exceeding(levels, known(targets))  # (99, C)
-    scores = precision_recall((tp, chosen - tp, positive.sum(dim=0) - tp), targets)
+    tp, fp = _exceeding(levels, positive), _exceeding(levels, known(targets) & ~positive)  # (99, C)
+    positives, negatives = (side.sum(dim=0) for side in (positive, known(targets) & ~positive))
+    scores = precision_recall((tp, fp, positives - tp, negatives - fp))
     return {name: scores[name] for name in ("CF1", "OF1")}
 
 

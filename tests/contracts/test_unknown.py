@@ -21,7 +21,6 @@ import mlcv.metrics
 import mlcv.posthoc
 from mlcv.metrics import PointingGame, choose_thresholds, f1_curves, multilabel_scores, ranking_metrics, tuned_f1
 from mlcv.metrics.bootstrap import bootstrap_areas, weighted_areas
-from mlcv.metrics.ranking import dense_ranks, ranking_metrics_of_ranks
 from mlcv.metrics.scores import (
     eleven_point_average_precision,
     expected_calibration_error,
@@ -148,7 +147,8 @@ def positives_of_one(case):
 def counts(case):
     positive, chosen = case.targets == 1, case.chosen & (case.targets >= 0)
     tp = (positive & chosen).sum(dim=0)
-    return tp, chosen.sum(dim=0) - tp, positive.sum(dim=0) - tp
+    fp = chosen.sum(dim=0) - tp
+    return tp, fp, positive.sum(dim=0) - tp, (case.targets == 0).sum(dim=0) - fp
 
 
 def first_class(case):
@@ -183,11 +183,10 @@ def fit(case, method):
 ROUTINES = {
     "multilabel_scores": scores,
     "scores_of_decisions": lambda case: scores_of_decisions(case.probs, case.chosen, case.targets),
-    "precision_recall": lambda case: precision_recall(counts(case), case.targets),
+    "precision_recall": lambda case: precision_recall(counts(case)),
     "global_average_precision": lambda case: global_average_precision(case.logits, case.targets, top=2),
     "eleven_point_average_precision": first_class,  # of one class, as it is called: over known entries
     "ranking_metrics": lambda case: ranking_metrics(case.logits, case.targets),
-    "ranking_metrics_of_ranks": lambda case: ranking_metrics_of_ranks(dense_ranks(case.logits), case.targets),
     "f1_curves": lambda case: f1_curves(case.probs, case.targets),
     "choose_thresholds": lambda case: choose_thresholds(case.probs, case.targets),
     "tuned_f1": lambda case: tuned_f1(case.probs, case.targets, {"CF1": 0.3, "OF1": 0.6}),
@@ -228,8 +227,8 @@ ROUTINES = {
 }
 # What is given targets or a truth and keeps, matches or combines them; `holds` says of each image what it does.
 NOTHING_COUNTED = {
-    "Outputs", "Truth", "Judged", "judge", "update", "match", "subgroups", "truth_of_studies", "combine", "holds",
-    "check_no_copies", "Predicted", "labelled",
+    "Outputs", "of", "by_classes", "Truth", "Judged", "judge", "update", "match", "subgroups", "truth_of_studies",
+    "combine", "holds", "check_no_copies", "Predicted", "labelled",
 }  # fmt: skip
 
 

@@ -57,6 +57,6 @@ def test_images_without_any_known_label_are_in_no_mean():
 def test_chunks_do_not_change_the_result(rng, monkeypatch):
     probs, targets = torch.rand(50, 7, generator=rng), torch.randint(-1, 2, (50, 7), generator=rng)
     whole = ranking_metrics(probs, targets)
-    monkeypatch.setattr("mlcv.metrics.ranking._CHUNK", 20)
+    monkeypatch.setattr("mlcv.metrics.order.ENTRIES", 20)
     for name, value in ranking_metrics(probs, targets).items():
         torch.testing.assert_close(value, whole[name])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn import metrics as sk
 
-from mlcv.metrics import global_average_precision, multilabel_scores
+from mlcv.metrics import global_average_precision, multilabel_scores, ranking_metrics
 from mlcv.metrics.scores import eleven_point_average_precision
 
 X = torch.tensor([[2.0, -1.0, 0.5], [0.3, 0.8, -2.0], [-1.2, 1.5, 0.1], [0.7, -0.4, -0.9]]).sigmoid()
@@ -78,6 +78,24 @@ def test_precision_recall_and_f1_equal_scikit_learn(rng, top):
 def test_gap_equals_the_official_code_on_its_check_values():
     assert global_average_precision(X, Y).item() == pytest.approx(0.942857, abs=1e-6)
     assert global_average_precision(X, Y, top=1).item() == pytest.approx(0.8, abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_scored_as_the_numbers_that_it_holds(dtype, rng):
+    logits, targets = torch.randn(30, 4, generator=rng).to(dtype), torch.randint(-1, 2, (30, 4), generator=rng)
+    probs = logits.sigmoid()
+    assert multilabel_scores(probs, targets, scores=logits) == multilabel_scores(
+        probs.double(), targets, scores=logits.double()
+    )
+    assert global_average_precision(logits, targets) == global_average_precision(logits.double(), targets)
+    assert ranking_metrics(logits, targets) == ranking_metrics(logits.double(), targets)
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.7])
+def test_a_threshold_is_no_float32(threshold):
+    near = torch.tensor([[threshold]])  # 0.3 is rounded up, 0.7 down
+    chosen = multilabel_scores(near, torch.ones(1, 1).long(), threshold=threshold).summary["OR"]
+    assert chosen == float(near.double().item() > threshold)
 
 
 def test_gap_counts_every_known_positive_of_the_set(rng):
