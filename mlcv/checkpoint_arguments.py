@@ -51,6 +51,8 @@ def read_command_line(arguments: Sequence[str]) -> CommandLine:
     settings = settings_for_training if line[0] == "fit" else settings_for_evaluation
     run = Run(Path(path))
     config = run.config(settings)
+    if line[0] != "fit":
+        config.pop("compile", None)  # it takes longer than most evaluations
     if line[0] == "predict" and "--data.path" in options and "--data" not in options:
         config["data"] = _for_images(config["data"], run)
     return CommandLine(line, config, run)

@@ -101,6 +101,10 @@ def load_data(config: dict[str, Any]) -> MultiLabelDataModule:
     return built
 
 
+_OF_FIT = {"test_after_fit": bool, "patience": int, "logger": str, "compile": str, "compile_dynamic": bool}
+"""What a training goes on with as it began, and what it is; whatever else its configuration may say."""
+
+
 @dataclass
 class Run:
     """The run that a checkpoint is of: the way back to its method and its data. The file is read once.
@@ -149,7 +153,7 @@ class Run:
         Args:
             trainer: takes what it lets pass of the Trainer's settings, given with their place, for a `trainer`, too
                 (see `mlcv.trainer_settings`), beside what `mlcv fit` has of its own: whether a test follows, patience,
-                and where it is logged.
+                where it is logged and how it is compiled.
 
         Raises:
             ConfigError: if it carries none, or one that is no plain data: see `mlcv.plain_config`.
@@ -165,8 +169,7 @@ class Run:
         config = self._with_files(config)
         if trainer is not None:
             config["trainer"] = trainer(tree.get("trainer"), f"{where}: trainer")
-            kinds = {"test_after_fit": bool, "patience": int, "logger": str}  # whatever else it may say
-            config |= {name: tree[name] for name, kind in kinds.items() if isinstance(tree.get(name), kind)}
+            config |= {name: tree[name] for name, kind in _OF_FIT.items() if isinstance(tree.get(name), kind)}
         if tree.get("seed_everything") is not None:
             config["seed_everything"] = plain(tree["seed_everything"], bool | int, f"{where}: seed_everything")
         return config

@@ -38,6 +38,7 @@ _MODEL = {
 _TRAINING = {
     "--trainer.max_epochs N": "epochs",
     "--patience N": "stop after so many validations without a new best",
+    "--compile default": "compile network and loss by torch.compile",
     "--trainer.precision WORD": "32-true, 16-mixed or bf16-mixed",
     "--trainer.accelerator WORD": "auto, cpu, gpu",
     "--trainer.devices N": "how many of them",

@@ -1,6 +1,5 @@
 """What every method shares: hyperparameters that survive a checkpoint, parameter groups, evaluation."""
 
-import math
 import re
 import warnings
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from mlcv.metrics.outputs import EvaluationOutputs, Outputs
 from mlcv.metrics.pointing import PointingGame
 from mlcv.metrics.scores import Scores, multilabel_scores
 from mlcv.metrics.thresholds import choose_thresholds, tuned_f1
+from mlcv.models.head import as_grid
 from mlcv.models.starting_weights import weights_of
 from mlcv.numerics import at_least_float32
 from mlcv.plain_config import arguments, construct, parameters
@@ -249,9 +249,15 @@ class MultiLabelModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         if self.loss is not None:
             check_may_see(self.loss, batch["target"])  # looks at targets only for losses of other origin
-        loss = self._loss(self(batch["image"]), batch["target"])
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["index"]))
+        loss, parts = self.objective(batch)
+        if parts and self.is_logged_step:
+            self.log_dict({f"train/{name}": value for name, value in parts.items()})
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["target"]))
         return loss
+
+    def objective(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """What a step lowers, and numbers to log with it by their names. It is one graph for `torch.compile`."""
+        return self._loss(self(batch["image"]), batch["target"]), {}
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         if self.loss is None:
@@ -385,12 +391,6 @@ def written_by(checkpoint: dict[str, Any], where: str) -> str:
     if version == __version__ or not re.fullmatch(r"\d[\w.+]{0,31}", str(version)):
         return where
     return f"{where} (written by mlcv {version}, this is {__version__}: if it does not open, use that version)"
-
-
-def as_grid(maps: Tensor) -> Tensor:
-    """Values of patches (B, N, C), of a square image row by row, as maps (B, C, h, w)."""
-    batch, count, classes = maps.shape
-    return maps.transpose(1, 2).reshape(batch, classes, math.isqrt(count), -1)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -19,7 +19,8 @@ from mlcv.errors import ConfigError
 from mlcv.labels.states import is_positive
 from mlcv.losses.asymmetric import AsymmetricLoss
 from mlcv.methods.backbone_method import BackboneMethod
-from mlcv.methods.base import Batch, as_grid
+from mlcv.methods.base import Batch
+from mlcv.models.head import as_grid
 from mlcv.models.label_embeddings import PROMPTS, read_label_embeddings
 from mlcv.models.starting_weights import starting_tensor
 from mlcv.ops.transport.interface import conditional_transport, transport_plans
@@ -168,22 +169,16 @@ class PatchCT(BackboneMethod):
         )
         return self._scores(pooled, labels), forward, backward[..., : self.num_classes]
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def objective(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         targets = batch["target"]
         pooled, layers = self.backbone.pooled_and_patches(batch["image"], self.transport.num_layers)
         pooled, labels = self._pooled(pooled), self.label_projection(self.labels)
-        loss_class: Tensor = self.loss(self._scores(pooled, labels), targets)
-        loss = loss_class
+        loss: Tensor = self.loss(self._scores(pooled, labels), targets)
+        parts = {"loss_class": loss}
         if self.transport.weight:
-            loss_ct = self._cost(pooled, layers, labels, targets)
-            loss = loss_class + self.transport.weight * loss_ct
-        if self.is_logged_step:
-            self.log("train/loss_class", loss_class)
-            if self.transport.weight:
-                self.log("train/loss_ct", loss_ct)
-                self.log("train/temperature", self.log_temperature.exp())
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(targets))
-        return loss
+            parts |= {"loss_ct": self._cost(pooled, layers, labels, targets), "temperature": self.log_temperature.exp()}
+            loss = loss + self.transport.weight * parts["loss_ct"]
+        return loss, parts
 
     def _cost(self, pooled: Tensor, layers: list[Tensor], labels: Tensor, targets: Tensor) -> Tensor:
         weights, most = is_positive(targets).to(labels.dtype), self.transport.max_labels

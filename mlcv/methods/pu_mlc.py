@@ -111,23 +111,16 @@ class PUMLC(BackboneMethod):
         if isinstance(graph, Tensor):
             graph.copy_(cooccurrence(targets))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def objective(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         image, targets = batch["image"], batch["target"]
         logits = self(image)
         terms = self.loss.terms(logits, targets)
-        loss_pu = terms.loss.sum()
-        loss = loss_pu
+        loss = terms.loss.sum()
+        parts = {"loss_pu": loss, "temperature": terms.temperature.mean(), "rebalance": terms.rebalance.mean()}
         if self.mixup_weight:
-            loss_mixup = self.mixup(self, image, logits, targets)
-            loss = loss_pu + self.mixup_weight * loss_mixup
-        if self.is_logged_step:
-            self.log("train/loss_pu", loss_pu)
-            if self.mixup_weight:
-                self.log("train/loss_mixup", loss_mixup)
-            self.log("train/temperature", terms.temperature.mean())
-            self.log("train/rebalance", terms.rebalance.mean())
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(image))
-        return loss
+            parts["loss_mixup"] = self.mixup(self, image, logits, targets)
+            loss = loss + self.mixup_weight * parts["loss_mixup"]
+        return loss, parts
 
 
 def _head_with_embeddings(

@@ -97,13 +97,13 @@ class Student(MultiLabelModule):
         return logits - torch.where(logits == top, others_of_top, others)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return super().training_step({**batch, "teacher": self._teacher[0](batch)}, batch_idx)
+
+    def objective(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         logits = self(batch["image"])
-        loss_soft = soft_label_loss(logits, self._teacher[0](batch), self.temperature, self.single_label)
-        loss = loss_soft
+        loss = soft_label_loss(logits, batch["teacher"], self.temperature, self.single_label)
+        parts = {"loss_soft": loss}
         if self.hard_weight:
             shared_by = 1 if self.single_label else self.num_classes
             loss = loss + self.hard_weight * self.loss(logits, batch["target"]) / shared_by
-        if self.is_logged_step:
-            self.log("train/loss_soft", loss_soft)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(logits))
-        return loss
+        return loss, parts

@@ -57,7 +57,5 @@ class UMultiClass(BackboneMethod):
         """What has the three of each class along dimension 1, (B, 3C, ...), as (B, C, 3, ...)."""
         return outputs.reshape(outputs.shape[0], self.num_classes, 3, *outputs.shape[2:])
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = three_way_loss(self.triples(batch["image"]), batch["target"])
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["index"]))
-        return loss
+    def objective(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return three_way_loss(self.triples(batch["image"]), batch["target"]), {}

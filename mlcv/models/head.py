@@ -1,5 +1,6 @@
 """What a classifier needs to know of a head."""
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
@@ -57,3 +58,9 @@ def build_head(head: Callable[[int, int], Head], backbone: Backbone, num_classes
     if built.features == "patches" and backbone.patch_features != backbone.pooled_features:
         built = head(backbone.patch_features, num_classes)
     return built
+
+
+def as_grid(maps: Tensor) -> Tensor:
+    """Values of patches (B, N, C), of a square image row by row, as maps (B, C, h, w)."""
+    batch, count, classes = maps.shape
+    return maps.transpose(1, 2).reshape(batch, classes, math.isqrt(count), -1)
