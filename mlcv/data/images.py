@@ -34,7 +34,7 @@ _DEPTHS = (8, 10, 12, 14, 16)
 
 
 def read_image(
-    path: Path, min_side: int | None = None, grey: bool = False, max_megapixels: float = MAX_MEGAPIXELS
+    path: Path | str, min_side: int | None = None, grey: bool = False, max_megapixels: float = MAX_MEGAPIXELS
 ) -> Pixels:
     """Reads an image as RGB; grey images get three equal channels, EXIF rotation is applied.
 
@@ -69,7 +69,7 @@ def read_image(
         raise DataError(f"{printable(path)}: not an image that can be decoded ({why}); {_REMEDY}") from error
 
 
-def check_size(width: int, height: int, path: Path, max_megapixels: float) -> None:
+def check_size(width: int, height: int, path: Path | str, max_megapixels: float) -> None:
     """Refuses what would take more memory than is meant for an image.
 
     Raises:
@@ -91,7 +91,7 @@ def find_unreadable(
 
     def problem(path: Path | str) -> DataError | None:
         try:
-            read_image(Path(path), min_side, max_megapixels=max_megapixels)
+            read_image(path, min_side, max_megapixels=max_megapixels)
         except DataError as error:
             return error
         return None
@@ -101,7 +101,7 @@ def find_unreadable(
     return {position: error for position, error in enumerate(problems) if error is not None}
 
 
-def _decode(data: bytes, path: Path, min_side: int | None, grey: bool, max_megapixels: float) -> Pixels:
+def _decode(data: bytes, path: Path | str, min_side: int | None, grey: bool, max_megapixels: float) -> Pixels:
     if data[128:132] == b"DICM":  # after a preamble
         from mlcv.data.dicom import read_dicom  # noqa: PLC0415  # few need it
 
@@ -141,7 +141,7 @@ def _by_pillow(image: ImageFile, grey: bool) -> NDArray[Any]:
     return np.array(image if is_ready else image.convert(mode))
 
 
-def _eight_bits(image: NDArray[Any], path: Path) -> Pixels:
+def _eight_bits(image: NDArray[Any], path: Path | str) -> Pixels:
     if image.dtype == np.uint8:
         return image
     low, high = float(image.min()), float(image.max())

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mlcv.data.images import MAX_MEGAPIXELS, Pixels
-from mlcv.data.items import Items, items_of
+from mlcv.data.items import Files, Items, items_of
 from mlcv.data.transforms import Transform
 from mlcv.errors import ConfigError, DataError
 from mlcv.labels.states import States
@@ -130,7 +130,9 @@ class MultiLabelDataset(Dataset[Sample]):
         grey: bool = False,
         max_megapixels: float = MAX_MEGAPIXELS,
     ) -> None:
-        self.labeled, self.targets, self.transform = labeled, targets, transform
+        # A list of paths would grow in each loader process.
+        self.labeled = replace(labeled, images=labeled.items) if isinstance(labeled.items, Files) else labeled
+        self.targets, self.transform = targets, transform
         self.on_error, self.seed, self.grey, self.max_megapixels = on_error, seed, grey, max_megapixels
 
     def __len__(self) -> int:
