@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from mlcv.data.images import Pixels, find_unreadable, read_image
+from mlcv.data.images import MinSide, Pixels, find_unreadable, read_image
 from mlcv.errors import ConfigError, DataError
 from mlcv.fingerprints import fingerprint_of
 
@@ -79,7 +79,7 @@ class Files(Sequence[str]):
 
     __hash__ = None  # type: ignore[assignment]
 
-    def read(self, index: int, min_side: int | None, grey: bool, max_megapixels: float) -> Pixels:
+    def read(self, index: int, min_side: MinSide, grey: bool, max_megapixels: float) -> Pixels:
         return read_image(self[index], min_side, grey, max_megapixels)  # a Path interns its parts
 
     def name(self, index: int) -> str:

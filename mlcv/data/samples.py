@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from mlcv.data.images import MAX_MEGAPIXELS, Pixels
 from mlcv.data.items import Files, Items, items_of
-from mlcv.data.transforms import Transform
+from mlcv.data.transforms import TrainingTransform, Transform
 from mlcv.errors import ConfigError, DataError
 from mlcv.labels.states import States
 
@@ -154,9 +154,16 @@ class MultiLabelDataset(Dataset[Sample]):
         raise DataError(f"none of {min(_TRIES, len(self))} images in a row can be read; the first: {problem}")
 
     def _sample(self, epoch: int, index: int) -> Sample:
-        image = self.load(index)
+        seed = (self.seed, epoch, index)
+        if isinstance(self.transform, TrainingTransform) and isinstance(self.labeled.items, Files):
+            draw = self.transform.draw(seed)
+            image = self.labeled.items.read(index, draw.min_side, self.grey, self.max_megapixels)
+            out = draw(image)
+        else:
+            image = self.load(index)
+            out = self.transform(image, seed)
         sample: Sample = {
-            "image": self.transform(image, (self.seed, epoch, index)),
+            "image": out,
             "target": self.targets[index],
             "index": index,
         }
