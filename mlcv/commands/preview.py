@@ -61,6 +61,21 @@ def preview(options: Sequence[str], output: str | Path = "batch.png", *, images:
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind not in Image.SAVE:
         raise ConfigError(f"--output: {path} is no name of a picture: let it end in .png or .jpg")
+    drawn = picture(data_of(options), images)
+    with whole_file(path, "wb") as file:
+        drawn.save(file, format=kind, **_QUALITY.get(str(kind), {}))
+    return path
+
+
+def data_of(options: Sequence[str]) -> MultiLabelDataModule:
+    """The data of a config, as `fit` builds it, without network or run.
+
+    Args:
+        options: as of `mlcv fit`.
+
+    Raises:
+        UserError: for a config that cannot be read.
+    """
     set_up_logging()
     given: Any = _DataCLI(
         MultiLabelModule,
@@ -73,10 +88,8 @@ def preview(options: Sequence[str], output: str | Path = "batch.png", *, images:
         run=False,
         args=with_files(options),
     )
-    drawn = picture(given.datamodule, images)
-    with whole_file(path, "wb") as file:
-        drawn.save(file, format=kind, **_QUALITY.get(str(kind), {}))
-    return path
+    data: MultiLabelDataModule = given.datamodule
+    return data
 
 
 def main(arguments: list[str]) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -90,7 +91,7 @@ class Files(Sequence[str]):
         return [_file(path) for path in self]
 
     def select(self, rows: NDArray[np.intp]) -> "Files":
-        chosen = Files(())
+        chosen = copy(self)
         starts, ends = self._ends[:-1][rows].tolist(), self._ends[1:][rows].tolist()
         chosen._set([self._names[start:end] for start, end in zip(starts, ends, strict=True)])
         return chosen

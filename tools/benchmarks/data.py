@@ -26,6 +26,11 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from mlcv.allocator import keep_freed_memory
+from mlcv.commands.prepare import prepare_data
+from mlcv.data.image_files import ImageFilesDataModule
+from mlcv.data.images import read_image
+from mlcv.data.items import Files
+from mlcv.data.prepared import prepared_files
 from mlcv.data.samples import Collate, LabeledImages, MultiLabelDataset, Normalize
 from mlcv.data.transforms import Augment, ImageStatistics, Transform, training_transform
 
@@ -81,7 +86,7 @@ class Before(Transform):
         return self.pipeline(image=image)["image"]
 
 
-def enlarged(paths, size, depth, folder):
+def enlarged(paths, size, depth, noise, folder):
     """The photographs at another size, as JPEG of usual quality, or as grey PNG of 16 bits."""
     width, height = map(int, size.split("x"))
     found = []
@@ -89,8 +94,12 @@ def enlarged(paths, size, depth, folder):
         image = cv2.resize(cv2.imread(str(path)), (width, height), interpolation=cv2.INTER_CUBIC)
         target = folder / f"{number:05d}.{'png' if depth == 16 else 'jpg'}"
         if depth == 16:
-            rough = np.random.default_rng(number).integers(0, 256, (height, width))  # the noise of a detector
-            image = (cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) * 256 + rough).astype(np.uint16)
+            image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        rough = np.random.default_rng(number).standard_normal(image.shape, np.float32)
+        largest = 2**depth - 1
+        image = (
+            ((image + noise * rough) * (largest / 255)).clip(0, largest).astype(np.uint16 if depth == 16 else np.uint8)
+        )
         cv2.imwrite(str(target), image, [cv2.IMWRITE_JPEG_QUALITY, 90])
         found.append(target)
     return found
@@ -105,7 +114,27 @@ def rate(loader, images):
     return images / (time.process_time() - start)
 
 
-def sides(paths, options):
+def prepared(paths, options, augment, folder):
+    """The same images as `mlcv prepare` makes them, with what that takes, and what JPEG loses."""
+    data = ImageFilesDataModule(list(map(str, paths)), ["a"], image_size=options.size, augment=augment)
+    start = time.process_time()
+    outcome = prepare_data(data, folder, side=None, form="auto", workers=1)
+    spent = (time.process_time() - start) / max(outcome.made, 1)
+    files = prepared_files(Files(paths), folder, data.min_side)
+    off = []
+    for index, path in enumerate(paths[:20]):
+        small = files.read(index, None, False, 100).astype(int)
+        size = small.shape[1::-1]
+        whole = cv2.resize(read_image(path, data.min_side), size, interpolation=cv2.INTER_AREA)
+        off.append(np.abs(whole - small).mean())
+    print(
+        f"{outcome.made} made with a shorter side of {data.min_side} px in {1000 * spent:.0f} ms each, off by "
+        f"{np.mean(off):.2f} levels of 255 on average from what an image is at that size"
+    )
+    return files
+
+
+def sides(paths, options, folder):
     """Loaders by name; the first is the one that others are compared to."""
     normal = ImageStatistics()
     augment = Augment(min_scale=options.min_scale, strength=options.strength, cutout=options.cutout)
@@ -122,7 +151,10 @@ def sides(paths, options):
             Torchvision(paths, options.size, options.min_scale, normal), options.batch_size
         )
     loaders["mlcv, as in 0.1.0"] = ours(Before(options.size, augment))
-    loaders["mlcv"] = ours(training_transform(options.size, augment, normal))
+    transform = training_transform(options.size, augment, normal)
+    loaders["mlcv"] = ours(transform)
+    if options.prepare:
+        loaders["mlcv, prepared"] = ours(transform, prepared(paths, options, augment, folder / "prepared"))
     return loaders
 
 
@@ -134,6 +166,8 @@ def main():
     parser.add_argument("--files", type=int, help="the first so many of the folder")
     parser.add_argument("--enlarge", metavar="WIDTHxHEIGHT", help="the photographs, made this large first")
     parser.add_argument("--depth", type=int, choices=[8, 16], default=8, help="of enlarged ones: 16 is grey PNG")
+    parser.add_argument("--noise", type=float, default=0.0, help="of the sensor, in levels of 255, when enlarged")
+    parser.add_argument("--prepare", action="store_true", help="compare with what `mlcv prepare` makes")
     parser.add_argument("--min_scale", type=float, default=0.5, help="smallest area of the random crop")
     parser.add_argument("--strength", type=float, default=0.0, help="of random colour and geometry")
     parser.add_argument("--cutout", type=float, default=0.0, help="how often there are holes")
@@ -148,13 +182,13 @@ def main():
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
         if options.enlarge:
-            found = enlarged(found, options.enlarge, options.depth, Path(folder))
-        measure(found, options)
+            found = enlarged(found, options.enlarge, options.depth, options.noise, Path(folder))
+        measure(found, options, Path(folder))
 
 
-def measure(found, options):
+def measure(found, options, folder):
     paths = list(itertools.islice(itertools.cycle(found), options.images))
-    loaders = sides(paths, options)
+    loaders = sides(paths, options, folder)
     rates = {name: [] for name in loaders}
     for loader in loaders.values():
         next(iter(loader))
@@ -162,7 +196,11 @@ def measure(found, options):
         for name, loader in loaders.items():
             rates[name].append(rate(loader, len(paths)))
     shorter = sorted(min(Image.open(path).size) for path in found)
-    print(f"{len(found)} files, median shorter side {shorter[len(shorter) // 2]} px, to {options.size} px, one core")
+    mib = sum(path.stat().st_size for path in found) / len(found) / 2**20
+    print(
+        f"{len(found)} files of {mib:.2f} MiB, median shorter side {shorter[len(shorter) // 2]} px, "
+        f"to {options.size} px, one core"
+    )
     first = next(iter(rates.values()))
     for name, values in rates.items():
         pairs = [b / a for a, b in zip(first, values, strict=True)]
