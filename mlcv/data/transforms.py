@@ -162,9 +162,8 @@ class TrainingTransform(Transform):
         return left, top, left + side, top + side
 
     def resize(self, image: Pixels) -> Pixels:
-        """To the output's size: by means of areas if without them most pixels would not count, or nothing is random."""
-        smaller, larger = sorted(image.shape[:2])
-        is_averaged = smaller >= 2 * self.size or (self.augment.min_scale == 1 and larger > self.size)
+        """To the output's size; as an evaluation does, by means of areas, if no crop is random."""
+        is_averaged = self.augment.min_scale == 1 and max(image.shape[:2]) > self.size
         how = cv2.INTER_AREA if is_averaged else self.interpolation
         return _as_pixels(cv2.resize(image, (self.size, self.size), interpolation=how))
 
@@ -223,6 +222,8 @@ class Draw:
             image: at any size, such as that which `min_side` was asked for, or a part of it.
         """
         seen = self._seen(image)
+        if self.matrix is not None or self.transform.augment.min_scale < 1:
+            seen = _halved(seen, self.transform.size)
         if self.matrix is None:
             out = self.transform.resize(seen)
             out = _as_pixels(cv2.flip(out, 1)) if self.is_mirrored else out
@@ -251,8 +252,6 @@ class Draw:
     def _warped(self, seen: Pixels, matrix: NDArray[np.float64]) -> tuple[Pixels, list[NDArray[np.int32]]]:
         """The window in its new place, with its border beyond it; and the outlines between which that lies."""
         size = self.transform.size
-        if min(seen.shape[:2]) >= 2 * size:
-            seen = self.transform.resize(seen)
         height, width = seen.shape[:2]
         x, y = size / width, size / height  # places are those of the middle of pixels
         matrix = matrix @ np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
@@ -325,6 +324,15 @@ def _shapes(strength: float) -> list[A.Affine]:
         A.Affine(rotate=(-turn, turn), p=1),
         A.Affine(translate_percent=(-shift, shift), p=1),
     ]
+
+
+def _halved(image: Pixels, size: int) -> Pixels:
+    """The image at 1/2, 1/4, ... while that is no smaller than the output: interpolation would leave pixels out."""
+    while min(image.shape[:2]) >= 2 * size:
+        height, width = image.shape[0] // 2, image.shape[1] // 2
+        even = image[: 2 * height, : 2 * width]
+        image = _as_pixels(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA))
+    return image
 
 
 def _as_pixels(image: NDArray[Any]) -> Pixels:

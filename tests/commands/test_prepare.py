@@ -261,7 +261,10 @@ IMAGE = np.full((46, 61, 3), 90, np.uint8)
 
 
 def test_python_gets_what_was_done(table, tmp_path):
-    options = ["--data=CSVDataModule", f"--data.path={table}", "--model=Classifier", "--model.backbone=test_resnet"]
+    options = [
+        "--data=CSVDataModule", f"--data.path={table}", "--data.split_column=split", "--model=Classifier",
+        "--model.backbone=test_resnet",
+    ]  # fmt: skip
     outcome = prepare(options, tmp_path / "out", side=30, form="jpeg")
     assert (outcome.folder, outcome.side, outcome.made) == (tmp_path / "out", 30, 6)
     with pytest.raises(ConfigError, match="form is one of auto, jpeg, png"):
