@@ -260,6 +260,18 @@ def test_the_command_prepares_and_its_images_are_trained_on(table, tmp_path, cap
 IMAGE = np.full((46, 61, 3), 90, np.uint8)
 
 
+def test_relative_paths_are_found_from_where_the_config_lies(table, tmp_path, monkeypatch):
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        "data: {class_path: CSVDataModule, init_args: {path: t.csv, split_column: split}}\n"
+        "model: {class_path: Classifier, init_args: {backbone: test_resnet}}\n"
+    )
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["prepare", f"--config={config}", "--side=20"]) == 0
+    assert place(Path("prepared").absolute(), tmp_path / "images" / "0.jpg").is_file()
+
+
 def test_python_gets_what_was_done(table, tmp_path):
     options = [
         "--data=CSVDataModule", f"--data.path={table}", "--data.split_column=split", "--model=Classifier",
