@@ -35,6 +35,7 @@ _HOMES = {
     "init": "mlcv.commands.init",
     "multilabel_scores": "mlcv.metrics",
     "predict": "mlcv.commands.predict",
+    "prepare": "mlcv.commands.prepare",
     "preview": "mlcv.commands.preview",
     "report": "mlcv.commands.report",
     "self_train": "mlcv.commands.self_train",

@@ -35,6 +35,7 @@ SUBCOMMANDS = {
     "ensemble": ("ensemble", "one file of predictions from those of several models"),
     "report": ("report", "one HTML file on one or more tested runs"),
     "preview": ("preview", "a picture of a training batch as the network sees it"),
+    "prepare": ("prepare", "large images made small once, for faster epochs"),
     "bench": ("bench", "how fast a config trains here, and where the time goes"),
     "export": ("export", "a checkpoint as ONNX and torch.export, from image to label"),
 }

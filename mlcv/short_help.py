@@ -21,6 +21,7 @@ _DATA = {
     "--data.protocol.positives_only BOOL": "hide the negative labels",
     "--data.augment.strength F": "of random colour and geometry, 0 to 1",
     "--data.on_error WORD": "raise, or skip unreadable images",
+    "--data.prepared FOLDER": "of `mlcv prepare`: images that were made small once",
 }
 _MODEL = {
     "--model.backbone NAME": "any of timm's, or open_clip:NAME",

@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "ops": {"errors", "numerics"},
     "losses": {"labels", "ops", "numerics", "distributed", "errors"},
     "models": {"ops", "numerics", "errors", "cache", "files", "fingerprints", "plain_config"},
-    "data": {"labels", "errors", "cache", "tables", "fingerprints"},
+    "data": {"labels", "errors", "cache", "files", "tables", "fingerprints"},
     "metrics": {"labels", "numerics"},
     "methods": {"models", "losses", "metrics", "ops", "labels", "errors", "distributed", "files", "plain_config",
                 "fingerprints", "numerics"},

@@ -194,10 +194,33 @@ def _preview() -> argparse.ArgumentParser:
     return parser
 
 
+def _prepare() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mlcv prepare",
+        description="Makes the images of a config small once, where each epoch would do it again: for large "
+        "photographs and files of 16 bits. Labels and tables stay where they are; what is done is not repeated.",
+        epilog="All other options are those of mlcv fit. example: mlcv prepare --config my.yaml --out /fast/my, then "
+        "mlcv fit --config my.yaml --data.prepared /fast/my",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("prepared"), help="folder of the images (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--side", type=whole_number(1), help="shorter side in pixels (default: what image_size and crops need)"
+    )
+    parser.add_argument(
+        "--format", dest="form", choices=["auto", "jpeg", "png"], default="auto",
+        help="auto: JPEG (quality 95) for JPEG, PNG without loss for all else (default: auto)",
+    )  # fmt: skip
+    parser.add_argument("--workers", type=whole_number(1), help="images at the same time (default: one a core)")
+    return parser
+
+
 PARSERS = {
     "init": _init, "configs": _configs, "self_train": _self_train, "evaluate": _evaluate, "calibrate": _calibrate,
     "ensemble": _ensemble, "report": _report, "bench": _bench, "export": _export,
-    "preview": _preview,
+    "preview": _preview, "prepare": _prepare,
 }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """`mlcv preview`: a batch as the network sees it in training, with its labels, as a picture."""
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +18,11 @@ from mlcv.errors import ConfigError
 from mlcv.files import whole_file
 from mlcv.labels.states import is_positive, is_uncertain, known
 from mlcv.methods.base import MultiLabelModule
+from mlcv.places import above, find_files
 from mlcv.shipped_configs import with_files
 from mlcv.terminal import console, set_up_logging
+
+logger = logging.getLogger(__name__)
 
 _SIDE, _GAP, _FONT, _LINES = 224, 12, 14, 6
 """Of a picture in pixels; between two; height of letters; most lines of a caption."""
@@ -30,7 +34,11 @@ class _DataCLI(TrainingCLI):
     """The config as `fit` reads it, of which the data alone are built."""
 
     def before_instantiate_classes(self) -> None:
-        """There is no run folder."""
+        """There is no run folder; relative paths are those that `fit` would take."""
+        files = [Path(str(entry)) for entry in self.config.get("config") or []]
+        typed = {argument.partition("=")[0].lstrip("-").rpartition(".")[2] for argument in self.line.arguments}
+        for note in find_files(self.config, [folder for file in reversed(files) for folder in above(file)], typed):
+            logger.info(note)
 
     def instantiate_classes(self) -> None:
         """A network may have to be downloaded; what it expects of images stands in the config."""
@@ -61,6 +69,21 @@ def preview(options: Sequence[str], output: str | Path = "batch.png", *, images:
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind not in Image.SAVE:
         raise ConfigError(f"--output: {path} is no name of a picture: let it end in .png or .jpg")
+    drawn = picture(data_of(options), images)
+    with whole_file(path, "wb") as file:
+        drawn.save(file, format=kind, **_QUALITY.get(str(kind), {}))
+    return path
+
+
+def data_of(options: Sequence[str]) -> MultiLabelDataModule:
+    """The data of a config, as `fit` builds it, without network or run.
+
+    Args:
+        options: as of `mlcv fit`.
+
+    Raises:
+        UserError: for a config that cannot be read.
+    """
     set_up_logging()
     given: Any = _DataCLI(
         MultiLabelModule,
@@ -73,10 +96,8 @@ def preview(options: Sequence[str], output: str | Path = "batch.png", *, images:
         run=False,
         args=with_files(options),
     )
-    drawn = picture(given.datamodule, images)
-    with whole_file(path, "wb") as file:
-        drawn.save(file, format=kind, **_QUALITY.get(str(kind), {}))
-    return path
+    data: MultiLabelDataModule = given.datamodule
+    return data
 
 
 def main(arguments: list[str]) -> None:

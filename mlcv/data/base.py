@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mlcv.data.images import MAX_MEGAPIXELS
+from mlcv.data.items import Files
+from mlcv.data.prepared import prepared_files
 from mlcv.data.samplers import EpochSampler
 from mlcv.data.samples import Batch, Collate, LabeledImages, MultiLabelDataset, Normalize, OnError, Sample, Split
 from mlcv.data.splits import check_apart, check_once, hold_out
@@ -52,6 +55,7 @@ class MultiLabelDataModule(LightningDataModule):
         on_error: `raise` on an unreadable image, or `skip` it (logged, counted; in training the next takes its place).
         seed: of the split, the order and the augmentation.
         max_megapixels: images of more, by their headers, are unreadable: they would take the memory of the machine.
+        prepared: folder of `mlcv prepare`, from which images are read that it has made small.
     """
 
     class_names: tuple[str, ...] = ()
@@ -76,6 +80,7 @@ class MultiLabelDataModule(LightningDataModule):
         on_error: OnError = "raise",
         seed: int = 0,
         max_megapixels: float = MAX_MEGAPIXELS,
+        prepared: str | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= val_fraction < 1:
@@ -91,6 +96,7 @@ class MultiLabelDataModule(LightningDataModule):
         self.val_fraction, self.protocol, self.policy, self.augment = val_fraction, protocol, policy, augment
         self.statistics, self._has_statistics = statistics or ImageStatistics(), statistics is not None
         self.check, self.on_error, self.seed, self.max_megapixels = check, on_error, seed, max_megapixels
+        self.prepared = None if prepared is None else Path(prepared)
         self.predict_split: Split = "test"
         self.datasets: dict[Split | Literal["predict"], MultiLabelDataset] = {}
         self.label_summary: dict[str, dict[str, int | str]] = {}
@@ -131,6 +137,39 @@ class MultiLabelDataModule(LightningDataModule):
         """Fingerprint of the images that `predict` shows, after `setup("predict")`."""
         return self.datasets["predict"].labeled.fingerprint()
 
+    @property
+    def min_side(self) -> int:
+        """Shorter side in pixels of an image of which neither training nor evaluation would lose anything."""
+        training = training_transform(self.image_size, self.augment, self.statistics).min_side
+        seen = self.statistics.crop_fraction if self.augment.resize == "crop" else 1
+        return max(training, int(self.image_size / seen))
+
+    def image_files(self) -> Files:
+        """Paths of the images of all splits that can be read, each once.
+
+        Raises:
+            UserError: if no split can be read, or images are no files.
+        """
+        found: dict[str, None] = {}
+        errors: list[tuple[Split, UserError]] = []
+        splits: tuple[Split, ...] = ("train", "val", "test")
+        for split in splits:
+            try:
+                items = self._read(split).items
+            except UserError as error:  # it may not be on this machine, or there be none
+                errors.append((split, error))
+                continue
+            if not isinstance(items, Files):
+                raise ConfigError(
+                    f"{type(self).__name__}: its images are not in files, and there is nothing to prepare"
+                )
+            found |= dict.fromkeys(items)
+        if len(errors) == len(splits):
+            raise errors[-1][1]
+        for split, why in errors:
+            logger.warning("%s: the %s split cannot be read (%s)", type(self).__name__, split, why)
+        return Files(found)
+
     def _ask_backbone(self) -> None:
         module: Any = self.trainer.lightning_module if self.trainer is not None else None
         expected = getattr(getattr(module, "backbone", None), "image_statistics", None)
@@ -168,6 +207,8 @@ class MultiLabelDataModule(LightningDataModule):
         check_states(labeled.states, self.class_names, source)
         if len(labeled) == 0:
             raise DataError(f"{source}: there is no image; look at data.root and the split's list")
+        if self.prepared is not None:
+            labeled = replace(labeled, images=prepared_files(labeled.items, self.prepared, self.min_side))
         if self.check:
             labeled = self._without_unreadable(labeled, source)
         states = self.protocol.apply(labeled.states) if training else labeled.states

@@ -19,7 +19,7 @@ _LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b
 _BYTES_A_PIXEL = 4
 
 
-def read_dicom(data: bytes, path: Path, max_megapixels: float) -> NDArray[np.uint8]:
+def read_dicom(data: bytes, path: Path | str, max_megapixels: float) -> NDArray[np.uint8]:
     """Grey levels as a viewer shows them: rescaled, with the file's window if it has one, dark air and white bones.
 
     Without a window the range of the image is taken.
@@ -58,7 +58,7 @@ def read_dicom(data: bytes, path: Path, max_megapixels: float) -> NDArray[np.uin
     return np.repeat(grey.round().astype(np.uint8)[..., None], 3, axis=2)
 
 
-def _check(file: Any, path: Path, max_megapixels: float) -> None:
+def _check(file: Any, path: Path | str, max_megapixels: float) -> None:
     """Refuses what is too large, or no single grey frame, by what the file says of itself."""
     from pydicom.encaps import get_frame  # noqa: PLC0415  # an extra
 
@@ -88,7 +88,7 @@ def _syntax(data: bytes) -> tuple[bytes, int]:
     return syntax, place
 
 
-def _check_inflated(data: bytes, path: Path, max_megapixels: float) -> None:
+def _check_inflated(data: bytes, path: Path | str, max_megapixels: float) -> None:
     """Refuses a deflated file that would swell to more than an image's size; pydicom inflates all of it at once."""
     syntax, start = _syntax(data)
     if syntax != _DEFLATED:

@@ -9,10 +9,11 @@ import io
 import re
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
 
-from PIL import Image
+from PIL import ExifTags, Image
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
@@ -41,7 +42,8 @@ _OTHERS: tuple[tuple[re.Pattern[bytes], Callable[[io.BytesIO], ImageFile]], ...]
 # A JPEG's next segment, or its end. In compressed data every 0xff is followed by zero or the number of a restart.
 _SEGMENT = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
 _FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15, and that of JPEG-LS
-_END, _SCAN = 0xD9, 0xDA
+_END, _SCAN, _APP1 = 0xD9, 0xDA, 0xE1
+_EXIF, _ON_ITS_SIDE = b"Exif\0\0", {5, 6, 7, 8}
 MOST_SCANS = 100
 """Of a progressive JPEG, which has ten or so; each takes a pass over all pixels, however few bytes it has."""
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 339, 322, 323  # tags of TIFF
@@ -81,6 +83,7 @@ class Header:
         image: opened by Pillow, which then decodes it; OpenCV does if None.
         is_negative: whether 0 is white, which OpenCV passes over.
         tile: width and height of a part that is decoded at once, which may be larger than the image.
+        exif: of a JPEG, with its name in front.
     """
 
     width: int
@@ -90,6 +93,16 @@ class Header:
     image: ImageFile | None = None
     is_negative: bool = False
     tile: tuple[int, int] = (1, 1)
+    exif: bytes = b""
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether EXIF says that a JPEG lies on its side; False if it cannot be read."""
+        found = Image.Exif()
+        with suppress(Exception):  # whatever a damaged one makes of Pillow; decoders leave it out then
+            found.load(self.exif)
+            return found.get(ExifTags.Base.Orientation) in _ON_ITS_SIDE
+        return False
 
 
 def read_image_header(data: bytes) -> Header | None:
@@ -118,7 +131,7 @@ def read_image_header(data: bytes) -> Header | None:
 def _jpeg(data: bytes) -> Header:
     """From segment to segment: thumbnails are inside of segments, and what follows the end is nobody's."""
     place, sizes = 2, [(0, 0)]
-    is_whole, scans = False, 0
+    is_whole, scans, exif = False, 0, b""
     while not is_whole and (mark := _SEGMENT.search(data, place)):
         place = mark.end()
         is_whole = data[place - 1] == _END
@@ -128,8 +141,11 @@ def _jpeg(data: bytes) -> Header:
         if data[place - 1] in _FRAMES and len(data) >= place + 7:
             height, width = struct.unpack_from(">HH", data, place + 3)
             sizes.append((width, height))
-        place += int.from_bytes(data[place : place + 2], "big")
-    return Header(*max(sizes, key=lambda size: size[0] * size[1]), is_whole=is_whole, is_jpeg=True)
+        length = int.from_bytes(data[place : place + 2], "big")
+        if not exif and data[place - 1] == _APP1 and data.startswith(_EXIF, place + 2):
+            exif = data[place + 2 : place + length]
+        place += length
+    return Header(*max(sizes, key=lambda size: size[0] * size[1]), is_whole=is_whole, is_jpeg=True, exif=exif)
 
 
 def _png(data: bytes) -> Header:

@@ -59,6 +59,9 @@ class ImageFilesDataModule(MultiLabelDataModule):
         left = [path for path in self.paths if path not in self.done] or self.paths[-1:]  # the last one again, if none
         return LabeledImages(left, np.full((len(left), self.num_classes), UNKNOWN, np.int8))
 
+    def image_files(self) -> Files:
+        return Files(self.paths)
+
     def predicted_images(self) -> str:
         """Of all, whatever a stopped run has left."""
         return Files(self.paths).fingerprint()

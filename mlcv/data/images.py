@@ -1,7 +1,7 @@
 """From a file to an array: the one decoder. Too large or truncated files are errors here, not crashes or grey bands."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ from PIL import ImageOps
 from PIL.ImageFile import ImageFile
 from rich.progress import track
 
-from mlcv.data.headers import KINDS, read_image_header, unlimited
+from mlcv.data.headers import KINDS, Header, read_image_header, unlimited
 from mlcv.errors import DataError
 from mlcv.tables import printable, read_regular
 
 Pixels = NDArray[np.uint8]
+MinSide = int | Callable[[int, int], int] | None
+"""A shorter side in pixels that is enough, or what says it for a height and width; None for all of the image."""
 
 MAX_MEGAPIXELS = 100.0
 """Larger images are refused unless asked for: above radiographs and most cameras, 0.6 to 1.7 GiB while decoded."""
@@ -34,7 +36,7 @@ _DEPTHS = (8, 10, 12, 14, 16)
 
 
 def read_image(
-    path: Path, min_side: int | None = None, grey: bool = False, max_megapixels: float = MAX_MEGAPIXELS
+    path: Path | str, min_side: MinSide = None, grey: bool = False, max_megapixels: float = MAX_MEGAPIXELS
 ) -> Pixels:
     """Reads an image as RGB; grey images get three equal channels, EXIF rotation is applied.
 
@@ -49,7 +51,8 @@ def read_image(
     Args:
         path: a JPEG, PNG, BMP, GIF, WebP, TIFF, JPEG 2000, PBM, PGM, PPM or PFM, or a DICOM (with the extra `dicom`).
         min_side: a shorter side in pixels that is enough; a larger JPEG is then decoded at 1/2, 1/4 or 1/8 of
-            its size, never below this. None decodes in full.
+            its size, never below this. A function is asked once, and of a JPEG alone, with its upright height and
+            width, as its header has them. None decodes in full.
         grey: keep one channel, of which nothing is lost where images are grey; half the work for those.
         max_megapixels: millions of pixels above which an image is refused.
 
@@ -69,7 +72,7 @@ def read_image(
         raise DataError(f"{printable(path)}: not an image that can be decoded ({why}); {_REMEDY}") from error
 
 
-def check_size(width: int, height: int, path: Path, max_megapixels: float) -> None:
+def check_size(width: int, height: int, path: Path | str, max_megapixels: float) -> None:
     """Refuses what would take more memory than is meant for an image.
 
     Raises:
@@ -91,7 +94,7 @@ def find_unreadable(
 
     def problem(path: Path | str) -> DataError | None:
         try:
-            read_image(Path(path), min_side, max_megapixels=max_megapixels)
+            read_image(path, min_side, max_megapixels=max_megapixels)
         except DataError as error:
             return error
         return None
@@ -101,7 +104,7 @@ def find_unreadable(
     return {position: error for position, error in enumerate(problems) if error is not None}
 
 
-def _decode(data: bytes, path: Path, min_side: int | None, grey: bool, max_megapixels: float) -> Pixels:
+def _decode(data: bytes, path: Path | str, min_side: MinSide, grey: bool, max_megapixels: float) -> Pixels:
     if data[128:132] == b"DICM":  # after a preamble
         from mlcv.data.dicom import read_dicom  # noqa: PLC0415  # few need it
 
@@ -119,8 +122,7 @@ def _decode(data: bytes, path: Path, min_side: int | None, grey: bool, max_megap
         image = _eight_bits(_by_pillow(header.image, grey), path)
     else:
         whole, reduced = (cv2.IMREAD_GRAYSCALE, _REDUCED_GREY) if grey else (cv2.IMREAD_COLOR, _REDUCED)
-        fitting = (f for f in reduced if min(header.width, header.height) // f >= (min_side or math.inf))
-        factor = next(fitting, 1) if header.is_jpeg else 1
+        factor = _factor(header, min_side) if header.is_jpeg else 1
         found: Any = cv2.imdecode(np.frombuffer(data, np.uint8), reduced.get(factor, whole | cv2.IMREAD_ANYDEPTH))
         if found is None:
             raise DataError(f"{printable(path)}: not an image that can be decoded, or truncated; {_REMEDY}")
@@ -129,6 +131,14 @@ def _decode(data: bytes, path: Path, min_side: int | None, grey: bool, max_megap
     if image.ndim == 2:
         image = image[..., None] if grey else np.repeat(image[..., None], 3, axis=2)
     return image
+
+
+def _factor(header: Header, min_side: MinSide) -> int:
+    """By which a JPEG may be smaller."""
+    if callable(min_side):
+        sides = header.height, header.width
+        min_side = min_side(*(sides[::-1] if header.is_turned else sides))
+    return next((f for f in _REDUCED if min(header.width, header.height) // f >= (min_side or math.inf)), 1)
 
 
 def _by_pillow(image: ImageFile, grey: bool) -> NDArray[Any]:
@@ -141,7 +151,7 @@ def _by_pillow(image: ImageFile, grey: bool) -> NDArray[Any]:
     return np.array(image if is_ready else image.convert(mode))
 
 
-def _eight_bits(image: NDArray[Any], path: Path) -> Pixels:
+def _eight_bits(image: NDArray[Any], path: Path | str) -> Pixels:
     if image.dtype == np.uint8:
         return image
     low, high = float(image.min()), float(image.max())

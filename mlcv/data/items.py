@@ -2,17 +2,21 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlcv.data.images import Pixels, find_unreadable, read_image
+from mlcv.data.images import MinSide, Pixels, find_unreadable, read_image
 from mlcv.errors import ConfigError, DataError
 from mlcv.fingerprints import fingerprint_of
+
+_CODE = "utf-8", "surrogatepass"  # whatever a Python string holds, such as bytes of a name that is no UTF-8
 
 
 @runtime_checkable
@@ -41,34 +45,63 @@ class Items(Protocol):
         """What is wrong with each image that cannot be read, by its position."""
 
 
-@dataclass(frozen=True)
-class Files:
-    """Images in files, by their paths."""
+class Files(Sequence[str]):
+    """Images in files, by their paths; and these paths, which loader processes share.
 
-    paths: Sequence[Path | str]
+    They lie in one block of memory: each reading of a Python string writes to its count of references, and with it a
+    forked process gets a copy of the page of memory that it is on.
+
+    Args:
+        paths: M paths, of any characters that the system allows.
+    """
+
+    def __init__(self, paths: Iterable[Path | str]) -> None:
+        self._set([str(path).encode(*_CODE) for path in paths])
+
+    def _set(self, names: list[bytes]) -> None:
+        self._ends: NDArray[np.int64] = np.cumsum([0, *map(len, names)], dtype=np.int64)
+        self._names = b"".join(names)
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self._ends) - 1
 
-    def read(self, index: int, min_side: int | None, grey: bool, max_megapixels: float) -> Pixels:
-        return read_image(Path(self.paths[index]), min_side, grey, max_megapixels)
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return self.select(np.arange(len(self))[index])
+        place = range(len(self))[index]
+        return self._names[self._ends[place] : self._ends[place + 1]].decode(*_CODE)
+
+    def __iter__(self) -> Iterator[str]:
+        ends = self._ends.tolist()
+        return (self._names[start:end].decode(*_CODE) for start, end in pairwise(ends))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Files) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def read(self, index: int, min_side: MinSide, grey: bool, max_megapixels: float) -> Pixels:
+        return read_image(self[index], min_side, grey, max_megapixels)  # a Path interns its parts
 
     def name(self, index: int) -> str:
-        return str(self.paths[index])
+        return str(self[index])
 
     def keys(self) -> list[Any]:
         """The file itself, whatever paths and links lead there."""
-        return [_file(str(path)) for path in self.paths]
+        return [_file(path) for path in self]
 
-    def select(self, rows: NDArray[np.intp]) -> list[Path | str]:
-        return [self.paths[row] for row in rows]
+    def select(self, rows: NDArray[np.intp]) -> "Files":
+        chosen = copy(self)
+        starts, ends = self._ends[:-1][rows].tolist(), self._ends[1:][rows].tolist()
+        chosen._set([self._names[start:end] for start, end in zip(starts, ends, strict=True)])
+        return chosen
 
     def fingerprint(self) -> str:
         """Wherever their folder lies."""
-        return fingerprint_of(["/".join(str(path).split("/")[-3:]) for path in self.paths])
+        return fingerprint_of(["/".join(path.split("/")[-3:]) for path in self])
 
     def unreadable(self, min_side: int, threads: int, max_megapixels: float) -> Mapping[int, DataError]:
-        return find_unreadable(self.paths, min_side, threads, max_megapixels)
+        return find_unreadable(self, min_side, threads, max_megapixels)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mlcv.data.images import MAX_MEGAPIXELS, Pixels
-from mlcv.data.items import Items, items_of
-from mlcv.data.transforms import Transform
+from mlcv.data.items import Files, Items, items_of
+from mlcv.data.transforms import TrainingTransform, Transform
 from mlcv.errors import ConfigError, DataError
 from mlcv.labels.states import States
 
@@ -130,7 +130,9 @@ class MultiLabelDataset(Dataset[Sample]):
         grey: bool = False,
         max_megapixels: float = MAX_MEGAPIXELS,
     ) -> None:
-        self.labeled, self.targets, self.transform = labeled, targets, transform
+        # A list of paths would grow in each loader process.
+        self.labeled = replace(labeled, images=labeled.items) if isinstance(labeled.items, Files) else labeled
+        self.targets, self.transform = targets, transform
         self.on_error, self.seed, self.grey, self.max_megapixels = on_error, seed, grey, max_megapixels
 
     def __len__(self) -> int:
@@ -152,9 +154,16 @@ class MultiLabelDataset(Dataset[Sample]):
         raise DataError(f"none of {min(_TRIES, len(self))} images in a row can be read; the first: {problem}")
 
     def _sample(self, epoch: int, index: int) -> Sample:
-        image = self.load(index)
+        seed = (self.seed, epoch, index)
+        if isinstance(self.transform, TrainingTransform) and isinstance(self.labeled.items, Files):
+            draw = self.transform.draw(seed)
+            image = self.labeled.items.read(index, draw.min_side, self.grey, self.max_megapixels)
+            out = draw(image)
+        else:
+            image = self.load(index)
+            out = self.transform(image, seed)
         sample: Sample = {
-            "image": self.transform(image, (self.seed, epoch, index)),
+            "image": out,
             "target": self.targets[index],
             "index": index,
         }

@@ -1,9 +1,10 @@
 """Augmentation and preprocessing with albumentations; the only file that knows that library."""
 
+import math
 import os
 import random
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -23,6 +24,9 @@ _INTERPOLATION = {
     "bicubic": cv2.INTER_CUBIC,
     "lanczos": cv2.INTER_LANCZOS4,
 }
+_FILL = 127
+"""What is seen where there is no image."""
+_BITS = 4  # of places between pixels, for OpenCV's outlines
 
 
 @dataclass(frozen=True)
@@ -116,30 +120,155 @@ class Transform:
         return np.concatenate([boxes[:, :1], low, high - low], axis=1).astype(np.float32)
 
 
-def training_transform(size: int, augment: Augment, statistics: ImageStatistics) -> Transform:
+class TrainingTransform(Transform):
     """Random crop or resize, flip, colour and geometry in the manner of RandAugment, coarse dropout.
+
+    What is drawn for a seed is known before an image is decoded, see `draw`, which may then be done at a size that is
+    enough for the crop.
 
     Args:
         size: side of the square output in pixels.
         augment: what to vary.
         statistics: of the backbone; its interpolation is used.
     """
-    interpolation = interpolation_flag(statistics)
-    steps: list[Step] = []
-    if augment.min_scale < 1:
-        ratio = (0.75, 4 / 3)
-        scale = (augment.min_scale, 1.0)
-        steps.append(A.RandomResizedCrop((size, size), scale=scale, ratio=ratio, interpolation=interpolation))
-    else:
-        steps += _fit(size, augment, statistics)
-    if augment.flip:
-        steps.append(A.HorizontalFlip())
-    if augment.strength:
-        steps.append(A.SomeOf(_colour_and_geometry(augment.strength), n=2, replace=False, p=1))
-    if augment.cutout:
+
+    def __init__(self, size: int, augment: Augment, statistics: ImageStatistics) -> None:
+        super().__init__([], int(np.ceil(size / np.sqrt(augment.min_scale))))
+        self.size, self.augment, self.interpolation = size, augment, interpolation_flag(statistics)
+        self.centre = size / int(size / statistics.crop_fraction) if augment.resize == "crop" else None
+        self.cropping = A.RandomResizedCrop((size, size), scale=(augment.min_scale, 1.0), ratio=(0.75, 4 / 3))
+        self.colours, self.shapes = _colours(augment.strength), _shapes(augment.strength)
         holes, side = (1, 3), (0.1, 0.3)
-        steps.append(A.CoarseDropout(holes, side, side, fill=127, p=augment.cutout))
-    return Transform(steps, int(np.ceil(size / np.sqrt(augment.min_scale))))
+        self.holes = A.CoarseDropout(holes, side, side, fill=_FILL, p=augment.cutout)
+
+    def __call__(self, image: Pixels, seed: tuple[int, ...]) -> Pixels:
+        return self.draw(seed)(image)
+
+    def draw(self, seed: tuple[int, ...]) -> "Draw":
+        """What is done to an image."""
+        return Draw(self, seed)
+
+    def window(self, height: int, width: int, other: random.Random) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom of what is seen of an image of this size."""
+        if self.augment.min_scale < 1:
+            self.cropping.set_random_state(self.cropping.random_generator, other)
+            drawn: dict[str, tuple[int, int, int, int]]
+            drawn = self.cropping.get_params_dependent_on_data({"shape": (height, width)}, {})
+            return drawn["crop_coords"]
+        if self.centre is None:
+            return 0, 0, width, height
+        side = max(round(self.centre * min(height, width)), 1)
+        left, top = (width - side) // 2, (height - side) // 2
+        return left, top, left + side, top + side
+
+    def resize(self, image: Pixels) -> Pixels:
+        """To the output's size; as an evaluation does, by means of areas, if no crop is random."""
+        is_averaged = self.augment.min_scale == 1 and max(image.shape[:2]) > self.size
+        how = cv2.INTER_AREA if is_averaged else self.interpolation
+        return _as_pixels(cv2.resize(image, (self.size, self.size), interpolation=how))
+
+
+class Draw:
+    """What a seed makes of an image: a window on it, perhaps mirrored, what its pixels go through, and holes.
+
+    Shear, turn and shift are one matrix with crop, resize and mirror, so that all pixels are interpolated once.
+
+    Args:
+        transform: what is drawn from.
+        seed: of all that is drawn.
+    """
+
+    def __init__(self, transform: TrainingTransform, seed: tuple[int, ...]) -> None:
+        self.transform = transform
+        self.generator = np.random.default_rng(seed)
+        # albumentations draws from both kinds of generator; the window has its own, for it takes as many as it needs.
+        self.window_seed, other = self.generator.integers(2**63, size=2).tolist()
+        self.other = random.Random(other)  # noqa: S311  # no secret
+        self.is_mirrored = transform.augment.flip and self.generator.random() < 0.5
+        self.colours: list[Step] = []
+        self.matrix: NDArray[np.float64] | None = None
+        """From the output's pixels to its pixels (3, 3); None if they stay where they are."""
+        self._size: tuple[int, int] | None = None
+        kinds = [*transform.colours, *transform.shapes]
+        chosen = sorted(self.generator.choice(len(kinds), 2, replace=False)) if transform.augment.strength else []
+        for kind in chosen:
+            kinds[kind].set_random_state(self.generator, self.other)
+            if kind < len(transform.colours):
+                self.colours.append(kinds[kind])
+            else:
+                shape = {"shape": (transform.size, transform.size)}
+                matrix = kinds[kind].get_params_dependent_on_data(shape, {})["matrix"]
+                self.matrix = matrix if self.matrix is None else matrix @ self.matrix
+
+    def window(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom of what is seen of an image of this size."""
+        return self.transform.window(height, width, random.Random(self.window_seed))  # noqa: S311
+
+    def min_side(self, height: int, width: int) -> int:
+        """The shorter side at which an image of this size is decoded large enough, and the window drawn for this size.
+
+        Args:
+            height: of the image, upright.
+            width: likewise.
+        """
+        self._size = height, width
+        left, top, right, bottom = self.window(height, width)
+        return math.ceil(min(height, width) * self.transform.size / min(right - left, bottom - top))
+
+    def __call__(self, image: Pixels) -> Pixels:
+        """The output.
+
+        Args:
+            image: at any size, such as that which `min_side` was asked for, or a part of it.
+        """
+        seen = self._seen(image)
+        if self.matrix is not None or self.transform.augment.min_scale < 1:
+            seen = _halved(seen, self.transform.size)
+        if self.matrix is None:
+            out = self.transform.resize(seen)
+            out = _as_pixels(cv2.flip(out, 1)) if self.is_mirrored else out
+            outside = None
+        else:
+            out, outside = self._warped(seen, self.matrix)
+        for step in [*self.colours, self.transform.holes]:
+            if step is self.transform.holes and outside is not None:
+                cv2.fillPoly(out, outside, (_FILL,) * 3, shift=_BITS)
+            step.set_random_state(self.generator, self.other)
+            out = step(image=out)["image"]
+        return out
+
+    def _seen(self, image: Pixels) -> Pixels:
+        """The window, drawn for the size that was asked for if the image is a smaller one of it."""
+        height, width = image.shape[:2]
+        whole_height, whole_width = self._size or (height, width)
+        if abs(whole_height * width - whole_width * height) > max(whole_height, whole_width):  # not by rounding alone
+            whole_height, whole_width = height, width
+        left, top, right, bottom = self.window(whole_height, whole_width)
+        left, right = (min(round(x * width / whole_width), width) for x in (left, right))
+        top, bottom = (min(round(y * height / whole_height), height) for y in (top, bottom))
+        left, top = min(left, width - 1), min(top, height - 1)
+        return image[top : max(bottom, top + 1), left : max(right, left + 1)]
+
+    def _warped(self, seen: Pixels, matrix: NDArray[np.float64]) -> tuple[Pixels, list[NDArray[np.int32]]]:
+        """The window in its new place, with its border beyond it; and the outlines between which that lies."""
+        size = self.transform.size
+        height, width = seen.shape[:2]
+        x, y = size / width, size / height  # places are those of the middle of pixels
+        matrix = matrix @ np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
+        if self.is_mirrored:
+            matrix = matrix @ np.array([[-1, 0, width - 1], [0, 1, 0], [0, 0, 1]])
+        out = cv2.warpAffine(seen, matrix[:2], (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        # fillPoly fills the outline itself, too, which is therefore one pixel further outside.
+        left, top, right, bottom = -0.5 - 1 / x, -0.5 - 1 / y, width - 0.5 + 1 / x, height - 0.5 + 1 / y
+        corners = matrix @ np.array([[left, right, right, left], [top, top, bottom, bottom], [1, 1, 1, 1]])
+        frame = np.array([[-9, -9], [size + 9, -9], [size + 9, size + 9], [-9, size + 9]])
+        outlines = [(outline * 2**_BITS).round().astype(np.int32) for outline in (frame, corners[:2].T)]
+        return _as_pixels(out), outlines
+
+
+def training_transform(size: int, augment: Augment, statistics: ImageStatistics) -> TrainingTransform:
+    """How training images reach the network, see `TrainingTransform`."""
+    return TrainingTransform(size, augment, statistics)
 
 
 def evaluation_transform(size: int, augment: Augment, statistics: ImageStatistics) -> Transform:
@@ -175,9 +304,8 @@ def _fit(size: int, augment: Augment, statistics: ImageStatistics) -> list[Step]
     return [resize, A.CenterCrop(size, size)]
 
 
-def _colour_and_geometry(strength: float) -> list[Step]:
+def _colours(strength: float) -> list[Step]:
     """One step of each kind; ranges grow linearly with the strength and reach RandAugment's usual ones at 1."""
-    shear, turn, shift = 17.0 * strength, 30.0 * strength, 0.3 * strength
     jitter = 0.8 * strength
     return [
         A.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter, hue=0.0, p=1),
@@ -185,7 +313,28 @@ def _colour_and_geometry(strength: float) -> list[Step]:
         A.Posterize(num_bits=(max(8 - round(4 * strength), 1), 8), p=1),
         A.Sharpen(alpha=(0, strength), p=1),
         A.Equalize(p=strength / 2),
-        A.Affine(shear=(-shear, shear), fill=127, p=1),
-        A.Affine(rotate=(-turn, turn), fill=127, p=1),
-        A.Affine(translate_percent=(-shift, shift), fill=127, p=1),
     ]
+
+
+def _shapes(strength: float) -> list[A.Affine]:
+    """Likewise; of these the matrices are taken."""
+    shear, turn, shift = 17.0 * strength, 30.0 * strength, 0.3 * strength
+    return [
+        A.Affine(shear=(-shear, shear), p=1),
+        A.Affine(rotate=(-turn, turn), p=1),
+        A.Affine(translate_percent=(-shift, shift), p=1),
+    ]
+
+
+def _halved(image: Pixels, size: int) -> Pixels:
+    """The image at 1/2, 1/4, ... while that is no smaller than the output: interpolation would leave pixels out."""
+    while min(image.shape[:2]) >= 2 * size:
+        height, width = image.shape[0] // 2, image.shape[1] // 2
+        even = image[: 2 * height, : 2 * width]
+        image = _as_pixels(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA))
+    return image
+
+
+def _as_pixels(image: NDArray[Any]) -> Pixels:
+    """OpenCV leaves a single channel out."""
+    return image[..., None] if image.ndim == 2 else image

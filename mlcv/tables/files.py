@@ -47,7 +47,7 @@ def is_folder(path: str | Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path | str) -> BinaryIO:
     """Opens a file to read, but no pipe, socket or device, which could block for ever.
 
     Raises:
@@ -67,7 +67,7 @@ def open_regular(path: Path) -> BinaryIO:
         raise
 
 
-def read_regular(path: Path, largest: int | None = None) -> bytes:
+def read_regular(path: Path | str, largest: int | None = None) -> bytes:
     """The content of a regular file.
 
     Args:
@@ -114,12 +114,12 @@ def _escape(match: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
-def _check_kind(mode: int, path: Path) -> None:
+def _check_kind(mode: int, path: Path | str) -> None:
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "something else")
         raise DataError(f"{printable(path)}: {kind}, not a regular file; it is not opened")
 
 
-def _unreadable(path: Path, error: OSError | ValueError) -> DataError:
+def _unreadable(path: Path | str, error: OSError | ValueError) -> DataError:
     why = error.strerror if isinstance(error, OSError) else str(error)
     return DataError(f"{printable(path)}: cannot be read ({why})")
