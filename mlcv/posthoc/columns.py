@@ -52,7 +52,7 @@ def read_ids(table: Table, asked: str | None = None) -> tuple[str, ...]:
         raise DataError(
             f"{table.where(again)}: {ids[again]} is in {table.where(first[ids[again]])} already; drop one of the two"
         )
-    counts = set(table.column("rows")) if is_ours(table) else {str(len(ids))}
+    counts = set(table.spelled("rows").cells) if is_ours(table) else {str(len(ids))}
     if counts != {str(len(ids))}:
         raise DataError(
             f"{table.path} has {len(ids)} rows and says that it has {' or '.join(sorted(counts))}: it was cut off, or "

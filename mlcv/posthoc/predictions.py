@@ -130,7 +130,7 @@ def read_predictions(path: Path, class_names: Sequence[str], names: str | None =
     ids = read_ids(table, names)
     columns = [_numbers(table, class_column(table, name)) for name in class_names]
     scores = torch.stack(columns, dim=1) if columns else torch.zeros(len(ids), 0, dtype=torch.float64)
-    models = sorted(set(table.column("model"))) if is_ours(table) else []
+    models = sorted(table.spelled("model").cells) if is_ours(table) else []
     if len(models) > 1:
         raise DataError(f"{path} holds rows of several models ({', '.join(models[:3])}); make it again with one")
     model = models[0] or None if models else None
@@ -178,13 +178,10 @@ def combine(models: Sequence[Predictions], how: Literal["mean", "rank"] = "mean"
 
 
 def _numbers(table: Table, name: str) -> Tensor:
+    values = table.numbers(name)
+    if values is not None and np.isfinite(values).all():
+        return torch.from_numpy(values)
     cells = table.column(name)
-    try:
-        values = torch.from_numpy(np.fromiter(map(float, cells), np.float64, len(cells)))
-        if bool(values.isfinite().all()) and "_" not in "".join(cells):  # which Python takes for a comma of thousands
-            return values
-    except ValueError:
-        pass
     row = next(row for row, cell in enumerate(cells) if not _is_score(cell))
     raise DataError(f"{table.where(row)}: column {name!r} holds {cells[row]!r}; a finite score is needed")
 
