@@ -91,7 +91,7 @@ def column_states(table: Table, columns: Sequence[str], codes: Codes, option: st
         spelled = table.spelled(name)
         found = [meaning.get(_normal(cell)) for cell in spelled.cells]
         if None in found:
-            row = int(spelled.first[found.index(None)])
+            row = min(int(spelled.first[place]) for place, state in enumerate(found) if state is None)
             raise DataError(_strange_cell(table, row, name, columns, meaning, option))
         states[:, number] = np.array(found, np.int8)[spelled.codes]
     return states

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,22 +15,24 @@ class Spelled:
     """A column by its distinct cells, which are few where there are many rows.
 
     Args:
-        cells: K distinct cells, in the order in which they first come.
+        cells: K distinct cells, in any order.
         codes: the place among them of each row's cell (M,).
-        first: the row in which each first comes (K,).
     """
 
     cells: list[str]
-    codes: NDArray[np.int32]
-    first: NDArray[np.intp]
+    codes: NDArray[Any]
+
+    @cached_property
+    def first(self) -> NDArray[np.intp]:
+        """The row in which each cell first comes (K,)."""
+        first = np.zeros(len(self.cells), np.intp)
+        first[self.codes[::-1]] = np.arange(len(self.codes))[::-1]  # of several for one place the last one stays
+        return first
 
     def texts(self) -> list[str]:
         """Each row's cell."""
-        return [self.cells[code] for code in self.codes.tolist()]
-
-    def counts(self) -> NDArray[np.intp]:
-        """The rows in which each cell comes (K,)."""
-        return np.bincount(self.codes, minlength=len(self.cells))
+        texts: list[str] = np.array(self.cells, object)[self.codes].tolist()
+        return texts
 
 
 class Columns(Protocol):
@@ -64,15 +67,7 @@ class Listed:
 def spell(cells: Sequence[str]) -> Spelled:
     """Cells by what is distinct."""
     place = dict(zip(dict.fromkeys(cells), count(), strict=False))
-    codes = np.fromiter(map(place.__getitem__, cells), np.int32, len(cells))
-    return Spelled(list(place), codes, first_rows(codes, len(place)))
-
-
-def first_rows(codes: NDArray[np.int32], count: int) -> NDArray[np.intp]:
-    """The first row of each code below `count`; M if it does not occur."""
-    first = np.full(count, len(codes))
-    first[codes[::-1]] = np.arange(len(codes))[::-1]  # of several values for one place the last one stays
-    return first
+    return Spelled(list(place), np.fromiter(map(place.__getitem__, cells), np.intp, len(cells)))
 
 
 def read_numbers(cells: Sequence[str]) -> NDArray[np.float64] | None:

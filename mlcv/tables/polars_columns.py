@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mlcv.tables.columns import Spelled, first_rows, read_numbers, spell
+from mlcv.tables.columns import Spelled, read_numbers, spell
 
 Kind = Literal["text", "words", "number"]
 _TYPES = {"text": pl.String, "words": pl.Categorical, "number": pl.Float64}
@@ -17,24 +17,25 @@ class PolarsColumns:
     """The columns of a plain table: read at once as a sample of rows suggests, and again where more is asked for.
 
     Args:
-        data: see `mlcv.tables.plain`.
+        data: the table, see `mlcv.tables.plain`.
+        rows: M, below the header.
         separator: between cells.
-        sample: some of its rows.
+        sample: some of the rows.
+
+    Raises:
+        PolarsError: if a row has too many cells.
     """
 
-    def __init__(self, data: bytes, separator: str, sample: Sequence[Sequence[str]]) -> None:
-        self._data, self._separator = data, separator
+    def __init__(self, data: bytes, rows: int, separator: str, sample: Sequence[Sequence[str]]) -> None:
+        self._data, self._rows, self._separator = data, rows, separator
         self._kept: dict[tuple[int, Kind], pl.Series] = {}
         self._texts: dict[int, list[str]] = {}
         kinds = [_kind(cells) for cells in zip(*sample, strict=True)]
         self._width = len(kinds)
         try:
-            self._length = self._read(dict(enumerate(kinds)))
-        except pl.exceptions.PolarsError:  # a column that begins with numbers
-            self._length = self._read({place: kind for place, kind in enumerate(kinds) if kind != "number"})
-
-    def __len__(self) -> int:
-        return self._length
+            self._read(dict(enumerate(kinds)))
+        except pl.exceptions.PolarsError:  # perhaps of a column that goes on otherwise than it begins
+            self._read({place: "text" if kind == "number" else kind for place, kind in enumerate(kinds)})
 
     def texts(self, place: int) -> Sequence[str]:
         if (place, "words") in self._kept:
@@ -48,16 +49,17 @@ class PolarsColumns:
         if place in self._texts:
             return spell(self._texts[place])
         words = self._column(place, "words")
-        physical = words.to_physical().cast(pl.Int32)
+        physical = words.to_physical()
         largest = physical.max()
         blank = largest + 1 if isinstance(largest, int) else 0
         codes = physical.fill_null(blank).to_numpy()
-        first = first_rows(codes, blank + 1)  # polars may count the words of several columns together
-        order = np.argsort(first, kind="stable")[: np.count_nonzero(first < len(codes))]
+        some = np.full(blank + 1, -1)  # a row of each code
+        some[codes] = np.arange(len(codes))
+        present = np.flatnonzero(some >= 0)  # polars counts the words of all its columns together
         place_of = np.empty(blank + 1, np.int32)
-        place_of[order] = np.arange(len(order), dtype=np.int32)
-        cells = words.gather(first[order]).cast(pl.String).fill_null("").to_list()
-        return Spelled(cells, place_of[codes], first[order])
+        place_of[present] = np.arange(len(present), dtype=np.int32)
+        cells = words.gather(some[present]).cast(pl.String).fill_null("").to_list()
+        return Spelled(cells, place_of[codes])
 
     def numbers(self, place: int) -> NDArray[np.float64] | None:
         if (place, "words") in self._kept:
@@ -75,8 +77,7 @@ class PolarsColumns:
             self._read({place: kind})
         return self._kept[place, kind]
 
-    def _read(self, kinds: dict[int, Kind]) -> int:
-        """Reads columns, and returns the number of rows."""
+    def _read(self, kinds: dict[int, Kind]) -> None:
         frame = pl.read_csv(
             self._data,
             has_header=False,
@@ -86,8 +87,17 @@ class PolarsColumns:
             schema={str(place): _TYPES[kinds.get(place, "text")] for place in range(self._width)},
             columns=list(kinds),
         )
+        if frame.height != self._rows:
+            raise pl.exceptions.ShapeError(f"{frame.height} rows, and not {self._rows}")
         self._kept |= {(place, kind): frame[str(place)] for place, kind in kinds.items()}
-        return frame.height
+
+
+def read_plain(data: bytes, rows: int, separator: str, sample: Sequence[Sequence[str]]) -> PolarsColumns | None:
+    """`PolarsColumns`; None if a row has too many cells."""
+    try:
+        return PolarsColumns(data, rows, separator, sample)
+    except pl.exceptions.PolarsError:
+        return None
 
 
 def _kind(cells: Sequence[str]) -> Kind:

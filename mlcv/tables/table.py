@@ -211,16 +211,16 @@ def _plain(file: TextIO, head: list[str], separator: str) -> _Content | None:
     except (OSError, EOFError, zlib.error, csv.Error):
         return None
     header = [name.strip() for name in rows[0]] if rows else []
-    if len(data) < LEAST or len(rows) < 2 or not any(header):
+    if len(data) < LEAST or len(rows) < 2 or not any(header) or len({*map(len, rows)}) > 1:
         return None
-    data = data.removeprefix(codecs.BOM_UTF8)
-    lines = plain_lines(data, separator, len(header))
-    if lines is None:
+    plain = plain_lines(data.removeprefix(codecs.BOM_UTF8), separator, len(header))
+    if plain is None:
         return None
-    from mlcv.tables.polars_columns import PolarsColumns
+    from mlcv.tables.polars_columns import read_plain  # noqa: PLC0415  # it takes a tenth of a second, and few need it
 
-    columns = PolarsColumns(lines, separator, rows[1:])
-    return header, columns, np.arange(1, len(columns) + 2)
+    lines, count = plain
+    columns = read_plain(lines, count - 1, separator, rows[1:])
+    return None if columns is None else (header, columns, np.arange(1, count + 1))
 
 
 def _listed(file: TextIO, path: Path, separator: str) -> _Content:
