@@ -34,6 +34,16 @@ class Spelled:
         texts: list[str] = np.array(self.cells, object)[self.codes].tolist()
         return texts
 
+    def array(self) -> NDArray[np.str_]:
+        """Likewise (M,)."""
+        array: NDArray[np.str_] = np.array(self.cells, np.str_)[self.codes]
+        return array
+
+    def counts(self) -> dict[str, int]:
+        """In how many rows each cell is, the one that comes first in the table first."""
+        counts = np.bincount(self.codes, minlength=len(self.cells))
+        return {self.cells[place]: int(counts[place]) for place in np.argsort(self.first)}
+
 
 class Columns(Protocol):
     """The cells below a header, by the place of their column."""

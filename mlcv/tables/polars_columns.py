@@ -38,15 +38,15 @@ class PolarsColumns:
             self._read({place: "text" if kind == "number" else kind for place, kind in enumerate(kinds)})
 
     def texts(self, place: int) -> Sequence[str]:
-        if (place, "words") in self._kept:
-            return self.spelled(place).texts()
-        if place not in self._texts:
+        if place not in self._texts and (place, "words") in self._kept:
+            self._texts[place] = self.spelled(place).texts()
+        elif place not in self._texts:
             self._texts[place] = self._column(place, "text").fill_null("").to_list()
             del self._kept[place, "text"]
         return self._texts[place]
 
     def spelled(self, place: int) -> Spelled:
-        if place in self._texts:
+        if place in self._texts and (place, "words") not in self._kept:
             return spell(self._texts[place])
         words = self._column(place, "words")
         physical = words.to_physical()

@@ -205,8 +205,10 @@ def _sample(file: Iterator[str], path: Path) -> list[str]:
 def _plain(file: TextIO, head: list[str], separator: str) -> _Content | None:
     """A table that is large, and so plain that polars may read it; None of any other, whatever is wrong with it."""
     file.seek(0)
+    if not file.encoding.startswith("utf-8"):
+        return None
     try:
-        data = file.buffer.read() if file.encoding.startswith("utf-8") else b""
+        data = file.buffer.read()
         rows = list(csv.reader(head, delimiter=separator, skipinitialspace=True))
     except (OSError, EOFError, zlib.error, csv.Error):
         return None

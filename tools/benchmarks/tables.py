@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Tables of labels and predictions: what `mlcv` reads of them, against polars' and pandas' own reading of the same file.
+"""What `mlcv` makes of tables of labels and predictions, against polars' and pandas' own reading of the same file.
 
-Generated files of the size of CheXpert's training split: a table of labels, one of predictions with their truth, as
-`mlcv test` writes it, and CheXpert's own `train.csv.gz`. Each reading runs in a process of its own, in turn; shown is
-the least of several. Time is of the processor, of all threads, after imports; memory is the peak above that after
-imports. polars and pandas guess types, and check less: short rows, blank lines and what cells mean are up to the caller.
+Generated files of the size of CheXpert's training split: a table of labels (to label states, images and patients), one
+of predictions with their truth, as `mlcv test` writes it (to scores and targets), and CheXpert's own `train.csv.gz` (to
+its whole split, each row understood). Each reading runs in a process of its own, in turn; shown is the least of several.
+Time is of the processor, of all threads; both it and the peak of memory are counted from after the imports on.
 """
 
 import argparse
@@ -136,7 +136,11 @@ def main() -> None:
             print(f"{name}: {options.rows} rows, {path.stat().st_size / 2**20:.1f} MiB")
             for reading, (seconds, size) in zip(readings, least, strict=True):
                 to_polars, to_its_size = (least[-1] / (seconds, size)).tolist()
-                ratio = "" if reading == "mlcv" else f"   mlcv takes {to_polars:.2f} of its time, {to_its_size:.2f} of its memory"
+                ratio = (
+                    ""
+                    if reading == "mlcv"
+                    else f"   mlcv takes {to_polars:.2f} of its time, {to_its_size:.2f} of its memory"
+                )
                 print(f"  {reading:<7} {seconds:6.3f} s {size:6.0f} MiB{ratio}")
 
 
