@@ -67,7 +67,7 @@ class PolarsColumns:
             values = read_numbers(spelled.cells)
             return None if values is None else values[spelled.codes]
         try:
-            numbers = self._column(place, "number")
+            numbers = self._column(place, "number").rechunk(in_place=True)  # no copy is needed then
         except pl.exceptions.PolarsError:
             return read_numbers(self.texts(place))  # numbers for Python alone, or none
         return None if numbers.null_count() else numbers.to_numpy()

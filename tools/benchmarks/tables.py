@@ -3,8 +3,8 @@
 
 Generated files of the size of CheXpert's training split: a table of labels (to label states, images and patients), one
 of predictions with their truth, as `mlcv test` writes it (to scores and targets), and CheXpert's own `train.csv.gz` (to
-its whole split, each row understood). Each reading runs in a process of its own, in turn; shown is the least of several.
-Time is of the processor, of all threads; both it and the peak of memory are counted from after the imports on.
+its whole split, each path understood). Each reading runs in a process of its own, in turn; the least of several is
+shown. Time is of the processor, of all threads; it and the peak of memory are counted from after the imports on.
 """
 
 import argparse
