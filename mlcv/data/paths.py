@@ -32,14 +32,14 @@ def image_paths(root: Path, table: Table, column: str, rows: Iterable[int] | Non
     Raises:
         DataError: for a blank cell, a URL, or a path with a drive.
     """
-    cells, folder = table.column(column), str(root)
+    cells, folder = table.column(column), canonical(f"{root}/x").removesuffix("x")
     for row in range(len(table)) if rows is None else rows:
         cell = cells[row]
         if not cell.strip():
             raise DataError(f"{table.where(row)}: names no image; give its path, or leave the row out")
         if "://" in cell and _URL.match(cell.strip()):
             raise DataError(f"{table.where(row)}: {cell.strip()!r} is a URL; download the images, and name their files")
-        if ("\\" in cell or cell != cell.strip()) and not is_file(f"{folder}/{cell}"):
+        if ("\\" in cell or cell != cell.strip()) and not is_file(f"{root}/{cell}"):
             cell = cell.strip()
             if _DRIVE.match(cell):
                 raise DataError(
@@ -47,4 +47,4 @@ def image_paths(root: Path, table: Table, column: str, rows: Iterable[int] | Non
                     "on, as in images/1.jpg"
                 )
             cell = cell.replace("\\", "/")
-        yield canonical(cell if cell.startswith("/") else f"{folder}/{cell}")
+        yield canonical(cell if cell.startswith("/") else folder + cell)
