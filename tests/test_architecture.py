@@ -71,6 +71,7 @@ THIRD_PARTY = {
     "open_clip": ("models/open_clip_tower",),
     "torchmetrics": ("metrics/",),
     "triton": ("ops/",),
+    "polars": ("tables/polars_columns",),
     "jsonargparse": ("commands/training", "commands/parser"),
 }
 
@@ -123,7 +124,7 @@ def test_libraries_stay_behind_their_gates(library):
     assert not wrong, "\n".join(wrong)
 
 
-LIGHT = ("mlcv", "mlcv.ops", "mlcv.labels", "mlcv.losses", "mlcv.errors")
+LIGHT = ("mlcv", "mlcv.ops", "mlcv.labels", "mlcv.losses", "mlcv.errors", "mlcv.tables")
 IMPORT_EACH = f"""
 import importlib, json, os, sys
 import torch  # once for all
@@ -146,7 +147,7 @@ def modules():
 @pytest.mark.parametrize("module", LIGHT)
 def test_light_modules_import_nothing_heavy(modules, module):
     assert module in modules[module]
-    assert not {"lightning", "albumentations", "open_clip", "timm"} & set(modules[module])
+    assert not {"lightning", "albumentations", "open_clip", "timm", "polars"} & set(modules[module])
 
 
 def test_public_names_exist():

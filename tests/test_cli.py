@@ -58,7 +58,7 @@ def test_help_and_version_import_nothing_heavy(argument):
 import sys
 from mlcv.cli import main
 assert main([{argument!r}]) == 0
-print(sorted({{'torch', 'lightning', 'jsonargparse', 'timm', 'albumentations', 'numpy'}} & set(sys.modules)))
+print(sorted({{'torch', 'lightning', 'jsonargparse', 'timm', 'albumentations', 'numpy', 'polars'}} & set(sys.modules)))
 """
     output = run_python(code)
     assert output.splitlines()[-1] == "[]"

@@ -129,7 +129,7 @@ def test_help_of_a_command_imports_nothing_heavy_and_fits(command):
 
     code = (
         f"import sys; from mlcv.cli import main; assert main([{command!r}, '--help']) == 0; "
-        "print(sorted({'torch', 'numpy', 'lightning', 'jsonargparse', 'rich'} & set(sys.modules)))"
+        "print(sorted({'torch', 'numpy', 'lightning', 'jsonargparse', 'rich', 'polars'} & set(sys.modules)))"
     )
     environment = {**os.environ, "COLUMNS": "80"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)

@@ -24,8 +24,8 @@ OBSERVATIONS = (
 TASKS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 """The five by which the paper and the competition judge, in the paper's order."""
 
-# Split, patient and study; before them comes what the archive, or the user, has called its folder.
-_PLACE = re.compile(r"(?:^|/)(?:([^/]+)/)?((patient\d+)/study\d+)(?=/|$)")
+# Patient and study. The word comes first, for a search that begins with one is the fastest.
+_PLACE = re.compile(r"patient(?<![^/]patient)\d+/study\d+(?=/|$)")
 _BATCHES = "CheXpert-v1.0 batch *"
 _IMAGES = {".jpg", ".jpeg", ".png"}
 _ABOUT = {"Sex": "sex", "Age": "age", "Frontal/Lateral": "view", "AP/PA": "projection"}
@@ -93,9 +93,10 @@ class CheXpertDataModule(MultiLabelDataModule):
             paths, rows = self._images_of_studies(table)
         images, about = self._understand(table, paths, rows)
         for header, name in _ABOUT.items():
-            cells = table.column(header) if header in table.names else [""] * len(table)
-            about[name] = np.array(cells)[rows]
-            about[name][np.isin(about[name], [cell for cell in set(cells) if is_empty(cell)])] = ""
+            about[name] = np.full(len(rows), "")
+            if header in table.names:
+                spelled = table.spelled(header)
+                about[name] = np.array(["" if is_empty(cell) else cell for cell in spelled.cells])[spelled.codes[rows]]
         lines = table.lines(rows)
         labeled = LabeledImages(images, states[rows], about=about, file=printable(table.path), lines=lines)
         if self.views == "all":
@@ -111,30 +112,35 @@ class CheXpertDataModule(MultiLabelDataModule):
             "CheXpert-v1.0-small of the archive (https://stanfordmlgroup.github.io/competitions/chexpert)"
         )
 
-    def _places(self, table: Table, paths: list[str], rows: Any) -> list[tuple[str, str, str]]:
+    def _places(self, table: Table, paths: list[str], rows: Any) -> tuple[list[str], list[str], list[str]]:
         """File (or folder of a study), patient and study of each path."""
-        found = [_PLACE.search(path) for path in paths]
-        strange = next((n for n, match in enumerate(found) if match is None), None)
-        if strange is not None:
-            raise DataError(
-                f"{table.where(rows[strange])}: {paths[strange]!r} is no path of CheXpert's, such as "
-                "CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg"
-            )
         batches = sorted(folder for folder in self.root.glob(_BATCHES) if is_folder(folder))
-        in_batch = {name: folder for folder in batches for name in os.listdir(folder)}  # noqa: PTH208  # strings
-        places = []
-        for path, match in zip(paths, found, strict=True):
-            if match is not None:
-                split, study, patient = match.groups()
-                folder = in_batch.get(patient, f"{self.root}/{split}" if split else self.root)
-                places.append((canonical(f"{folder}/{path[match.start(2) :]}"), patient, study))
-        return places
+        in_batch = {name: f"{folder}/" for folder in batches for name in os.listdir(folder)}  # noqa: PTH208  # strings
+        folders: dict[str, str] = {}
+        images, patients, studies = [], [], []
+        for n, path in enumerate(paths):
+            match = _PLACE.search(path)
+            if match is None:
+                raise DataError(
+                    f"{table.where(rows[n])}: {path!r} is no path of CheXpert's, such as "
+                    "CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg"
+                )
+            start, study = match.start(), match[0]
+            before = path[:start]
+            if before not in folders:  # the split, and what the archive, or the user, has called its folder
+                split = before[:-1].rpartition("/")[2]
+                folders[before] = f"{self.root}/{split}/" if split else f"{self.root}/"
+            patient = study.partition("/")[0]
+            images.append(canonical(in_batch.get(patient, folders[before]) + path[start:]))
+            patients.append(patient)
+            studies.append(study)
+        return images, patients, studies
 
     def _images_of_studies(self, table: Table) -> tuple[list[str], NDArray[np.intp]]:
         paths: list[str] = []
         rows: list[int] = []
         studies = list(table.column("Study"))
-        folders = [Path(place) for place, *_ in self._places(table, studies, range(len(studies)))]
+        folders = [Path(place) for place in self._places(table, studies, range(len(studies)))[0]]
         for row, (study, folder) in enumerate(zip(studies, folders, strict=True)):
             views = sorted(path.name for path in folder.glob("*") if path.suffix.lower() in _IMAGES)
             if not views:
@@ -145,8 +151,7 @@ class CheXpertDataModule(MultiLabelDataModule):
 
     def _understand(self, table: Table, paths: list[str], rows: Any) -> tuple[list[str], dict[str, NDArray[np.str_]]]:
         """Each image's file, patient and study; every row must name one of its own, before anything is trained."""
-        places = self._places(table, paths, rows)
-        images = [image for image, *_ in places]
+        images, patients, studies = self._places(table, paths, rows)
         if len(set(images)) < len(images):
             first: dict[str, int] = {}
             again = next(n for n, image in enumerate(images) if first.setdefault(image, n) != n)
@@ -162,7 +167,4 @@ class CheXpertDataModule(MultiLabelDataModule):
                     f"{table.where(rows[missing])}: no image {images[missing]}; paths start from data.root, "
                     f"{self.root} (data.on_error skip leaves such rows out)"
                 )
-        return images, {
-            "patient": np.array([patient for _, patient, _ in places]),
-            "study": np.array([study for *_, study in places]),
-        }
+        return images, {"patient": np.array(patients), "study": np.array(studies)}

@@ -8,7 +8,7 @@ import numpy as np
 from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.headers import SUFFIXES
 from mlcv.data.label_lists import LabelLists
-from mlcv.data.paths import image_path
+from mlcv.data.paths import image_paths
 from mlcv.data.samples import LabeledImages, Split
 from mlcv.data.splits import deal, group_keys, told_apart
 from mlcv.errors import ConfigError, DataError
@@ -108,8 +108,7 @@ class CSVDataModule(MultiLabelDataModule):
         rows = self._rows(table, split)
         if not len(rows):
             raise DataError(f"{printable(table.path)}: no row is in the {split} split")
-        cells = table.column(self.image_column)
-        images = [Path(image_path(self.image_root, cells[row], table.where(row))) for row in rows]
+        images = list(image_paths(self.image_root, table, self.image_column, rows.tolist()))
         missing = next((n for n, path in enumerate(images) if not is_file(path)), None)
         if missing is not None and self.on_error == "raise":
             raise DataError(
@@ -120,7 +119,7 @@ class CSVDataModule(MultiLabelDataModule):
             states = self._lists(table).states(self.class_names)
         else:
             states = column_states(table, self.label_columns, self.codes, "data.codes")
-        about = {name: np.array(table.column(name))[rows] for name in [self.group_column] if name is not None}
+        about = {name: table.spelled(name).array()[rows] for name in [self.group_column] if name is not None}
         return LabeledImages(images, states[rows], None, about, printable(table.path), table.lines(rows))
 
     def _table(self, path: Path | None) -> Table:
@@ -165,7 +164,9 @@ class CSVDataModule(MultiLabelDataModule):
         labels = set() if self.labels_column else {name.lower().replace("_", "") for name in self.label_columns}
         first: dict[str, int] = {}
         cells = table.column(self.image_column)
-        again = next((row for row, cell in enumerate(cells) if first.setdefault(cell, row) != row), None)
+        again = None
+        if len(set(cells)) < len(cells):
+            again = next(row for row, cell in enumerate(cells) if first.setdefault(cell, row) != row)
         is_of_boxes = any(box <= (labels if again is None else names) for box in _BOXES)
         is_of_annotations = again is not None and (self.labels_column is not None or bool(names & _ANNOTATIONS))
         if is_of_boxes or is_of_annotations:
@@ -192,7 +193,8 @@ class CSVDataModule(MultiLabelDataModule):
         return np.flatnonzero(deal(groups, self.fractions, self.seed) == _SPLITS.index(split))
 
     def _rows_by_column(self, table: Table, split: Split) -> Any:
-        cells = np.array([cell.strip().lower() for cell in table.column(str(self.split_column))], np.str_)
+        spelled = table.spelled(str(self.split_column))
+        cells = np.array([cell.strip().lower() for cell in spelled.cells], np.str_)[spelled.codes]
         wrong = np.flatnonzero(~np.isin(cells, [*_SPLITS, "valid", "validation"]))
         if len(wrong):
             raise DataError(

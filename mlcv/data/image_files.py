@@ -10,7 +10,7 @@ import numpy as np
 from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.headers import SUFFIXES
 from mlcv.data.items import Files
-from mlcv.data.paths import canonical, image_path
+from mlcv.data.paths import canonical, image_paths
 from mlcv.data.samples import LabeledImages, OnError, Split
 from mlcv.errors import ConfigError, DataError
 from mlcv.labels.states import UNKNOWN
@@ -83,8 +83,7 @@ def find_images(path: Path) -> Iterator[str]:
             )
     elif path.name.endswith((".csv", ".csv.gz")):
         table = Table(path)
-        cells = enumerate(table.column(_image_column(table)))
-        yield from (image_path(path.parent, cell, table.where(row)) for row, cell in cells)
+        yield from image_paths(path.parent, table, _image_column(table))
     elif exists(path):
         yield canonical(str(path))
     else:

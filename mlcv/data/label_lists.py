@@ -4,12 +4,13 @@ import ast
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from mlcv.errors import DataError
 from mlcv.labels.states import NEGATIVE, POSITIVE, UNKNOWN, States
-from mlcv.tables import Codes, Table, is_empty
+from mlcv.tables import Codes, Spelled, Table, is_empty
 
 _TEXT = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 _LIST = re.compile(rf"\[\s*(?:{_TEXT}(?:\s*,\s*{_TEXT})*)?\s*,?\s*\]")
@@ -56,32 +57,40 @@ class LabelLists:
         meanings = self._meanings()
         column_of = {name: column for column, name in enumerate(classes)}
         blank = UNKNOWN if self.codes.blank == "unknown" else NEGATIVE
-        rows: dict[str, States] = {}
-        states = np.empty((len(self.table), len(classes)), np.int8)
-        for row, cell in enumerate(self.table.column(self.column)):
-            if cell not in rows:
-                names = meanings[cell]
-                strange = next((name for name in names or () if name not in column_of), None)
-                if strange is not None:
-                    raise DataError(
-                        f"{self.table.where(row)}: unknown class {strange!r} in column {self.column!r}; the classes "
-                        f"are {', '.join(classes)} (data.classes)"
-                    )
-                rows[cell] = np.full(len(classes), NEGATIVE, np.int8)
-                rows[cell][[column_of[name] for name in names or ()]] = POSITIVE
-                if names is None:
-                    rows[cell][:] = blank if is_empty(cell) else UNKNOWN
-            states[row] = rows[cell]
-        return states
+        states: States = np.full((len(meanings), len(classes)), NEGATIVE, np.int8)
+        for place in self._in_order():
+            cell = self._spelled.cells[place]
+            names = meanings[cell]
+            strange = next((name for name in names or () if name not in column_of), None)
+            if strange is not None:
+                raise DataError(
+                    f"{self._where(place)}: unknown class {strange!r} in column {self.column!r}; the classes are "
+                    f"{', '.join(classes)} (data.classes)"
+                )
+            states[place, [column_of[name] for name in names or ()]] = POSITIVE
+            if names is None:
+                states[place] = blank if is_empty(cell) else UNKNOWN
+        of_rows: States = states[self._spelled.codes]
+        return of_rows
+
+    @cached_property
+    def _spelled(self) -> Spelled:
+        return self.table.spelled(self.column)
+
+    def _in_order(self) -> list[int]:
+        """Places of the distinct cells, the one that comes first in the table first."""
+        places: list[int] = np.argsort(self._spelled.first).tolist()
+        return places
+
+    def _where(self, place: int) -> str:
+        return self.table.where(int(self._spelled.first[place]))
 
     def _meanings(self) -> dict[str, tuple[str, ...] | None]:
         """Names in each distinct cell; None where nobody said."""
-        meanings: dict[str, tuple[str, ...] | None] = {}
-        known = frozenset(self.classes or ())
-        for row, cell in enumerate(self.table.column(self.column)):
-            if cell not in meanings:
-                meanings[cell] = self._meaning(cell.strip(), known, self.table.where(row))
-        return meanings
+        known, cells = frozenset(self.classes or ()), self._spelled.cells
+        return {
+            cells[place]: self._meaning(cells[place].strip(), known, self._where(place)) for place in self._in_order()
+        }
 
     def _meaning(self, text: str, known: frozenset[str], where: str) -> tuple[str, ...] | None:
         parts = [part.strip() for part in text.split(self.delimiter)]
@@ -107,17 +116,17 @@ class LabelLists:
 
     def _check_delimiter(self) -> None:
         """Refuses cells that another sign seems to divide: whole lists would become classes."""
-        cells = self.table.column(self.column)
-        lists = [cell for cell in set(cells) if not cell.strip().startswith("[")]
+        cells = self._spelled.cells
+        lists = [cell for cell in cells if not cell.strip().startswith("[")]
         if any(self.delimiter in cell for cell in lists):
             return
         for sign in _DELIMITERS:
             parts = [part.strip() for cell in lists for part in cell.split(sign) if sign in cell]
             whole = {cell.strip() for cell in lists if sign not in cell}
             if len(set(parts)) < len(parts) or set(parts) & whole:
-                row = next(row for row, cell in enumerate(cells) if sign in cell)
+                place = next(place for place in self._in_order() if sign in cells[place])
                 raise DataError(
-                    f"{self.table.where(row)}: column {self.column!r} holds {cells[row]!r}, and no cell holds "
+                    f"{self._where(place)}: column {self.column!r} holds {cells[place]!r}, and no cell holds "
                     f"{self.delimiter!r}; if {sign!r} divides the names, give --data.delimiter {sign!r}, or else name "
                     "the classes in data.classes"
                 )

@@ -75,9 +75,8 @@ class NIHDataModule(MultiLabelDataModule):
             raise DataError(f"{listed[strange]}: {strange} is not in {table.path}")
         rows = np.array([place[name] for name in listed], dtype=np.intp)
         if self.projections != "all":
-            cells = np.array(table.column("View Position"))
-            rows = rows[cells[rows] == self.projections]
-        about = {name: np.array(table.column(header))[rows] for header, name in _ABOUT.items()}
+            rows = rows[table.spelled("View Position").array()[rows] == self.projections]
+        about = {name: table.spelled(header).array()[rows] for header, name in _ABOUT.items()}
         images = self._images([names[row] for row in rows], table, rows)
         states, file = read_findings(table)[rows], printable(table.path)
         return LabeledImages(images, states, about=about, file=file, lines=table.lines(rows))
@@ -125,12 +124,15 @@ def read_findings(table: Table) -> Any:
         DataError: naming the row of a finding that is none of the 14.
     """
     column = {name: number for number, name in enumerate(FINDINGS)}
-    states = np.full((len(table), len(FINDINGS)), NEGATIVE, np.int8)
-    for row, cell in enumerate(table.column("Finding Labels")):
+    spelled = table.spelled("Finding Labels")
+    states = np.full((len(spelled.cells), len(FINDINGS)), NEGATIVE, np.int8)
+    for place in np.argsort(spelled.first):  # what comes first in the table is the first to be refused
+        cell = spelled.cells[place]
         if cell.strip() == "No Finding":
             continue
         for name in map(str.strip, cell.split("|")):
             if name not in column:
-                raise DataError(f"{table.where(row)}: unknown finding {name!r}; the 14 are {', '.join(FINDINGS)}")
-            states[row, column[name]] = POSITIVE
-    return states
+                where = table.where(spelled.first[place])
+                raise DataError(f"{where}: unknown finding {name!r}; the 14 are {', '.join(FINDINGS)}")
+            states[place, column[name]] = POSITIVE
+    return states[spelled.codes]

@@ -63,11 +63,12 @@ def groups_of(labeled: LabeledImages, group: str | None) -> Sequence[str | int]:
 def group_keys(cells: Sequence[str]) -> list[str | int]:
     """Names of groups as one spelling each (blanks, case, `1.0` for `1`); the row's number where a cell is empty."""
 
-    def key(cell: str) -> str:
+    def key(cell: str) -> str | None:
         text = unicodedata.normalize("NFC", cell.strip()).casefold()
-        return _WHOLE.sub(r"\1", text)
+        return None if is_empty(cell) else _WHOLE.sub(r"\1", text)
 
-    return [row if is_empty(cell) else key(cell) for row, cell in enumerate(cells)]
+    keys = {cell: key(cell) for cell in set(cells)}  # few cells stand in many rows
+    return [row if (found := keys[cell]) is None else found for row, cell in enumerate(cells)]
 
 
 def told_apart(keys: Sequence[str | int]) -> list[str]:

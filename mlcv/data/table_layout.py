@@ -98,12 +98,12 @@ def look_at(table: Table, image_root: Path | None = None) -> Layout:
     if not len(table):
         raise DataError(f"{printable(table.path)}: the table has no rows below its header")
     image_column, root, found = _images(table, image_root)
-    roles = {name: _role(name, table.column(name)) for name in table.names if name != image_column}
+    roles = {name: _role(name, table.spelled(name).counts()) for name in table.names if name != image_column}
     with_role = {role: [name for name in roles if roles[name] == role] for role in ("split", "group", "codes", "names")}
     left_out = {name: why for name, why in roles.items() if why not in with_role}
     splits, groups, by_code, by_name = with_role.values()
     left_out |= dict.fromkeys([*splits[1:], *groups[1:]], "another column says it")
-    words = {frozenset(cell.strip() for cell in table.column(name) if not is_empty(cell)) for name in by_name}
+    words = {frozenset(cell.strip() for cell in table.spelled(name).cells if not is_empty(cell)) for name in by_name}
     if not by_code and len(by_name) > 1 and len(words) == 1 and len(next(iter(words))) <= 3:
         some = ", ".join(sorted(next(iter(words))))
         raise DataError(
@@ -124,9 +124,11 @@ def look_at(table: Table, image_root: Path | None = None) -> Layout:
     )  # fmt: skip
 
 
-def _role(name: str, cells: Sequence[str]) -> str:
+def _role(name: str, cells: dict[str, int]) -> str:
     """What a column is: split, group, codes or names; or why it is none of these."""
-    counts = Counter(cell.strip() for cell in cells)
+    counts = Counter[str]()
+    for cell, count in cells.items():
+        counts[cell.strip()] += count
     filled = {cell: count for cell, count in counts.items() if not is_empty(cell)}
     if not filled:
         return "empty"
@@ -152,7 +154,8 @@ def _role(name: str, cells: Sequence[str]) -> str:
 def _images(table: Table, given: Path | None) -> tuple[str, Path | None, tuple[int, int]]:
     """The column with most paths of images, the folder where they are, and how many of some are there."""
     rows = np.unique(np.linspace(0, len(table) - 1, SAMPLE).astype(int))
-    cells = {name: [table.column(name)[row].strip().replace("\\", "/") for row in rows] for name in table.names}
+    columns = {name: table.column(name) for name in table.names}
+    cells = {name: [column[row].strip().replace("\\", "/") for row in rows] for name, column in columns.items()}
     named = {
         name: sum(Path(cell).suffix.lower() in SUFFIXES for cell in column if cell) for name, column in cells.items()
     }
@@ -236,7 +239,7 @@ def _delimiter(cells: Iterable[str]) -> str:
 def _meanings(table: Table, columns: Sequence[str]) -> dict[str, Any]:
     """What -1 and blank cells say, by what else there is."""
     known = Codes().table()
-    cells = {cell.strip().lower() for name in columns for cell in table.column(name)}
+    cells = {cell.strip().lower() for name in columns for cell in table.spelled(name).cells}
     states = {known.get(cell, known.get(cell.removesuffix(".0"))) for cell in cells if not is_empty(cell)}
     minus = tuple(cell for cell in ("-1", "-1.0") if cell in cells)[:1]
     if minus and NEGATIVE not in states:

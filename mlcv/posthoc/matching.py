@@ -36,7 +36,8 @@ def read_all(
     models = [read_predictions(path, names, source.ids) for path in predictions]
     for path, model in zip(predictions, models, strict=True):
         if source.path is None:
-            _check_same_images(path, model, truth, source.codes)
+            if path != predictions[0]:
+                _check_same_images(path, model, truth, source.codes)
         elif source.classes is None:
             scores, matched = match(model, truth, study)
             check_no_copies(scores, matched.targets, names, path)
@@ -50,8 +51,10 @@ def _grouped(truth: Truth, predictions: Sequence[Path], source: TruthFile) -> Tr
         table = read_table(path)
         if column in table.names:
             keys = told_apart(group_keys(table.column(column)))
-            key_of = dict(zip(map(image_key, read_ids(table, source.ids)), keys, strict=True))
-            groups = [key_of.get(image_key(name)) for name in truth.ids]
+            ids = read_ids(table, source.ids)
+            names = list(map(image_key, ids))
+            key_of = dict(zip(names, keys, strict=True))
+            groups = [key_of.get(name) for name in (names if ids == truth.ids else map(image_key, truth.ids))]
             if None not in groups:
                 return replace(truth, groups=tuple(map(str, groups)), unit=f"groups by {column!r}")
     if source.group:
@@ -66,11 +69,13 @@ def _check_same_images(path: Path, model: Predictions, truth: Truth, codes: Code
         return
     theirs = torch.from_numpy(label_states(table, model.class_names, codes)).long()
     place = {name: row for row, name in enumerate(model.ids)}
-    pairs = [(row, place[name]) for row, name in enumerate(truth.ids) if name in place]
-    for row, other in pairs:
-        both = known(truth.targets[row]) & known(theirs[other])
-        if not torch.equal(truth.targets[row][both], theirs[other][both]):
-            raise DataError(
-                f"{table.where(other)}: the labels of {model.ids[other]} are not those of the first file, so these are "
-                "other images of the same name, or corrected labels: say which truth counts with --truth"
-            )
+    rows = [row for row, name in enumerate(truth.ids) if name in place]
+    others = [place[truth.ids[row]] for row in rows]
+    one, other = truth.targets[rows], theirs[others]
+    differ = (known(one) & known(other) & (one != other)).any(dim=1)
+    if differ.any():
+        first = others[int(differ.long().argmax())]
+        raise DataError(
+            f"{table.where(first)}: the labels of {model.ids[first]} are not those of the first file, so these are "
+            "other images of the same name, or corrected labels: say which truth counts with --truth"
+        )

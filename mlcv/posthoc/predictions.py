@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mlcv.errors import ConfigError, DataError
@@ -129,12 +130,12 @@ def read_predictions(path: Path, class_names: Sequence[str], names: str | None =
     table = read_table(path)
     ids = read_ids(table, names)
     columns = [_numbers(table, class_column(table, name)) for name in class_names]
-    scores = torch.stack(columns, dim=1) if columns else torch.zeros(len(ids), 0, dtype=torch.float64)
-    models = sorted(set(table.column("model"))) if is_ours(table) else []
+    scores = torch.from_numpy(np.stack(columns, axis=1) if columns else np.empty((len(ids), 0)))
+    models = sorted(table.spelled("model").cells) if is_ours(table) else []
     if len(models) > 1:
         raise DataError(f"{path} holds rows of several models ({', '.join(models[:3])}); make it again with one")
     model = models[0] or None if models else None
-    return Predictions(path.stem, ids, scores.reshape(len(ids), len(columns)), tuple(class_names), model)
+    return Predictions(path.stem, ids, scores, tuple(class_names), model)
 
 
 def apart(names: Sequence[str], paths: Sequence[Path], least: int = 1) -> list[str]:
@@ -177,14 +178,11 @@ def combine(models: Sequence[Predictions], how: Literal["mean", "rank"] = "mean"
     return Predictions(f"{how} of {len(models)}", first.ids, total / len(models), first.class_names)
 
 
-def _numbers(table: Table, name: str) -> Tensor:
+def _numbers(table: Table, name: str) -> NDArray[np.float64]:
+    values = table.numbers(name)
+    if values is not None and np.isfinite(values).all():
+        return values
     cells = table.column(name)
-    try:
-        values = torch.from_numpy(np.fromiter(map(float, cells), np.float64, len(cells)))
-        if bool(values.isfinite().all()) and "_" not in "".join(cells):  # which Python takes for a comma of thousands
-            return values
-    except ValueError:
-        pass
     row = next(row for row, cell in enumerate(cells) if not _is_score(cell))
     raise DataError(f"{table.where(row)}: column {name!r} holds {cells[row]!r}; a finite score is needed")
 

@@ -10,6 +10,7 @@ from mlcv.tables.class_names import (
     check_class_names,
     find_name_column,
 )
+from mlcv.tables.columns import Spelled
 from mlcv.tables.files import exists, is_file, is_folder, open_regular, printable, read_lines, read_regular
 from mlcv.tables.table import Table, read_header, read_once, read_table, without_collector
 
@@ -20,6 +21,7 @@ __all__ = [
     "RESERVED",
     "TRUTH",
     "Codes",
+    "Spelled",
     "Table",
     "check_class_names",
     "column_states",

@@ -87,14 +87,13 @@ def column_states(table: Table, columns: Sequence[str], codes: Codes, option: st
     meaning = codes.table()
     states = np.empty((len(table), len(columns)), np.int8)
     for number, name in enumerate(columns):
-        cells = table.column(name)
         # Few spellings stand in many cells: each is understood once.
-        state_of = {cell: meaning.get(_normal(cell)) for cell in set(cells)}
-        bad = {cell for cell, state in state_of.items() if state is None}
-        if bad:
-            row = next(row for row, cell in enumerate(cells) if cell in bad)
+        spelled = table.spelled(name)
+        found = [meaning.get(_normal(cell)) for cell in spelled.cells]
+        if None in found:
+            row = min(int(spelled.first[place]) for place, state in enumerate(found) if state is None)
             raise DataError(_strange_cell(table, row, name, columns, meaning, option))
-        states[:, number] = np.array([state_of[cell] for cell in cells], np.int8)
+        states[:, number] = np.array(found, np.int8)[spelled.codes]
     return states
 
 
@@ -117,7 +116,7 @@ def _strange_cell(
     # A word that a given list has replaced is meant as before. Of others the cells around say what is likely: "-1"
     # beside 0 is no second word for absent.
     usual = Codes().table().get(_normal(cell))
-    found = {meaning.get(_normal(other)) for column in columns for other in set(table.column(column))}
+    found = {meaning.get(_normal(other)) for column in columns for other in table.spelled(column).cells}
     likely = "uncertain" if NEGATIVE in found else "negative"
     state = next((key for key in _STATES if _STATES[key] == usual), likely)
     listed = [*(words[state] if state == "uncertain" or usual is not None else []), cell.strip()]

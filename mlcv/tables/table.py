@@ -19,8 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlcv.errors import DataError
+from mlcv.tables.columns import Columns, Listed, Spelled, spell
 from mlcv.tables.files import exists, line_of, open_regular, printable, read_regular
+from mlcv.tables.plain import plain_lines
 
+LEAST = 2 << 20
+"""Bytes below which `csv` has read a whole table before polars is imported."""
 SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
 _SAMPLE = 100
 """Lines by which the separator is found."""
@@ -33,6 +37,8 @@ _MARKS = {
 }
 _GZIP = b"\x1f\x8b"
 _WHOLE = re.compile(r"0|[1-9][0-9]*")
+_Content = tuple[list[str], Columns, NDArray[np.intp]]
+"""Header, columns, and the lines of header and rows."""
 
 
 class Table:
@@ -53,26 +59,17 @@ class Table:
     def __init__(self, path: Path, separator: str | None = None) -> None:
         self.path = path
         with open_text(path) as file, without_collector():
-            rows, self._lines = _read(file, path, separator)
-        header = [name.strip() for name in rows[0]] if rows else []
-        bad = next((number for number, row in enumerate(rows) if len(row) != len(header)), None)
-        if bad is not None:
-            surplus = (
-                "; the line ends with a separator" if len(rows[bad]) == len(header) + 1 and not rows[bad][-1] else ""
-            )
-            raise DataError(
-                f"{printable(path)}:{self._lines[bad]}: {len(rows[bad])} cells under a header of {len(header)}"
-                f"{surplus or '; quote cells with commas'}"
-            )
+            head = _sample(file, path)
+            separator = separator or _separator(head, path)
+            header, self._columns, self._lines = _plain(file, head, separator) or _listed(file, path, separator)
         again = next((name for place, name in enumerate(header) if name and name in header[:place]), None)
         if again is not None:
             raise DataError(
                 f"{printable(path)}:{self._lines[0]}: two columns are called {again!r}; rename one of them, or add a "
                 "first line of column names if there is none"
             )
-        cells: Any = zip(*rows[1:], strict=True) if len(rows) > 1 else [()] * len(header)
-        self._columns = dict(self._named(header, list(cells)))
-        self._length = len(rows) - 1
+        self._places = {name: place for place, name in enumerate(header) if self._has_name(place, name)}
+        self._length = len(self._lines) - 1
 
     def __len__(self) -> int:
         return max(self._length, 0)
@@ -80,7 +77,7 @@ class Table:
     @property
     def names(self) -> tuple[str, ...]:
         """The headers, from left to right."""
-        return tuple(self._columns)
+        return tuple(self._places)
 
     def column(self, name: str) -> Sequence[str]:
         """The cells under a header, from top to bottom.
@@ -88,9 +85,15 @@ class Table:
         Raises:
             DataError: if there is no such header.
         """
-        if self._length > 0 and name not in self._columns:
-            raise DataError(f"{printable(self.path)}: no column {name!r}; its columns are {', '.join(self._columns)}")
-        return self._columns.get(name, ())
+        return self._columns.texts(self._place(name)) if len(self) else ()
+
+    def spelled(self, name: str) -> Spelled:
+        """The column by its distinct cells, likewise: for what is understood once a spelling."""
+        return self._columns.spelled(self._place(name)) if len(self) else spell(())
+
+    def numbers(self, name: str) -> NDArray[np.float64] | None:
+        """The column as numbers, likewise; None if a cell is none, as `1_000` is."""
+        return self._columns.numbers(self._place(name)) if len(self) else np.empty(0)
 
     def where(self, row: int) -> str:
         """The file and line of a row, for errors; lines count from 1, most often the header's."""
@@ -98,18 +101,24 @@ class Table:
 
     def lines(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
         """The line that each of these rows is in."""
-        return np.array(self._lines, np.intp)[1:][rows]
+        return self._lines[1:][rows]
 
-    def _named(self, header: list[str], columns: list[tuple[str, ...]]) -> Iterator[tuple[str, tuple[str, ...]]]:
-        for place, (name, cells) in enumerate(zip(header, columns, strict=True)):
-            if name or (place == 0 and not _counts(cells)):
-                yield name, cells
-            elif place > 0 and any(cell.strip() for cell in cells):
-                row = next(row for row, cell in enumerate(cells) if cell.strip())
-                raise DataError(
-                    f"{printable(self.path)}:{self._lines[0]}: column {place + 1} has no name, but line "
-                    f"{self._lines[row + 1]} holds {cells[row]!r} there; name the column"
-                )
+    def _place(self, name: str) -> int:
+        if name not in self._places:
+            raise DataError(f"{printable(self.path)}: no column {name!r}; its columns are {', '.join(self._places)}")
+        return self._places[name]
+
+    def _has_name(self, place: int, name: str) -> bool:
+        if name or (place == 0 and not _counts(self._columns.texts(0))):
+            return True
+        cells = self._columns.texts(place)
+        if place > 0 and any(cell.strip() for cell in cells):
+            row = next(row for row, cell in enumerate(cells) if cell.strip())
+            raise DataError(
+                f"{printable(self.path)}:{self._lines[0]}: column {place + 1} has no name, but line "
+                f"{self._lines[row + 1]} holds {cells[row]!r} there; name the column"
+            )
+        return False
 
 
 _KEPT: ContextVar[dict[tuple[Path, str | None], Table] | None] = ContextVar("kept", default=None)
@@ -191,6 +200,45 @@ def _sample(file: Iterator[str], path: Path) -> list[str]:
     if any("\0" in line for line in head):
         raise DataError(f"{printable(path)}: not a text file, or in UTF-16 without a byte order mark; save it as UTF-8")
     return head
+
+
+def _plain(file: TextIO, head: list[str], separator: str) -> _Content | None:
+    """A table that is large, and so plain that polars may read it; None of any other, whatever is wrong with it."""
+    file.seek(0)
+    if not file.encoding.startswith("utf-8"):
+        return None
+    try:
+        data = file.buffer.read()
+        rows = list(csv.reader(head, delimiter=separator, skipinitialspace=True))
+    except (OSError, EOFError, zlib.error, csv.Error):
+        return None
+    header = [name.strip() for name in rows[0]] if rows else []
+    if len(data) < LEAST or len(rows) < 2 or not any(header) or len({*map(len, rows)}) > 1:
+        return None
+    plain = plain_lines(data.removeprefix(codecs.BOM_UTF8), separator, len(header))
+    if plain is None:
+        return None
+    from mlcv.tables.polars_columns import read_plain  # noqa: PLC0415  # it takes a tenth of a second, and few need it
+
+    lines, count = plain
+    columns = read_plain(lines, count - 1, separator, rows[1:])
+    return None if columns is None else (header, columns, np.arange(1, count + 1))
+
+
+def _listed(file: TextIO, path: Path, separator: str) -> _Content:
+    """Any table, by `csv`."""
+    file.seek(0)
+    rows, lines = _read(file, path, separator)
+    header = [name.strip() for name in rows[0]] if rows else []
+    bad = next((number for number, row in enumerate(rows) if len(row) != len(header)), None)
+    if bad is not None:
+        surplus = "; the line ends with a separator" if len(rows[bad]) == len(header) + 1 and not rows[bad][-1] else ""
+        raise DataError(
+            f"{printable(path)}:{lines[bad]}: {len(rows[bad])} cells under a header of {len(header)}"
+            f"{surplus or '; quote cells with commas'}"
+        )
+    cells: Any = zip(*rows[1:], strict=True) if len(rows) > 1 else [()] * len(header)
+    return header, Listed(list(cells)), np.array(lines, np.intp)
 
 
 def _read(file: TextIO, path: Path, separator: str | None) -> "tuple[list[list[str]], array[int]]":

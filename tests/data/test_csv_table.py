@@ -1,6 +1,7 @@
 import csv
 import gzip
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def test_an_unknown_class_is_named_by_line(tmp_path):
 def test_drawn_splits_keep_groups_together_and_cover_all(tmp_path):
     path = write_csv(tmp_path, images=40)
     data = CSVDataModule(str(path), group_column="patient", label_columns=["fish"], fractions=(0.5, 0.25, 0.25), seed=4)
-    rows = {split: {p.name for p in data.read_split(split).images} for split in ("train", "val", "test")}
+    rows = {split: {Path(p).name for p in data.read_split(split).images} for split in ("train", "val", "test")}
     assert sum(map(len, rows.values())) == 40
     assert len(set.union(*rows.values())) == 40
     patients = [{int(name.split(".")[0]) // 2 for name in names} for names in rows.values()]

@@ -6,17 +6,21 @@ import pytest
 
 import mlcv
 from mlcv.cli import main
-from mlcv.tables import read_once, read_table
+from mlcv.tables import Table, read_once, read_table
 from tests.tiny_sets import write_image, write_rows
 
 
-@pytest.fixture
-def opened(monkeypatch):
-    """How often each file was opened and read to its end."""
+@pytest.fixture(params=["small", "large"])
+def opened(monkeypatch, request):
+    """How often each file was opened and read to its end, as a small or a large one."""
     import mlcv.tables.table as module
 
-    counts, read = Counter(), module._read
-    monkeypatch.setattr(module, "_read", lambda file, path, sep: counts.update([path.name]) or read(file, path, sep))
+    if request.param == "large":
+        monkeypatch.setattr(module, "LEAST", 0)
+    counts, read = Counter(), Table.__init__
+    monkeypatch.setattr(
+        Table, "__init__", lambda table, path, sep=None: counts.update([path.name]) or read(table, path, sep)
+    )
     return counts
 
 

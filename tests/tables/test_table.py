@@ -11,6 +11,13 @@ from mlcv.tables import Table, read_header
 ROWS = [["image", "age, in years", "cat;fish"], ["a b.jpg", "4;5", "1"], ["b.jpg", "x,y", ""], ['c "c".jpg', "", "0"]]
 
 
+@pytest.fixture(autouse=True, params=["small", "large"])
+def size(request, monkeypatch):
+    """Every table here is small; as a large one it is read in another way, if it is plain."""
+    if request.param == "large":
+        monkeypatch.setattr("mlcv.tables.table.LEAST", 0)
+
+
 def write(path, content, encoding="utf-8"):
     path.write_bytes(content.encode(encoding))
     return path
