@@ -6,7 +6,6 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
 
 from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.images import Pixels
@@ -126,6 +125,8 @@ def _turned(stroke: Pixels, degrees: float) -> Pixels:
 
 
 def _source_digits(split: Split, seed: int) -> tuple[Pixels, NDArray[np.int64]]:
+    from sklearn.datasets import load_digits  # noqa: PLC0415  # half a second that no other data set needs
+
     source = load_digits()
     order = np.random.default_rng(seed).permutation(len(source.images))
     low, high = (round(part * len(order)) for part in _SOURCE_PARTS[split])

@@ -18,8 +18,9 @@ Implementation = Literal["auto", "reference", "blocked", "triton"]
 HAS_TRITON = find_spec("triton") is not None
 # Triton reads it when it is imported, and so does this module.
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-# Up to so many pairs of patch and label in a batch, the CPU is as fast with all of them at once.
-FEW_PAIRS = 2**18
+# Where a CPU is faster image by image, and where all pairs of patch and label take too much memory to be computed at once
+# (docs/benchmarks). A compiled formula over all pairs is faster than either.
+MANY_PATCHES, MOST_PAIRS = 512, 2**24
 # A CUDA grid has no more along the axis of the images.
 MOST_IMAGES = 2**16 - 1
 
@@ -157,8 +158,11 @@ def _choose(implementation: Implementation, patches: Tensor, labels: Tensor) -> 
     if implementation == "auto":
         if device == "cuda" and obstacle is None:
             return "triton"
-        pairs = patches.shape[0] * patches.shape[1] * labels.shape[-2]
-        return "blocked" if device == "cpu" and pairs > FEW_PAIRS else "reference"
+        if device != "cpu":
+            return "reference"
+        is_large = patches.shape[0] * patches.shape[1] * labels.shape[-2] > MOST_PAIRS
+        is_long = patches.shape[1] >= MANY_PATCHES and not torch.compiler.is_compiling()
+        return "blocked" if is_large or is_long else "reference"
     if implementation == "triton" and obstacle is not None:
         raise ConfigError(f"conditional_transport: implementation 'triton' is not available here: {obstacle}")
     if implementation not in ("reference", "blocked", "triton"):

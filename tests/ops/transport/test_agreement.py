@@ -285,8 +285,8 @@ def test_auto_takes_what_is_there_and_an_absent_choice_is_an_error(monkeypatch, 
     patches, labels = torch.randn(1, 4, 3, generator=rng), torch.randn(2, 3, generator=rng)
     choose = interface._choose
     assert choose("auto", patches, labels) == "reference"
-    many = torch.empty(interface.FEW_PAIRS, 3)
-    assert choose("auto", patches, many) == "blocked"
+    assert choose("auto", patches, torch.empty(interface.MOST_PAIRS, 3)) == "blocked"
+    assert choose("auto", torch.empty(1, interface.MANY_PATCHES, 3), torch.empty(2, 3)) == "blocked"
     on_gpu = torch.empty(1, 4, 3, device="meta")
     with pytest.raises(ConfigError, match="tensors are on meta"):
         choose("triton", on_gpu, labels)
