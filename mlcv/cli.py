@@ -1,7 +1,6 @@
 """The command line: what it offers, before anything heavy is imported; and errors in one sentence."""
 
 import difflib
-import importlib
 import os
 import signal
 import sys
@@ -15,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from mlcv import __version__
+from mlcv.collector import imported
 from mlcv.command_line import take
 from mlcv.commands.arguments import PARSERS, parser_of
 from mlcv.errors import ConfigError, Stopped, chain_of, find_user_error, one_line
@@ -166,4 +166,4 @@ def _check_subcommand(name: str) -> None:
 def _run(arguments: list[str]) -> None:
     module, _ = SUBCOMMANDS[arguments[0]]
     # Imported now, for it takes seconds, which --help shall not.
-    importlib.import_module(f"mlcv.commands.{module}").main(arguments if module == "training" else arguments[1:])
+    imported(f"mlcv.commands.{module}").main(arguments if module == "training" else arguments[1:])

@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "cache": {"errors", "files"},
     "distributed": set(),
     "allocator": set(),
+    "collector": set(),
     "files": {"errors"},
     "fingerprints": {"errors", "files"},
     "terminal": {"launchers"},
@@ -31,11 +32,11 @@ MAY_IMPORT = {
     "places": set(),
     "plain_config": {"errors", "renamings", "trust"},
     "labels": {"errors", "files"},
-    "tables": {"errors", "labels"},
+    "tables": {"collector", "errors", "labels"},
     "ops": {"errors", "numerics"},
     "losses": {"labels", "ops", "numerics", "distributed", "errors"},
     "models": {"ops", "numerics", "errors", "cache", "files", "fingerprints", "plain_config"},
-    "data": {"labels", "errors", "cache", "files", "tables", "fingerprints"},
+    "data": {"collector", "labels", "errors", "cache", "files", "tables", "fingerprints"},
     "metrics": {"labels", "numerics"},
     "methods": {"models", "losses", "metrics", "ops", "labels", "errors", "distributed", "files", "plain_config",
                 "fingerprints", "numerics"},
@@ -52,7 +53,7 @@ MAY_IMPORT = {
         "launchers", "losses", "methods", "metrics", "models", "places", "plain_config", "posthoc", "renamings", "runs",
         "shipped_configs", "short_help", "tables", "terminal", "trust",
     },
-    "cli": {"command_line", "commands", "errors", "launchers", "short_help", "trust"},
+    "cli": {"collector", "command_line", "commands", "errors", "launchers", "short_help", "trust"},
 }  # fmt: skip
 
 THIRD_PARTY = {

@@ -8,12 +8,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mlcv.collector import without_collector
 from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.paths import canonical
 from mlcv.data.samples import LabeledImages, Split
 from mlcv.data.transforms import Augment
 from mlcv.errors import ConfigError, DataError
-from mlcv.tables import Codes, Table, column_states, is_empty, is_file, is_folder, printable, without_collector
+from mlcv.tables import Codes, Table, column_states, is_empty, is_file, is_folder, printable
 
 OBSERVATIONS = (
     "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema", "Consolidation",

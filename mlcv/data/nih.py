@@ -6,12 +6,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mlcv.collector import without_collector
 from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.samples import LabeledImages, Split
 from mlcv.data.transforms import Augment
 from mlcv.errors import ConfigError, DataError
 from mlcv.labels.states import NEGATIVE, POSITIVE
-from mlcv.tables import Table, exists, is_folder, printable, read_lines, without_collector
+from mlcv.tables import Table, exists, is_folder, printable, read_lines
 
 FINDINGS = (
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",

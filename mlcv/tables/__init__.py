@@ -12,7 +12,7 @@ from mlcv.tables.class_names import (
 )
 from mlcv.tables.columns import Spelled
 from mlcv.tables.files import exists, is_file, is_folder, open_regular, printable, read_lines, read_regular
-from mlcv.tables.table import Table, read_header, read_once, read_table, without_collector
+from mlcv.tables.table import Table, read_header, read_once, read_table
 
 __all__ = [
     "GROUP",
@@ -37,5 +37,4 @@ __all__ = [
     "read_once",
     "read_regular",
     "read_table",
-    "without_collector",
 ]

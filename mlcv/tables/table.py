@@ -2,7 +2,6 @@
 
 import codecs
 import csv
-import gc
 import gzip
 import io
 import re
@@ -18,6 +17,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from mlcv.collector import without_collector
 from mlcv.errors import DataError
 from mlcv.tables.columns import Columns, Listed, Spelled, spell
 from mlcv.tables.files import exists, line_of, open_regular, printable, read_regular
@@ -156,18 +156,6 @@ def read_header(path: Path) -> list[str]:
     if not row:
         raise DataError(f"{printable(path)}: the file is empty; the first row names the columns")
     return [name.strip() for place, name in enumerate(row) if name.strip() or place == 0]
-
-
-@contextmanager
-def without_collector() -> Iterator[None]:
-    """A growing list of lists makes the collector walk all of it again and again, which takes longer than reading."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 @contextmanager

@@ -18,7 +18,7 @@ Implementation = Literal["auto", "reference", "blocked", "triton"]
 HAS_TRITON = find_spec("triton") is not None
 # Triton reads it when it is imported, and so does this module.
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-# Where a CPU is faster image by image, and where all pairs of patch and label take too much memory to be computed at once
+# Where a CPU is faster image by image, and where all pairs of patch and label take too much memory to be held at once
 # (docs/benchmarks). A compiled formula over all pairs is faster than either.
 MANY_PATCHES, MOST_PAIRS = 512, 2**24
 # A CUDA grid has no more along the axis of the images.
