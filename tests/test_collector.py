@@ -11,8 +11,9 @@ from mlcv.collector import imported, without_collector
 def test_the_collector_is_off_meanwhile_and_as_before_afterwards(was_enabled):
     (gc.enable if was_enabled else gc.disable)()
     try:
-        with pytest.raises(KeyError), without_collector():
+        with without_collector():
             assert not gc.isenabled()
+        with pytest.raises(KeyError), without_collector():
             raise KeyError
         assert gc.isenabled() == was_enabled
     finally:
