@@ -16,7 +16,7 @@ from lightning.pytorch import Callback, Trainer
 
 from mlcv import Classifier, DigitScenesDataModule, Optim
 from mlcv.allocator import keep_freed_memory
-from mlcv.callbacks import KeepRandomState, StopOnNonFiniteLoss
+from mlcv.callbacks import EMA, KeepRandomState, StopOnNonFiniteLoss
 
 
 class Clock(Callback):
@@ -66,7 +66,8 @@ def ours(options):
     clock = Clock(options.skip)
     trainer = Trainer(
         max_epochs=1, logger=False, enable_checkpointing=False, enable_model_summary=False, accelerator="cpu",
-        callbacks=[clock, StopOnNonFiniteLoss(), KeepRandomState()], limit_val_batches=0,
+        callbacks=[clock, StopOnNonFiniteLoss(), KeepRandomState(), *([EMA()] if options.ema else [])],
+        limit_val_batches=0,
     )  # fmt: skip
     trainer.fit(model(options), data(options))
     return (options.steps - options.skip) / clock.seconds
@@ -81,6 +82,7 @@ def main():
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--image_size", type=int, default=64, help="side of the scenes (default: the quick start's)")
     parser.add_argument("--default_allocator", action="store_true", help="do not keep freed memory, in either loop")
+    parser.add_argument("--ema", action="store_true", help="average the weights, in mlcv alone")
     options = parser.parse_args()
     kept = not options.default_allocator and keep_freed_memory()
     warnings.simplefilter("ignore")
