@@ -199,7 +199,9 @@ def test_what_is_said_of_other_data_in_the_same_folder_stays(table, tmp_path):
 
 def test_data_that_are_not_prepared_or_too_small_are_refused(table, tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(ConfigError, match=f"has no {MANIFEST}; `mlcv prepare --out {out}` makes it"):
+    with pytest.raises(
+        ConfigError, match=f"has no {MANIFEST}; `mlcv prepare --out {out}` makes it.*--data.prepared null"
+    ):
         of(table, prepared=str(out)).setup("fit")
     run(of(table), out)
     with pytest.raises(ConfigError, match="shorter side of 23 pixels.* needs 46; prepare them with --side 46"):
