@@ -20,6 +20,7 @@ from mlcv.data.images import read_image
 from mlcv.data.prepared import MANIFEST, Prepared
 from mlcv.data.transforms import Augment
 from mlcv.errors import ConfigError, DataError, Stopped
+from mlcv.runs import Run
 from tests.data.test_dicom import RAMP, write_dicom
 from tests.tiny_sets import MAKE, write_image, write_rows
 
@@ -257,6 +258,11 @@ def test_the_command_prepares_and_its_images_are_trained_on(table, tmp_path, cap
     monkeypatch.setattr("mlcv.data.prepared.read_image", lambda path, *others: (read.append(path), IMAGE)[1])
     assert main(["fit", *options, *trained, "--data.prepared", "small"]) == 0
     assert {Path(path) for path in read} == {place(tmp_path / "small", f"images/{n}.jpg") for n in range(6)}
+    best = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    assert Run(best).data().prepared == Path("small")
+    (tmp_path / "small").rename(tmp_path / "gone")
+    assert Run(best).data().prepared is None  # of a report's pictures
+    assert main(["validate", "--ckpt_path", str(best), "--data.prepared", "null"]) == 0
 
 
 IMAGE = np.full((46, 61, 3), 90, np.uint8)
