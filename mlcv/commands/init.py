@@ -71,7 +71,7 @@ def init(table: str | Path, output: str | Path | None = None, image_root: str | 
     name = table.name.removesuffix(".gz")
     target = Path(output) if output is not None else Path(name).with_suffix(".yaml")
     if target.exists():
-        raise ConfigError(f"{target} exists, and is not replaced; give another name with --output, or remove it")
+        raise ConfigError(f"{target} exists, and is not replaced; give another name with --out, or remove it")
     layout = look_at(read_table(table), Path(image_root) if image_root is not None else None)
     arguments = layout.arguments(str(table))
     if arguments.get("image_root") == ".":  # which would be another folder where the config is used from one
