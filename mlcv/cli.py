@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_subcommand(arguments[0])
         packages, arguments = take(arguments, "--trust")
         with trusting(packages), _asked_to_end():
-            _run(arguments)
+            _run(arguments, is_process=argv is None)
     except (KeyboardInterrupt, SystemExit) as error:
         found = next((one for one in chain_of(error) if isinstance(one, KeyboardInterrupt)), None)
         if found is None:  # a parser's, which has had its say
@@ -163,7 +163,7 @@ def _check_subcommand(name: str) -> None:
         raise ConfigError(f"there is no subcommand {name!r}; {hint}Choose from {', '.join(SUBCOMMANDS)}")
 
 
-def _run(arguments: list[str]) -> None:
+def _run(arguments: list[str], is_process: bool) -> None:
     module, _ = SUBCOMMANDS[arguments[0]]
     # Imported now, for it takes seconds, which --help shall not.
-    imported(f"mlcv.commands.{module}").main(arguments if module == "training" else arguments[1:])
+    imported(f"mlcv.commands.{module}", freezes=is_process).main(arguments if module == "training" else arguments[1:])

@@ -20,11 +20,18 @@ def without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def imported(name: str) -> ModuleType:
-    """A module. What its first import has made stays: it is never walked, nor copied by a loader's process for that."""
+def imported(name: str, freezes: bool = False) -> ModuleType:
+    """A module, which the collector does not walk while it is imported for the first time.
+
+    Args:
+        name: of the module.
+        freezes: never to walk, from then on, what there is (nor have a loader's process copy it for that): for a
+            process that runs one command, since in a program's own what is lost already would stay, too.
+    """
     if name in sys.modules:
         return sys.modules[name]
     with without_collector():
         module = importlib.import_module(name)
-        gc.freeze()
+        if freezes:
+            gc.freeze()
     return module

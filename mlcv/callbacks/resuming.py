@@ -21,12 +21,16 @@ class Resuming(Callback):
     the run's own folder are taken from it: a stranger's may name any, and a run's folder may have moved.
     """
 
+    def __init__(self) -> None:
+        self._has_loaded = False
+
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[_KEY] = training_facts(trainer)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn != "fit":
             return
+        self._has_loaded = True
         before, now = checkpoint.get(_KEY), training_facts(trainer)
         before = before if isinstance(before, dict) else now
         then = {name: str(before.get(name))[:40] for name in now}
@@ -49,6 +53,12 @@ class Resuming(Callback):
                 )
         if not _alike(checkpoint.get("lr_schedulers"), [_SCHEDULER]):
             raise ConfigError("the checkpoint's state of the learning rate is of another kind: it is damaged")
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Loader processes have fetched ahead when the sampler did not know the epoch yet: images of the first one."""
+        if self._has_loaded:
+            self._has_loaded = False
+            iter(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
 
 
 def training_facts(trainer: Trainer) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from mlcv.data.base import MultiLabelDataModule, usable_cores
 from mlcv.errors import ConfigError, check_choice
 from mlcv.files import read_json, write_text
 from mlcv.methods.base import MultiLabelModule
+from mlcv.methods.compiling import compile_steps
 from mlcv.shipped_configs import with_files
 from mlcv.terminal import console, set_up_logging
 
@@ -232,6 +233,7 @@ def _measure(
         "enable_checkpointing": "false", "enable_progress_bar": "false", "enable_model_summary": "false",
         "num_sanity_val_steps": 0,
     }  # fmt: skip
+    how = ["--compile=null"] if mode == "eager" else []
     cli = _BenchCLI(
         MultiLabelModule,
         MultiLabelDataModule,
@@ -242,21 +244,22 @@ def _measure(
         auto_configure_optimizers=False,
         parser_class=Parser,
         run=False,
-        args=[*options, *(f"--trainer.{name}={value}" for name, value in fixed.items())],
+        args=[*options, *how, *(f"--trainer.{name}={value}" for name, value in fixed.items())],
     )
-    model: Any = torch.compile(cli.model) if mode == "compiled" else cli.model
+    if mode == "compiled" and cli.config.compile is None:
+        compile_steps(cli.model, dynamic=cli.config.compile_dynamic)  # as `fit --compile default`
     rows = []
     for phase in ("train", "predict"):
         timer = StepTimer(warmup)
         cli.trainer.callbacks.append(timer)  # type: ignore[attr-defined]
         if phase == "train":
-            cli.trainer.fit(model, cli.datamodule)
+            cli.trainer.fit(cli.model, cli.datamodule)
         else:
             cli.datamodule.setup("predict")
             full = len(cli.datamodule.datasets["predict"]) // cli.datamodule.batch_size  # another size is compiled anew
             batches = max(min(total, full), 1)
             cli.trainer.limit_predict_batches, timer.warmup = batches, min(timer.warmup, batches - 1)
-            cli.trainer.predict(model, cli.datamodule, return_predictions=False)
+            cli.trainer.predict(cli.model, cli.datamodule, return_predictions=False)
         cli.trainer.callbacks.remove(timer)  # type: ignore[attr-defined]
         rows.append(timer.row(phase, precision, mode))
     config = cli.config

@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 
 from mlcv.errors import ConfigError
 from mlcv.labels.states import UnknownAs, known, resolve_unknown
@@ -39,8 +40,9 @@ class ElementwiseLoss(nn.Module):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        # Who writes another `elementwise` inherits no derivatives of the first.
-        cls._has_slopes = "with_slopes" in vars(cls) or (cls._has_slopes and "elementwise" not in vars(cls))
+        # Who writes another `elementwise`, a mixin's too, inherits no derivatives of the first.
+        latest = next(kind for kind in cls.__mro__ if not {"with_slopes", "elementwise"}.isdisjoint(vars(kind)))
+        cls._has_slopes = latest is not ElementwiseLoss and "with_slopes" in vars(latest)
 
     def __init__(self, unknown: UnknownAs = "ignore", smoothing: float = 0.1) -> None:
         super().__init__()
@@ -64,12 +66,19 @@ class ElementwiseLoss(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         with full_precision(logits):
-            is_plain = torch.compiler.is_compiling() or not self._has_slopes or targets.requires_grad
-            if is_plain or not (logits.requires_grad and torch.is_grad_enabled()):
-                total = self._total(logits, targets)
+            is_wanted = self._has_slopes and logits.requires_grad and torch.is_grad_enabled()
+            if is_wanted and not torch.compiler.is_compiling() and not self._needs_formula(logits, targets):
+                total: Tensor = _InOnePass.apply(logits, targets, self)[0]
             else:
-                total, _ = _InOnePass.apply(logits, targets, self)
+                total = self._total(logits, targets)
             return total / max(len(logits), 1)
+
+    def _needs_formula(self, logits: Tensor, targets: Tensor) -> bool:
+        """Whether more is differentiated than the logits, or otherwise than backwards, or by `torch.func`."""
+        if targets.requires_grad or any(parameter.requires_grad for parameter in self.parameters()):
+            return True
+        is_dual: bool = unpack_dual(logits).tangent is not None  # type: ignore[no-untyped-call]
+        return is_dual or bool(torch._C._are_functorch_transforms_active())
 
     def _total(self, logits: Tensor, targets: Tensor) -> Tensor:
         logits = at_least_float32(logits)

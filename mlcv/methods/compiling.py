@@ -1,5 +1,6 @@
 """Steps of a method by `torch.compile`."""
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -18,5 +19,8 @@ def compile_steps(method: MultiLabelModule, mode: CompileMode = "default", dynam
         mode: of `torch.compile`.
         dynamic: False: anew for each size of batch; True: for all sizes at once; None: so from the second size on.
     """
-    method.compile(mode=mode, dynamic=dynamic)
-    method.objective = torch.compile(method.objective, mode=mode, dynamic=dynamic)  # type: ignore[method-assign]
+    # Not `method.compile`: DDP has a whole step, with all that it logs, in the place of `forward` when it is called.
+    # By `partial` a copy of a method has its own weights in both.
+    for name in ("forward", "objective"):
+        compiled = torch.compile(getattr(type(method), name), mode=mode, dynamic=dynamic)
+        setattr(method, name, partial(compiled, method))

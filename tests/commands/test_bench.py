@@ -43,6 +43,20 @@ def test_times_add_up_and_nothing_but_the_file_is_written(tmp_path, monkeypatch,
     assert "train bf16-mixed eager" in capsys.readouterr().out
 
 
+def test_modes_are_what_fit_compiles_and_nothing(monkeypatch):
+    traced, compile_ = [], torch.compile
+
+    def watched(call, **given):
+        traced.append((given.get("mode"), getattr(call, "__qualname__", type(call).__name__)))
+        return compile_(call, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", watched)
+    assert bench("--modes", "eager", "--compile", "default") == 0
+    assert traced == []
+    assert bench("--modes", "compiled") == 0
+    assert traced == [("default", "MultiLabelModule.forward"), ("default", "MultiLabelModule.objective")]
+
+
 def test_each_part_is_where_its_time_went(tmp_path, monkeypatch):
     slow = {"data": 0.03, "forward": 0.05}
     load, step = DigitScenesDataModule.transfer_batch_to_device, Classifier.training_step

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 
 import mlcv.losses
 from mlcv.losses import AsymmetricLoss, BCELoss, FocalLoss, HillLoss, PartialBCELoss, SPLCLoss
@@ -126,6 +127,37 @@ def test_no_more_than_two_arrays_are_kept_for_the_backward_pass(loss):
     assert 0 < own <= 2 * logits.nbytes
 
 
+class Learnt(FocalLoss):
+    def __init__(self):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.tensor(1.5))
+
+
+def test_a_number_of_the_formula_that_is_learnt_has_a_gradient(rng):
+    logits, targets = random_case(rng, 3, 4)
+    loss = Learnt()
+    found = torch.autograd.grad(loss(logits.requires_grad_(), targets), [logits, loss.gamma])
+    filled, weights = loss.resolve(targets)
+    expected = torch.autograd.grad((loss.elementwise(logits, filled) * weights).sum() / 3, [logits, loss.gamma])
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*batching rule", "ignore:.*jit:FutureWarning")
+def test_function_transforms_and_forward_differentiation_are_of_the_formula(rng):
+    logits, targets = random_case(rng, 3, 4)
+    expected = as_written(FocalLoss(), logits, targets)[1]
+    found = torch.func.jacrev(lambda z: FocalLoss()(z, targets))(logits)
+    torch.testing.assert_close(found, expected)
+    of_images = torch.func.vmap(torch.func.grad(lambda z, y: FocalLoss()(z[None], y[None])))(logits, targets)
+    torch.testing.assert_close(of_images, 3 * expected)
+    curvature = torch.func.hessian(lambda z: FocalLoss()(z, targets))(logits)
+    by_reverse = torch.autograd.functional.hessian(lambda z: FocalLoss()(z, targets), logits)
+    torch.testing.assert_close(curvature, by_reverse)
+    with dual_level():
+        dual = make_dual(logits.requires_grad_(), torch.ones_like(logits))
+        torch.testing.assert_close(unpack_dual(FocalLoss()(dual, targets)).tangent, expected.sum())
+
+
 class Changed(FocalLoss):
     def elementwise(self, logits, targets):
         return 2 * super().elementwise(logits, targets)
@@ -135,7 +167,16 @@ class Again(Changed):
     pass
 
 
-@pytest.mark.parametrize("kind", [Changed, Again])
+class Twice:
+    def elementwise(self, logits, targets):
+        return 2 * super().elementwise(logits, targets)
+
+
+class Mixed(Twice, FocalLoss):
+    pass
+
+
+@pytest.mark.parametrize("kind", [Changed, Again, Mixed])
 def test_who_changes_the_formula_inherits_no_slopes(kind, rng):
     logits, targets = random_case(rng, 3, 4)
     value, slopes = as_written(FocalLoss(), logits, targets)

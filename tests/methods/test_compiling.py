@@ -1,9 +1,12 @@
 """A method's objective and its forward pass are one graph each, with the eager numbers, also on the command line."""
 
+import copy
 import inspect
 
 import pytest
 import torch
+from lightning.pytorch.strategies.strategy import _ForwardRedirection
+from torch import nn
 
 import mlcv.methods
 from mlcv.cli import main
@@ -70,6 +73,50 @@ def test_compiling_changes_neither_checkpoints_nor_how_it_is_copied(batch):
     method.objective(batch)[0].backward()
     assert list(method.state_dict()) == names
     assert method(batch["image"]).shape == (4, 5)
+
+
+def test_a_copy_is_compiled_with_its_own_weights(batch):
+    method = mlcv.methods.Classifier("test_resnet", 5).eval()
+    compile_steps(method)
+    copied = copy.deepcopy(method)
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            parameter.zero_()
+        assert method(batch["image"]).abs().sum() > 0
+        assert (copied(batch["image"]) == 0).all()
+        assert method.objective(batch)[0] != copied.objective(batch)[0]
+
+
+class Watched(mlcv.methods.Classifier):
+    def training_step(self, batch, batch_idx):
+        seen.append(torch.compiler.is_compiling())
+        return self.objective(batch)[0]
+
+    def objective(self, batch):
+        seen.append(torch.compiler.is_compiling())
+        return super().objective(batch)
+
+
+class Around(nn.Module):
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, *given):
+        return self.module(*given)
+
+
+seen = []
+
+
+def test_only_forward_pass_and_objective_are_traced_where_ddp_calls_a_step_in_their_place(batch, monkeypatch):
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda call, **given: compile_(call, backend="eager"))
+    method = Watched("test_resnet", 5)
+    compile_steps(method)
+    seen.clear()
+    _ForwardRedirection()(Around(method), method, "training_step", batch, 0)  # as DDP
+    assert seen == [False, True]
 
 
 def test_the_command_line_compiles_what_it_trains_and_a_resumed_training_again(tmp_path, monkeypatch, capsys):
