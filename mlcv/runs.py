@@ -183,7 +183,7 @@ class Run:
         return config
 
     def data(self, **changes: Any) -> MultiLabelDataModule:
-        """What it was trained on, with what its backbone expects of images.
+        """What it was trained on, with what its backbone expects of images; the sources where `prepared` is gone.
 
         Args:
             changes: arguments that differ from the configuration's; those that are None do not.
@@ -194,7 +194,10 @@ class Run:
         config = self.config()
         given = {name: value for name, value in changes.items() if value is not None}
         config["data"]["init_args"] = {**config["data"]["init_args"], **given}
-        return load_data(config)
+        data = load_data(config)
+        if data.prepared is not None and not data.prepared.is_dir():
+            data.prepared = None
+        return data
 
     def fingerprint(self) -> str:
         """Of its weights."""

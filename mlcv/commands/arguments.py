@@ -42,7 +42,8 @@ def _init() -> argparse.ArgumentParser:
         "on it. The config is yours to change.",
     )
     parser.add_argument("table", type=Path, help="CSV file, a row an image: its path, its labels, its split if it has")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="the config (default: the table's name, .yaml)")
+    help_ = "the config (default: the table's name, .yaml)"
+    parser.add_argument("--out", "--output", type=Path, metavar="FILE", dest="output", help=help_)
     parser.add_argument("--image_root", type=Path, metavar="FOLDER", help="that the paths start from (default: found)")
     return parser
 
@@ -189,7 +190,8 @@ def _preview() -> argparse.ArgumentParser:
         epilog="All other options are those of mlcv fit. example: mlcv preview --config configs/digits/bce.yaml",
         allow_abbrev=False,
     )
-    parser.add_argument("--output", type=Path, default=Path("batch.png"), help="default: %(default)s")
+    default = Path("batch.png")
+    parser.add_argument("--out", "--output", type=Path, dest="output", default=default, help="default: %(default)s")
     parser.add_argument("--images", type=whole_number(1), default=16, help="at most the batch's (default: 16)")
     return parser
 

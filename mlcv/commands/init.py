@@ -27,6 +27,8 @@ from mlcv.tables import Codes, printable, read_once, read_regular, read_table
 
 _BYTES_A_PIXEL = 2500
 """Memory that a training step takes for each pixel of its input, with a ResNet-50 or smaller in float32."""
+_LARGE = 2_000_000
+"""Pixels of an image that an epoch is long in decoding."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def init(table: str | Path, output: str | Path | None = None, image_root: str | 
     name = table.name.removesuffix(".gz")
     target = Path(output) if output is not None else Path(name).with_suffix(".yaml")
     if target.exists():
-        raise ConfigError(f"{target} exists, and is not replaced; give another name with --output, or remove it")
+        raise ConfigError(f"{target} exists, and is not replaced; give another name with --out, or remove it")
     layout = look_at(read_table(table), Path(image_root) if image_root is not None else None)
     arguments = layout.arguments(str(table))
     if arguments.get("image_root") == ".":  # which would be another folder where the config is used from one
@@ -98,11 +100,12 @@ def init(table: str | Path, output: str | Path | None = None, image_root: str | 
     }
     head = f"# {name}: {network.about}. Written by mlcv init.\n#   mlcv fit --config {target}\n"
     write_text(target, head + yaml.safe_dump(experiment, sort_keys=False, width=110, allow_unicode=True))
+    yours = f"{width} x {height} in the median" + "; mlcv prepare makes them small once" * (width * height >= _LARGE)
     understood = {
         **_of_columns(layout, data.class_names),
         **_of_splits(layout, states),
         "network": network.about,
-        "training": f"{epochs} epochs, {batch} images of {size} px a step (yours: {width} x {height} in the median)",
+        "training": f"{epochs} epochs, {batch} images of {size} px a step (yours: {yours})",
     }
     doubts = _doubts(layout, data.class_names, states)
     if read["val"].fingerprint() == read["test"].fingerprint():
@@ -185,6 +188,9 @@ def _batch_size(images: int, size: int) -> int:
 def _of_columns(layout: Layout, classes: Sequence[str]) -> dict[str, str]:
     there, looked = layout.found
     root = f"in {printable(layout.image_root)}" if layout.image_root is not None else "beside the table"
+    files = f"{there} of {looked} are there"
+    if looked < layout.rows:
+        files = f"{looked} of {layout.rows} looked for, {there} are there"
     said = "column a class: 1 present, 0 absent"
     if layout.negative:
         said = f"column a class: 1 present, {layout.negative[0]} absent"
@@ -198,7 +204,7 @@ def _of_columns(layout: Layout, classes: Sequence[str]) -> dict[str, str]:
             f"names in column {layout.labels_column}, divided by {layout.delimiter}, of {len(classes)} classes: "
             f"{_some(classes)}; what is not named is absent, a blank cell unknown"
         )
-    rows = {"images": f"column {layout.image_column}, {root}; {there} of {looked} are there", "labels": labels}
+    rows = {"images": f"column {layout.image_column}, {root}; {files}", "labels": labels}
     if layout.group_column is not None:
         rows["groups"] = f"column {layout.group_column}: none of them is in two splits"
     if layout.left_out:

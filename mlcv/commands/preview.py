@@ -68,7 +68,7 @@ def preview(options: Sequence[str], output: str | Path = "batch.png", *, images:
     path = Path(output)
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind not in Image.SAVE:
-        raise ConfigError(f"--output: {path} is no name of a picture: let it end in .png or .jpg")
+        raise ConfigError(f"--out: {path} is no name of a picture: let it end in .png or .jpg")
     drawn = picture(data_of(options), images)
     with whole_file(path, "wb") as file:
         drawn.save(file, format=kind, **_QUALITY.get(str(kind), {}))

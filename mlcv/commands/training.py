@@ -199,6 +199,7 @@ class TrainingCLI(LightningCLI):
         if start is not None:
             start_from(self.model, Path(start))
         if (mode := self._get(self.config, "compile")) is not None:
+            logger.info("compiling with the first batches, which may take minutes")
             compile_steps(self.model, mode, self._get(self.config, "compile_dynamic"))
 
     def _parse_ckpt_path(self) -> None:
@@ -280,9 +281,9 @@ class TrainingCLI(LightningCLI):
         logger.info("run: %s%s", self.run_dir, f", which goes on from {begun}" if begun else "")
         if self._tests_after_fit:
             self.datamodule.setup("test")  # what is wrong there is said before the first epoch
-        self._call(
-            self.trainer.fit, lambda: f"To resume: mlcv fit --ckpt_path {last}" if last.is_file() else "", kwargs
-        )
+        nothing = "Nothing to resume from: last.ckpt follows an epoch"
+        resume = f"To resume: mlcv fit --ckpt_path {last}"
+        self._call(self.trainer.fit, lambda: resume if last.is_file() else nothing, kwargs)
 
     @property
     def _tests_after_fit(self) -> bool:

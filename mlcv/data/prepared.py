@@ -108,7 +108,10 @@ def prepared_files(items: Any, folder: Path, min_side: int) -> PreparedFiles:
         raise ConfigError("data.prepared is for images in files, and these are none; leave it out")
     prepared = Prepared.open(folder)
     if prepared is None:
-        raise ConfigError(f"data.prepared: {folder} has no {MANIFEST}; `mlcv prepare --out {folder}` makes it")
+        raise ConfigError(
+            f"data.prepared: {folder} has no {MANIFEST}; `mlcv prepare --out {folder}` makes it, and --data.prepared "
+            "null reads the sources"
+        )
     if prepared.side < min_side:
         raise ConfigError(
             f"data.prepared: images in {folder} have a shorter side of {prepared.side} pixels, and data.image_size "

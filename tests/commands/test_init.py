@@ -92,3 +92,14 @@ def test_missing_images_are_skipped_and_told(tmp_path, unconnected):
     started = mlcv.init(table, tmp_path / "a.yaml")
     assert any("1 of 40 images are missing" in doubt for doubt in started.warnings)
     assert read(started.config)["data"]["init_args"]["on_error"] == "skip"
+
+
+@pytest.mark.parametrize(("size", "is_large"), [((1400, 1600), True), ((300, 400), False)])
+def test_of_large_images_it_says_that_they_can_be_made_small(tmp_path, unconnected, size, is_large):
+    said = mlcv.init(write_table(tmp_path, 20, size), tmp_path / "a.yaml").understood["training"]
+    assert ("mlcv prepare" in said) == is_large
+
+
+def test_of_many_images_it_says_how_many_were_looked_for(tmp_path, unconnected):
+    said = mlcv.init(write_table(tmp_path, 210, (20, 20)), tmp_path / "a.yaml").understood["images"]
+    assert said.endswith("200 of 210 looked for, 200 are there")

@@ -20,6 +20,7 @@ from mlcv.data.images import read_image
 from mlcv.data.prepared import MANIFEST, Prepared
 from mlcv.data.transforms import Augment
 from mlcv.errors import ConfigError, DataError, Stopped
+from mlcv.runs import Run
 from tests.data.test_dicom import RAMP, write_dicom
 from tests.tiny_sets import MAKE, write_image, write_rows
 
@@ -199,7 +200,9 @@ def test_what_is_said_of_other_data_in_the_same_folder_stays(table, tmp_path):
 
 def test_data_that_are_not_prepared_or_too_small_are_refused(table, tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(ConfigError, match=f"has no {MANIFEST}; `mlcv prepare --out {out}` makes it"):
+    with pytest.raises(
+        ConfigError, match=f"has no {MANIFEST}; `mlcv prepare --out {out}` makes it.*--data.prepared null"
+    ):
         of(table, prepared=str(out)).setup("fit")
     run(of(table), out)
     with pytest.raises(ConfigError, match="shorter side of 23 pixels.* needs 46; prepare them with --side 46"):
@@ -255,6 +258,11 @@ def test_the_command_prepares_and_its_images_are_trained_on(table, tmp_path, cap
     monkeypatch.setattr("mlcv.data.prepared.read_image", lambda path, *others: (read.append(path), IMAGE)[1])
     assert main(["fit", *options, *trained, "--data.prepared", "small"]) == 0
     assert {Path(path) for path in read} == {place(tmp_path / "small", f"images/{n}.jpg") for n in range(6)}
+    best = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    assert Run(best).data().prepared == Path("small")
+    (tmp_path / "small").rename(tmp_path / "gone")
+    assert Run(best).data().prepared is None  # of a report's pictures
+    assert main(["validate", "--ckpt_path", str(best), "--data.prepared", "null"]) == 0
 
 
 IMAGE = np.full((46, 61, 3), 90, np.uint8)

@@ -25,7 +25,7 @@ def texts(target, names):
 @pytest.mark.parametrize(("suffix", "kind"), [("png", "PNG"), ("jpg", "JPEG")])
 def test_the_command_draws_a_picture_and_nothing_else(tmp_path, monkeypatch, capsys, suffix, kind):
     monkeypatch.chdir(tmp_path)
-    assert main(["preview", *CONFIG, "--images", "4", f"--output=out/batch.{suffix}"]) == 0
+    assert main(["preview", *CONFIG, "--images", "4", f"--out=out/batch.{suffix}"]) == 0
     assert f"picture: out/batch.{suffix}" in capsys.readouterr().out
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()] == [
         f"out/batch.{suffix}"

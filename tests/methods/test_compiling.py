@@ -72,7 +72,7 @@ def test_compiling_changes_neither_checkpoints_nor_how_it_is_copied(batch):
     assert method(batch["image"]).shape == (4, 5)
 
 
-def test_the_command_line_compiles_what_it_trains_and_a_resumed_training_again(tmp_path, monkeypatch):
+def test_the_command_line_compiles_what_it_trains_and_a_resumed_training_again(tmp_path, monkeypatch, capsys):
     calls = []
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda call, **given: calls.append(given) or compile_(call, backend="eager"))
@@ -86,6 +86,7 @@ def test_the_command_line_compiles_what_it_trains_and_a_resumed_training_again(t
     ]
     assert main(["fit", "--config=digits/bce", "--compile=default", "--compile_dynamic=true", *small, *where]) == 0
     assert calls == 2 * [{"mode": "default", "dynamic": True}]  # the forward pass, and the objective with it
+    assert "compiling with the first batches, which may take minutes" in capsys.readouterr().err
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     assert main(["fit", "--ckpt_path", str(last), "--more_epochs=1"]) == 0
     assert len(calls) == 4

@@ -85,6 +85,14 @@ def test_a_signal_to_all_processes_of_a_run_ends_it_likewise(trained, tmp_path, 
     assert "Traceback" not in error
 
 
+def test_training_that_is_stopped_in_its_first_epoch_says_that_nothing_is_kept(tmp_path, python):
+    run = tmp_path / "run"
+    command = ["fit", *RUN, "--data.num_train=100000", "--trainer.max_epochs=1", "--run_dir", run]
+    status, _, error = stop(python, command, signal.SIGINT, lambda: list(run.glob("events*")), tmp_path)
+    assert status == 130
+    assert "mlcv: stopped. Nothing to resume from: last.ckpt follows an epoch\n" in error
+
+
 def test_training_stops_on_sigterm(tmp_path, python):
     run = tmp_path / "run"
     last = run / "checkpoints" / "last.ckpt"
