@@ -32,6 +32,7 @@ _HOMES = {
     "ensemble": "mlcv.commands.ensemble",
     "evaluate": "mlcv.commands.evaluate",
     "export": "mlcv.commands.export",
+    "features": "mlcv.commands.features",
     "init": "mlcv.commands.init",
     "multilabel_scores": "mlcv.metrics",
     "predict": "mlcv.commands.predict",

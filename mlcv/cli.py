@@ -36,6 +36,7 @@ SUBCOMMANDS = {
     "report": ("report", "one HTML file on one or more tested runs"),
     "preview": ("preview", "a picture of a training batch as the network sees it"),
     "prepare": ("prepare", "large images made small once, for faster epochs"),
+    "features": ("features", "what a frozen backbone makes of images, stored once"),
     "bench": ("bench", "how fast a config trains here, and where the time goes"),
     "export": ("export", "a checkpoint as ONNX and torch.export, from image to label"),
 }

@@ -22,6 +22,7 @@ _DATA = {
     "--data.augment.strength F": "of random colour and geometry, 0 to 1",
     "--data.on_error WORD": "raise, or skip unreadable images",
     "--data.prepared FOLDER": "of `mlcv prepare`: images that were made small once",
+    "--data.features FOLDER": "of `mlcv features`: a frozen backbone's, in place of images",
 }
 _MODEL = {
     "--model.backbone NAME": "any of timm's, or open_clip:NAME",

@@ -65,6 +65,7 @@ THIRD_PARTY = {
         "commands/parser",
         "commands/training",
         "commands/bench",
+        "commands/features",
         "trainer_settings",
     ),
     "albumentations": ("data/transforms",),

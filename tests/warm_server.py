@@ -20,7 +20,18 @@ from pathlib import Path
 
 import numpy as np
 
-COMMANDS = ("bench", "calibrate", "ensemble", "evaluate", "export", "prepare", "preview", "report", "training")
+COMMANDS = (
+    "bench",
+    "calibrate",
+    "ensemble",
+    "evaluate",
+    "export",
+    "features",
+    "prepare",
+    "preview",
+    "report",
+    "training",
+)
 LIBRARIES = ("matplotlib.pyplot", "onnx", "onnxscript", "open_clip", "torch.export", "torch.utils.tensorboard")
 """What commands import when they need it, but for onnxruntime, which starts threads."""
 for name in (*(f"mlcv.commands.{command}" for command in COMMANDS), *LIBRARIES):

@@ -196,6 +196,26 @@ def _preview() -> argparse.ArgumentParser:
     return parser
 
 
+def _features() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mlcv features",
+        description="Stores what a config's backbone makes of its images, once; training then needs neither of them, "
+        "as long as the backbone is frozen. What is done is not repeated.",
+        epilog="All other options are those of mlcv fit. example: mlcv features --config voc/lite0 --out features, "
+        "then mlcv fit --config voc/lite0 --data.features features",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("features"), help="folder of the arrays (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--views", type=whole_number(0), default=0, help="augmented views of each training image (default: none)"
+    )
+    parser.add_argument("--patches", action="store_true", help="store feature maps, too, for heads that read patches")
+    parser.add_argument("--dtype", choices=["float16", "float32"], default="float16", help="default: %(default)s")
+    return parser
+
+
 def _prepare() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mlcv prepare",
@@ -222,7 +242,7 @@ def _prepare() -> argparse.ArgumentParser:
 PARSERS = {
     "init": _init, "configs": _configs, "self_train": _self_train, "evaluate": _evaluate, "calibrate": _calibrate,
     "ensemble": _ensemble, "report": _report, "bench": _bench, "export": _export,
-    "preview": _preview, "prepare": _prepare,
+    "preview": _preview, "prepare": _prepare, "features": _features,
 }  # fmt: skip
 
 

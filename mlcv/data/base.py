@@ -3,7 +3,7 @@
 import logging
 import os
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from mlcv.data.features import FeatureDataset, Features, Kind
 from mlcv.data.images import MAX_MEGAPIXELS
 from mlcv.data.items import Files
 from mlcv.data.prepared import prepared_files
@@ -56,6 +57,7 @@ class MultiLabelDataModule(LightningDataModule):
         seed: of the split, the order and the augmentation.
         max_megapixels: images of more, by their headers, are unreadable: they would take the memory of the machine.
         prepared: folder of `mlcv prepare`, from which images are read that it has made small.
+        features: folder of `mlcv features`, of what a frozen backbone makes of the images: none is opened then.
     """
 
     class_names: tuple[str, ...] = ()
@@ -81,6 +83,7 @@ class MultiLabelDataModule(LightningDataModule):
         seed: int = 0,
         max_megapixels: float = MAX_MEGAPIXELS,
         prepared: str | None = None,
+        features: str | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= val_fraction < 1:
@@ -96,7 +99,8 @@ class MultiLabelDataModule(LightningDataModule):
         self.val_fraction, self.protocol, self.policy, self.augment = val_fraction, protocol, policy, augment
         self.statistics, self._has_statistics = statistics or ImageStatistics(), statistics is not None
         self.check, self.on_error, self.seed, self.max_megapixels = check, on_error, seed, max_megapixels
-        self.prepared = None if prepared is None else Path(prepared)
+        self.prepared, self.features = (None if path is None else Path(path) for path in (prepared, features))
+        self.stored: Features | None = None
         self.predict_split: Split = "test"
         self.datasets: dict[Split | Literal["predict"], MultiLabelDataset] = {}
         self.label_summary: dict[str, dict[str, int | str]] = {}
@@ -209,7 +213,14 @@ class MultiLabelDataModule(LightningDataModule):
             raise DataError(f"{source}: there is no image; look at data.root and the split's list")
         if self.prepared is not None:
             labeled = replace(labeled, images=prepared_files(labeled.items, self.prepared, self.min_side))
-        if self.check:
+        if self.features is not None:
+            self.stored = Features.open(self.features)
+            facts: dict[str, Any] = {"image_size": self.image_size, "grey": self.grey}
+            facts |= {"statistics": asdict(self.statistics)} if self._has_statistics else {}
+            facts |= {"augment": asdict(self.augment)} if self.stored.about["views"] else {}
+            self.stored.check(**facts)
+            labeled, rows = self.stored.find(split, labeled, self.on_error)
+        elif self.check:
             labeled = self._without_unreadable(labeled, source)
         states = self.protocol.apply(labeled.states) if training else labeled.states
         counts = count_states(states)
@@ -228,7 +239,19 @@ class MultiLabelDataModule(LightningDataModule):
             again = "make it again from the model that it is of"
             check_note(Path(policy.soft_labels), "data.policy.soft_labels", again, images=labeled.fingerprint())
         targets = policy.resolve(states, self.class_names)
-        return MultiLabelDataset(labeled, targets, transform, self.on_error, self.seed, self.grey, self.max_megapixels)
+        dataset = MultiLabelDataset(
+            labeled, targets, transform, self.on_error, self.seed, self.grey, self.max_megapixels
+        )
+        if self.stored is None:
+            return dataset
+        return FeatureDataset(dataset, self.stored, rows, training)
+
+    @property
+    def _kind(self) -> Kind:
+        """What the method reads: places where its head, or the method, reads patches."""
+        module: Any = self.trainer.lightning_module if self.trainer is not None else None
+        head = getattr(module, "head", None)
+        return "pooled" if module is None or getattr(head, "features", "patches") == "pooled" else "places"
 
     def _read(self, split: Split) -> LabeledImages:
         if not self.val_fraction or split == "test":
@@ -263,7 +286,11 @@ class MultiLabelDataModule(LightningDataModule):
 
     def _loader(self, split: Split | Literal["predict"]) -> DataLoader[Sample]:
         dataset = self.datasets[split]
-        self._check_shared_memory()
+        if is_stored := isinstance(dataset, FeatureDataset):
+            dataset.use(self._kind)
+        workers = 0 if is_stored else self.num_workers  # reading an array is no work
+        if workers:
+            self._check_shared_memory()
         sampler, filler = None, self._filler(dataset) if self.on_error == "skip" else None
         if split == "train":
             processes, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
@@ -278,11 +305,11 @@ class MultiLabelDataModule(LightningDataModule):
             batch_size=self.batch_size,
             sampler=sampler,
             drop_last=split == "train",  # a small last batch would weigh its images more, and unsettle BatchNorm
-            num_workers=self.num_workers,
-            collate_fn=Collate(None if self._is_driven else self.normalize, filler),
+            num_workers=workers,
+            collate_fn=_as_it_is if is_stored else Collate(None if self._is_driven else self.normalize, filler),
             pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.num_workers > 0,
-            prefetch_factor=PREFETCH if self.num_workers else None,
+            persistent_workers=workers > 0,
+            prefetch_factor=PREFETCH if workers else None,
             worker_init_fn=_one_thread,
         )
 
@@ -344,6 +371,11 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _as_it_is(batch: Any) -> Any:
+    """A batch that is one already."""
+    return batch
 
 
 def _one_thread(_worker: int) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from typing_extensions import Self
 
+from mlcv.fingerprints import weights_fingerprint
 from mlcv.methods.base import MultiLabelModule
 from mlcv.models.backbones import Backbone
 from mlcv.models.batch_norm import keep_batch_statistics
@@ -44,9 +45,34 @@ class BackboneMethod(MultiLabelModule):
         self.freeze_batch_norm = freeze_batch_norm
         self.backbone = Backbone(backbone, weights, image_size, freeze, **(backbone_args or {}))
 
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if stage == "fit" and self._stored is not None:
+            self.backbone.freeze()
+
+    @property
+    def _stored(self) -> Any:
+        """The features that the data have in place of images, if they have."""
+        return None if self._trainer is None else getattr(getattr(self.trainer, "datamodule", None), "stored", None)
+
+    def _check_stored(self) -> None:
+        if self._stored is not None:
+            self._stored.check(backbone=self.backbone.name, weights=weights_fingerprint(self.backbone.state_dict()))
+
     def on_fit_start(self) -> None:
         super().on_fit_start()
+        self._check_stored()
         self.train(self.training)  # also of a subclass that has built its parts since
+
+    def on_validation_start(self) -> None:
+        if not self.trainer.sanity_checking and self.trainer.state.fn != "fit":
+            self._check_stored()
+
+    def on_test_start(self) -> None:
+        self._check_stored()
+
+    def on_predict_start(self) -> None:
+        self._check_stored()
 
     def train(self, mode: bool = True) -> Self:
         """Batch statistics stay as they are, if asked for."""

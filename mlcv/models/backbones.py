@@ -1,6 +1,7 @@
 """Any timm network as a source of pooled features or patches."""
 
 import difflib
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -55,7 +56,7 @@ class Backbone(nn.Module):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        weights = starting_weights(weights)
+        self.name, weights = name, starting_weights(weights)
         self.image_statistics = image_statistics({"init_args": {"backbone": name}})
         """What it expects of its images."""
         if name.startswith(PREFIX):
@@ -102,12 +103,42 @@ class Backbone(nn.Module):
 
     def pooled(self, image: Tensor) -> Tensor:
         """One vector an image (B, pooled_features), as the network's own classifier would get it."""
-        pooled: Tensor = self.net.forward_head(self.net.forward_features(image), pre_logits=True)
+        if image.ndim == 2:
+            return image  # stored
+        pooled: Tensor = self.net.forward_head(self._seen(image), pre_logits=True)
         return pooled
 
     def patches(self, image: Tensor) -> Tensor:
         """One vector a place in the image (B, N, patch_features)."""
-        return self._as_patches(self.net.forward_features(image))
+        return self._as_patches(self._seen(image))
+
+    def places(self, image: Tensor) -> Tensor:
+        """The whole feature map, to be stored: (B, P, D), from which all others take it in place of the image.
+
+        Raises:
+            ConfigError: for a network with more than one map.
+        """
+        seen = self.net.forward_features(image)
+        if isinstance(seen, tuple) or seen.ndim not in (3, 4):
+            raise ConfigError(
+                f"model.backbone: {self.name} has no one feature map that could be stored; store pooled ones"
+            )
+        return seen if seen.ndim == 3 else self._as_patches(seen)
+
+    def _seen(self, image: Tensor) -> Any:
+        """What the network makes of images (B, 3, H, W), before pooling; or what `places` has stored of it."""
+        if image.ndim == 2:
+            raise ConfigError(
+                "data.features: this method reads patches, and only pooled features are there; make them again with "
+                "`mlcv features --patches`"
+            )
+        if image.ndim != 3:
+            return self.net.forward_features(image)
+        if hasattr(self.net, "num_prefix_tokens"):
+            return image
+        side = math.isqrt(image.shape[1])
+        grid = image.reshape(len(image), side, side, -1)
+        return grid if getattr(self.net, "output_fmt", "NCHW") == "NHWC" else grid.permute(0, 3, 1, 2)
 
     @property
     def has_layers(self) -> bool:
@@ -120,8 +151,10 @@ class Backbone(nn.Module):
         More than one only where `has_layers`.
         """
         if num_layers == 1:
-            features = self.net.forward_features(image)
+            features = self._seen(image)
             return self.net.forward_head(features, pre_logits=True), [self._as_patches(features)]
+        if image.ndim != 4:
+            raise ConfigError("model.transport.num_layers: stored features are of the last layer; set it to 1")
         features, maps = self.net.forward_intermediates(image, indices=num_layers, norm=True, output_fmt="NCHW")
         return self.net.forward_head(features, pre_logits=True), [m.flatten(2).transpose(1, 2) for m in maps]
 
@@ -147,6 +180,11 @@ class Backbone(nn.Module):
         for part in self.frozen:
             part.eval()
         return self
+
+    def freeze(self) -> None:
+        """No part of it learns any more."""
+        self.frozen = [self.net]
+        self.net.requires_grad_(False).eval()
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that timm exempts from weight decay, besides norms and biases."""

@@ -53,6 +53,7 @@ WRONG = {
     "configs": lambda path: [path, path.with_suffix(".yaml")],
     "ensemble": lambda path: [[path]],
     "evaluate": lambda path: [[path]],
+    "features": lambda path: [["--config", str(path)]],
     "prepare": lambda path: [["--config", str(path)]],
     "preview": lambda path: [["--config", str(path)]],
     "report": lambda path: [[path]],
@@ -66,7 +67,7 @@ def test_a_wrong_path_is_a_users_error_that_names_it(name, tmp_path, capsys):
         getattr(mlcv, name)(*WRONG.get(name, lambda path: [path])(absent))
     option = {
         "bench": ["--config"], "export": ["--ckpt_path"], "predict": ["--ckpt_path"], "preview": ["--config"],
-        "prepare": ["--config"],
+        "prepare": ["--config"], "features": ["--config"],
         "self_train": ["--config"], "configs": ["copy"],
     }.get(name, [])  # fmt: skip
     assert main([name, *option, str(absent)]) == 2

@@ -1,0 +1,182 @@
+"""What a frozen backbone makes of images, stored once by `mlcv features`, in their place: `data.features`."""
+
+import json
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mlcv.data.items import Files
+from mlcv.data.samples import Batch, LabeledImages, MultiLabelDataset, OnError, Sample
+from mlcv.errors import ConfigError, DataError
+from mlcv.files import read_json
+from mlcv.tables import is_file, printable
+
+logger = logging.getLogger(__name__)
+
+MANIFEST, NAMES = "features.json", "images.json"
+Kind = Literal["pooled", "places"]
+_PARTS = 3
+"""Last parts of a path by which an image is found again, wherever its folder lies."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """A folder of `mlcv features`: arrays of M images, mapped from their files.
+
+    Args:
+        folder: that was given.
+        about: what they are of: `backbone`, `weights` (a fingerprint), `image_size`, `statistics`, `augment`, `grey`,
+            `dtype`, `views` K, `widths` of the kinds, and `splits` with where each begins, its count and fingerprint.
+    """
+
+    folder: Path
+    about: dict[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path) -> "Features":
+        """What lies there.
+
+        Raises:
+            ConfigError: if it is none.
+        """
+        path = folder / MANIFEST
+        about = read_json(path, "manifest of `mlcv features`") if is_file(path) else None
+        if not isinstance(about, dict) or not isinstance(about.get("splits"), dict) or "weights" not in about:
+            raise ConfigError(f"data.features: {folder} has no {MANIFEST}; `mlcv features --out {folder}` makes it")
+        return cls(folder, about)
+
+    def path(self, kind: Kind | Literal["done"], are_views: bool = False) -> Path:
+        """Of an array: (M, ...) of images as evaluation sees them, or (K, M of training, ...) of augmented ones."""
+        return self.folder / f"{kind}{'.views' if are_views else ''}.npy"
+
+    def array(self, kind: Kind | Literal["done"], are_views: bool = False) -> NDArray[Any]:
+        """Of which only what is looked at is read.
+
+        Raises:
+            ConfigError: if there is none.
+        """
+        path = self.path(kind, are_views)
+        try:
+            array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            more = " with --patches" if kind == "places" else ""
+            raise ConfigError(
+                f"data.features: {path} cannot be read ({type(error).__name__}); give `mlcv features --out "
+                f"{self.folder}` again, with this config{more}"
+            ) from error
+        return array
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        names = read_json(self.folder / NAMES, "list of images")
+        return {_short(name): row for row, name in enumerate(names)}
+
+    def rows(self, split: str, labeled: LabeledImages) -> NDArray[np.intp]:
+        """Where a split's images are: by its fingerprint, else each by the end of its path.
+
+        Raises:
+            DataError: if not all are there.
+        """
+        stored = self.about["splits"].get(split)
+        if stored is not None and stored["fingerprint"] == labeled.fingerprint():
+            return np.arange(stored["start"], stored["start"] + stored["count"])
+        again = f"give `mlcv features --out FOLDER` again, with this config ({self.folder} is of others)"
+        if not isinstance(labeled.items, Files):
+            raise DataError(f"data.features: the images of the {split} split are not those of {self.folder}; {again}")
+        found = [self._places.get(_short(name), -1) for name in labeled.items]
+        if len(self._places) < sum(split["count"] for split in self.about["splits"].values()):
+            raise DataError(f"data.features: images in {self.folder} cannot be told apart by their paths; {again}")
+        if -1 in found:
+            absent = printable(labeled.name(found.index(-1)))
+            raise DataError(
+                f"data.features: {found.count(-1)} of {len(found)} images of the {split} split are not in "
+                f"{self.folder}, such as {absent}; {again}"
+            )
+        return np.array(found, np.intp)
+
+    def find(self, split: str, labeled: LabeledImages, on_error: OnError) -> tuple[LabeledImages, NDArray[np.intp]]:
+        """The images of a split that have features, and where these are.
+
+        Raises:
+            DataError: if images are not there, or have none and may not be left out.
+        """
+        rows = self.rows(split, labeled)
+        good = self.array("done")[rows] > 0
+        if good.all():
+            return labeled, rows
+        first = labeled.name(int(np.flatnonzero(~good)[0]))
+        absent = f"data.features: {(~good).sum()} of {len(good)} images have none, such as {printable(first)}"
+        if on_error == "raise":
+            raise DataError(f"{absent}; give `mlcv features --out {self.folder}` again, or set data.on_error to skip")
+        logger.warning("%s", absent)
+        return labeled.select(np.flatnonzero(good)), rows[good]
+
+    def check(self, **facts: Any) -> None:
+        """Refuses features of something else.
+
+        Raises:
+            ConfigError: naming the first fact that differs.
+        """
+        for name, value in facts.items():
+            then, value = self.about.get(name), json.loads(json.dumps(value))  # as it is there
+            if then != value:
+                raise ConfigError(
+                    f"data.features: {self.folder} is of {name} {then}, and now it is {value}; store features of this "
+                    "config in another folder, or leave data.features out"
+                )
+
+
+class FeatureDataset(MultiLabelDataset):
+    """Stored features with their targets, in whole batches; `image` is float32 (B, D), or (B, P, D) if `use` says so.
+
+    Args:
+        dataset: the images that they are of.
+        features: of the folder.
+        rows: (M,), of the images among all.
+        training: whether augmented views are taken, if there are any: in each epoch one of an image, at random.
+    """
+
+    def __init__(self, dataset: MultiLabelDataset, features: Features, rows: NDArray[np.intp], training: bool) -> None:
+        self.__dict__.update(dataset.__dict__)
+        self.views = features.about["views"] if training else 0
+        train = features.about["splits"].get("train")
+        inside = train is not None and bool(((rows >= train["start"]) & (rows < train["start"] + train["count"])).all())
+        if self.views and not inside:
+            raise DataError("data.features: not all training images have augmented views there; store them again")
+        self.rows = rows - train["start"] if self.views else rows
+        self.features = features
+        self.use("pooled")
+
+    def use(self, kind: Kind) -> None:
+        """Chooses what samples are: `pooled` (D,), or `places` (P, D)."""
+        self.array = self.features.array(kind, are_views=bool(self.views))
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        batch = self.__getitems__([key])
+        return {"image": batch["image"][0].numpy(), "target": batch["target"][0], "index": int(batch["index"][0])}
+
+    def __getitems__(self, keys: list[int | tuple[int, int]]) -> Batch:
+        """A batch; PyTorch's loaders ask for all of its samples at once."""
+        epochs, indices = zip(*(key if isinstance(key, tuple) else (0, key) for key in keys), strict=True)
+        index = np.array(indices)
+        if self.views:
+            drawn = np.random.default_rng((self.seed, epochs[0])).integers(self.views, size=len(self.rows))
+            found = self.array[drawn[index], self.rows[index]]
+        else:
+            found = self.array[self.rows[index]]
+        return {
+            "image": torch.from_numpy(found.astype(np.float32)),
+            "target": self.targets[index],
+            "index": torch.from_numpy(index),
+            "errors": [],
+        }
+
+
+def _short(name: str) -> str:
+    return "/".join(name.split("/")[-_PARTS:])

@@ -1,0 +1,156 @@
+"""Stored features: a head learns from them what it learns on the frozen network, and they are of these images alone."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+import mlcv
+from mlcv.cli import main
+from mlcv.data import DigitScenesDataModule
+from mlcv.data.features import Features
+from mlcv.data.transforms import Augment
+from mlcv.errors import ConfigError, DataError, UserError
+from mlcv.runs import Run
+
+SMALL = [
+    "--config=digits/bce", "--data.num_train=48", "--data.num_val=16", "--data.num_test=16", "--data.image_size=64",
+    "--data.batch_size=8", "--data.num_workers=0",
+]  # fmt: skip
+STILL = [f"--data.augment.{option}" for option in ("strength=0", "cutout=0", "flip=false", "min_scale=1")]
+
+
+def stored(folder, **options):
+    return mlcv.features([*SMALL, *STILL], folder, dtype="float32", **options)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("features")
+    stored(path, patches=True)
+    return path
+
+
+def trained(tmp_path, name, *options):
+    run = tmp_path / name
+    command = ["fit", *SMALL, *STILL, "--run_dir", run, "--trainer.max_epochs=2", "--model.freeze=['']", *options]
+    assert main(list(map(str, command))) == 0
+    return run / "checkpoints" / "last.ckpt"
+
+
+def head_of(path):
+    return {name: value for name, value in Run(path).contents["state_dict"].items() if not name.startswith("backbone.")}
+
+
+@pytest.mark.parametrize("head", ["LinearHead", "CSRAHead", "MLDecoderHead", "Query2LabelHead"])
+def test_a_head_learns_what_it_learns_on_the_frozen_network(head, folder, tmp_path):
+    options = ("--model.head", head)
+    images = trained(tmp_path, "images", *options)
+    features = trained(tmp_path, "features", *options, "--data.features", folder)
+    ours, theirs = head_of(features), head_of(images)
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, atol=1e-5, rtol=1e-5)
+    assert main(["validate", "--ckpt_path", str(features)]) == 0
+
+
+def test_a_checkpoint_of_features_predicts_images(folder, tmp_path):
+    checkpoint = trained(tmp_path, "run", "--data.features", folder)
+    ways = {"images": ["--data.features=null"], "features": []}
+    for name, options in ways.items():
+        path = tmp_path / f"{name}.npy"
+        assert main(["predict", "--ckpt_path", str(checkpoint), "--predictions", str(path), *options]) == 0
+    found = [np.load(tmp_path / f"{name}.npy") for name in ways]
+    np.testing.assert_allclose(*found, atol=1e-6)
+
+
+def test_what_was_stopped_goes_on_and_nothing_is_done_twice(folder, tmp_path, monkeypatch):
+    path = tmp_path / "again"
+    shutil.copytree(folder, path)
+    done, pooled = (np.load(path / f"{name}.npy", mmap_mode="r+") for name in ("done", "pooled"))
+    whole = pooled.copy()
+    done[10:30], pooled[10:30], pooled[0] = 0, 0, 7  # what is there already is left alone
+    del done, pooled
+    stored(path, patches=True)
+    again = np.load(path / "pooled.npy")
+    np.testing.assert_allclose(again[1:], whole[1:], atol=1e-6)
+    assert (again[0] == 7).all()
+    assert np.load(path / "done.npy").all()
+
+
+def test_each_epoch_draws_a_view_of_each_image(tmp_path):
+    varied = ["--data.augment.min_scale=0.5", "--data.augment.strength=0.5"]
+    mlcv.features([*SMALL, *varied], tmp_path / "views", views=3, dtype="float32")
+    augment = Augment(resize="squash", min_scale=0.5, flip=False, strength=0.5, cutout=0.0)
+    given = {"image_size": 64, "batch_size": 8, "features": str(tmp_path / "views"), "augment": augment}
+    data = DigitScenesDataModule(48, 16, 16, **given)
+    data.setup("fit")
+    train, val = data.datasets["train"], data.datasets["val"]
+    seen = [train.__getitems__([(epoch, index) for index in range(48)])["image"] for epoch in range(12)]
+    views = np.load(tmp_path / "views" / "pooled.views.npy")
+    for batch in seen:
+        assert all((views[:, row] == batch[row].numpy()).all(axis=1).any() for row in range(48))
+    assert len({tuple(batch[5].tolist()) for batch in seen}) == 3
+    assert (val.__getitems__([3])["image"].numpy() == np.load(tmp_path / "views" / "pooled.npy")[48 + 3]).all()
+    again = train.__getitems__([(4, 7)])["image"][0]
+    assert torch.equal(again, seen[4][7])
+
+
+def test_half_precision_is_float32_when_it_is_read(tmp_path):
+    mlcv.features([*SMALL, *STILL], tmp_path / "half")
+    data = DigitScenesDataModule(48, 16, 16, image_size=64, batch_size=8, features=str(tmp_path / "half"))
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    assert batch["image"].dtype == torch.float32
+    assert batch["image"].ndim == 2
+    assert batch["target"].shape == (8, 10)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--data.image_size=32"], "image_size"),
+        (["--data.num_train=40"], "not those of"),
+        (["--model.backbone=resnet18"], "statistics"),
+        (["--seed_everything=1"], "weights"),
+        (["--data.features=elsewhere"], "mlcv features"),
+    ],
+)
+def test_features_of_something_else_are_refused_in_one_sentence(options, word, folder, tmp_path, capsys):
+    command = ["fit", *SMALL, *STILL, "--data.features", folder, "--run_dir", tmp_path / "run", *options]
+    assert main(list(map(str, command))) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert word in said
+    assert said.startswith("mlcv: error: ")
+
+
+def test_a_head_of_patches_wants_patches(tmp_path):
+    stored(tmp_path / "pooled")
+    with pytest.raises(ConfigError, match="--patches"):
+        Features.open(tmp_path / "pooled").array("places")
+
+
+def test_a_folder_of_other_features_is_not_written_over(folder):
+    before = (folder / "features.json").read_text()
+    with pytest.raises(ConfigError, match="another views"):
+        stored(folder, patches=True, views=1)
+    with pytest.raises(UserError, match="--dtype"):
+        mlcv.features(SMALL, folder, dtype="int8")
+    assert (folder / "features.json").read_text() == before
+    assert json.loads(before)["splits"]["val"] == {**json.loads(before)["splits"]["val"], "start": 48, "count": 16}
+
+
+def test_images_without_features_are_told_or_left_out(folder, tmp_path):
+    path = tmp_path / "torn"
+    shutil.copytree(folder, path)
+    done = np.load(path / "done.npy", mmap_mode="r+")
+    done[3] = 0
+    data = DigitScenesDataModule(48, 16, 16, image_size=64, batch_size=8, features=str(path))
+    with pytest.raises(DataError, match="1 of 48 images have none, such as image 3"):
+        data.setup("fit")
+    data.on_error = "skip"
+    data.setup("fit")
+    assert len(data.datasets["train"]) == 47
+    assert len(data.datasets["train"].targets) == 47
