@@ -1,6 +1,7 @@
 """Files that are whole or not there, and reading what somebody else has written."""
 
 import csv
+import hashlib
 import itertools
 import json
 import os
@@ -42,7 +43,8 @@ def whole_file(path: Path, mode: str = "w", *, keep: bool = False) -> Iterator[I
     """
     if not path.name or path.is_dir():
         raise ConfigError(f"{path} is a folder, and a file is to be written: give it a name")
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    name = path.name if len(os.fsencode(path.name)) < 200 else hashlib.sha256(os.fsencode(path.name)).hexdigest()
+    unfinished = path.with_name(f".{name}.{os.getpid()}")
     text: dict[str, Any] = {} if "b" in mode else {"newline": "", "encoding": "utf-8"}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -71,6 +71,13 @@ def test_a_file_that_is_not_finished_leaves_the_earlier_one_and_nothing_else(tmp
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.txt", "before")]
 
 
+@pytest.mark.parametrize("name", ["x" * 251 + ".jpg", "é" * 125 + ".jpg"])
+def test_a_name_of_any_length_that_a_folder_takes_is_written(tmp_path, name):
+    with whole_file(tmp_path / name, "wb") as file:
+        file.write(b"all")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_a_place_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"x.txt cannot be written .*choose another place"):

@@ -163,7 +163,7 @@ def _prepare_one(path: str, target: Path, side: int, form: Form, data: MultiLabe
     with suppress(OSError):
         if target.stat().st_mtime_ns == Path(path).stat().st_mtime_ns:
             return "kept"
-    small = small_image(path, side, form, data.grey, data.max_megapixels)
+    small = small_image(path, side, form, max_megapixels=data.max_megapixels)  # colours stay, for other data sets
     if small is None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)

@@ -126,16 +126,13 @@ def prepared_files(items: Any, folder: Path, min_side: int) -> PreparedFiles:
     return PreparedFiles(items, prepared)
 
 
-def small_image(
-    path: str, side: int, form: str, grey: bool = False, max_megapixels: float = MAX_MEGAPIXELS
-) -> bytes | None:
+def small_image(path: str, side: int, form: str, max_megapixels: float = MAX_MEGAPIXELS) -> bytes | None:
     """An image of which the shorter side has at most so many pixels, as a file of 8 bits.
 
     Args:
         path: of the image.
         side: in pixels.
         form: `jpeg` (quality 95), `png`, or `auto`: JPEG for what is one, else PNG without loss.
-        grey: keep one channel.
         max_megapixels: see `read_image`.
 
     Returns:
@@ -150,7 +147,7 @@ def small_image(
         sizes.append(min(height, width))
         return side
 
-    pixels = read_image(path, enough, grey, max_megapixels)
+    pixels = read_image(path, enough, max_megapixels=max_megapixels)
     if sizes and sizes[0] <= side and form != "png":
         return None
     height, width = pixels.shape[:2]

@@ -144,11 +144,11 @@ def test_what_is_done_is_kept_and_what_has_changed_is_done_again(table, tmp_path
 def test_a_call_that_was_stopped_goes_on(table, tmp_path, monkeypatch, signum):
     made, small_image = [], command.small_image
 
-    def stopping(*arguments):
+    def stopping(*arguments, **options):
         made.append(arguments[0])
         if len(made) == 4:
             raise Stopped(signum) if signum == signal.SIGTERM else KeyboardInterrupt
-        return small_image(*arguments)
+        return small_image(*arguments, **options)
 
     monkeypatch.setattr(command, "small_image", stopping)
     with pytest.raises(Stopped) as caught:
