@@ -95,7 +95,7 @@ def resolve_unknown(targets: Tensor, unknown: UnknownAs, smoothing: float = 0.1)
         case "ignore":
             return filled, is_known
         case "weak_negative":
-            return filled, torch.where(known(targets), 1.0, 1 / max(targets.shape[1] - 1, 1))
+            return filled, is_known.clamp(min=1 / max(targets.shape[1] - 1, 1))
         case "negative" | "smoothed":
             return filled, torch.ones_like(targets)
         case _:
