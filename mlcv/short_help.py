@@ -30,6 +30,7 @@ _MODEL = {
     "--model.head CLASS": "LinearHead, CSRAHead, MLDecoderHead, Query2LabelHead, SemanticGraphHead",
     "--model.loss CLASS": "AsymmetricLoss, FocalLoss, HillLoss, SPLCLoss, mlcv.losses.BCELoss, ...",
     "--model.loss.pos_weight auto": "balance the classes, by their known training labels",
+    "--model.prior_bias true": "begin at each class's log-odds, where positives are rare or labels few",
     "--model.freeze [NAMES]": "parts of the network that do not learn; [''] is all of it",
     "--model.optim.lr F": "peak learning rate",
     "--model.optim.backbone_lr_scale F": "factor on the backbone's learning rate",

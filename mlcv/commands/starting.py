@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mlcv.errors import ConfigError
 from mlcv.files import read_checkpoint
+from mlcv.methods.backbone_method import BackboneMethod
 from mlcv.methods.base import MultiLabelModule
 from mlcv.models.csra import CSRAHead
 from mlcv.models.linear import LinearHead
@@ -86,6 +87,8 @@ def start_from(method: MultiLabelModule, path: Path) -> None:
             f"of another shape, such as {absent[0]}); its own is {str(about.get('backbone'))[:60]}"
         )
     if theirs == ours:
+        if isinstance(method, BackboneMethod):
+            method.prior_bias = False  # it begins with what the other has learnt
         found, said = alike, f"{len(alike)} of {len(own)} tensors"
     else:
         found = {name: alike[name] for name in backbone}

@@ -67,6 +67,19 @@ def count_known(targets: Tensor) -> tuple[Tensor, Tensor]:
     return positive, is_known.double().sum(dim=0) - positive
 
 
+def log_odds(targets: Tensor) -> Tensor:
+    """Of each class among what is known of it: p = (positives + 0.5) / (known + 2), by which neither end is infinite.
+
+    Where no negative of any class is known, all images that are not positive count as such.
+
+    Shape:
+        targets (M, C), see `mlcv.labels`; returns float64 (C,).
+    """
+    positive, negative = count_known(targets)
+    count = positive + negative if negative.any() else torch.full_like(positive, len(targets))
+    return ((positive + 0.5) / (count + 2)).logit()
+
+
 def mix_targets(first: Tensor, second: Tensor, weight: float | Tensor) -> Tensor:
     """`weight * first + (1 - weight) * second` where both are known, unknown elsewhere (mixup, CutMix)."""
     mixed = weight * first + (1 - weight) * second

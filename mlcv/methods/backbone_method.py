@@ -3,9 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
 from typing_extensions import Self
 
+from mlcv.errors import ConfigError
 from mlcv.fingerprints import weights_fingerprint
+from mlcv.labels.states import log_odds
 from mlcv.methods.base import MultiLabelModule
 from mlcv.models.backbones import Backbone
 from mlcv.models.batch_norm import keep_batch_statistics
@@ -21,6 +25,9 @@ class BackboneMethod(MultiLabelModule):
         image_size: side of the input in pixels, for backbones of fixed size; the command line takes it from the data.
         freeze: parts of the backbone that do not learn; see `mlcv.models.Backbone`.
         freeze_batch_norm: keep all batch statistics as they are.
+        prior_bias: begin with the log-odds of each class among the known training labels, (positives + 0.5) of (known
+            + 2), as the head's bias, which otherwise has to learn it through the features; where only positives are
+            known, of all images.
         backbone_args: further arguments of the backbone's constructor.
         kwargs: see `MultiLabelModule`.
 
@@ -38,12 +45,23 @@ class BackboneMethod(MultiLabelModule):
         image_size: int | None = None,
         freeze: Sequence[str] = (),
         freeze_batch_norm: bool = False,
+        prior_bias: bool = False,
         backbone_args: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(num_classes, **kwargs)
-        self.freeze_batch_norm = freeze_batch_norm
+        self.freeze_batch_norm, self.prior_bias = freeze_batch_norm, prior_bias
         self.backbone = Backbone(backbone, weights, image_size, freeze, **(backbone_args or {}))
+
+    def on_labels(self, targets: Tensor) -> None:
+        super().on_labels(targets)
+        if self.prior_bias:
+            bias = getattr(getattr(self, "head", None), "class_bias", None)
+            if bias is None or len(bias) != self.num_classes:
+                name = type(getattr(self, "head", self)).__name__
+                raise ConfigError(f"model.prior_bias: {name} has no bias for each class; leave it out, or take another")
+            with torch.no_grad():
+                bias.copy_(log_odds(targets))
 
     def setup(self, stage: str) -> None:
         super().setup(stage)

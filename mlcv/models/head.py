@@ -31,6 +31,12 @@ class Head(nn.Module):
         """
         return None
 
+    @property
+    def class_bias(self) -> Tensor | None:
+        """What is added to the logit of each class (C,), and learns; None of a head that adds nothing."""
+        found = getattr(self, "bias", getattr(getattr(self, "classifier", None), "bias", None))
+        return found if isinstance(found, Tensor) and found.ndim == 1 else None
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         own = vars(cls)
