@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
@@ -58,7 +59,8 @@ class Resuming(Callback):
         """Loader processes have fetched ahead when the sampler did not know the epoch yet: images of the first one."""
         if self._has_loaded:
             self._has_loaded = False
-            iter(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
+            with torch.random.fork_rng(devices=[]):  # a loader draws a seed, as it has already
+                iter(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
 
 
 def training_facts(trainer: Trainer) -> dict[str, Any]:

@@ -46,7 +46,8 @@ def head_of(path):
 
 @pytest.mark.parametrize("head", ["LinearHead", "CSRAHead", "MLDecoderHead", "Query2LabelHead"])
 def test_a_head_learns_what_it_learns_on_the_frozen_network(head, folder, tmp_path):
-    options = ("--model.head", head)
+    small = ["--model.head.width=32", "--model.head.hidden=64"] if head in ("MLDecoderHead", "Query2LabelHead") else []
+    options = ("--model.head", head, *small)
     images = trained(tmp_path, "images", *options)
     features = trained(tmp_path, "features", *options, "--data.features", folder)
     ours, theirs = head_of(features), head_of(images)
