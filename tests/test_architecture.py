@@ -66,6 +66,7 @@ THIRD_PARTY = {
         "commands/training",
         "commands/bench",
         "commands/features",
+        "commands/unwritten",
         "trainer_settings",
     ),
     "albumentations": ("data/transforms",),

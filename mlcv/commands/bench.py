@@ -20,12 +20,10 @@ from rich.table import Column, Table
 from mlcv import __version__
 from mlcv.allocator import keep_freed_memory
 from mlcv.commands.arguments import parser_of
-from mlcv.commands.parser import Parser
-from mlcv.commands.training import TrainingCLI
-from mlcv.data.base import MultiLabelDataModule, usable_cores
+from mlcv.commands.unwritten import UnwrittenCLI
+from mlcv.data.base import usable_cores
 from mlcv.errors import ConfigError, check_choice
 from mlcv.files import read_json, write_text
-from mlcv.methods.base import MultiLabelModule
 from mlcv.methods.compiling import compile_steps
 from mlcv.shipped_configs import with_files
 from mlcv.terminal import console, set_up_logging
@@ -145,16 +143,6 @@ class StepTimer(Callback):
         self.memory = max(self.memory, _memory())
 
 
-class _BenchCLI(TrainingCLI):
-    """The config as `fit` reads it, in a trainer that writes nothing."""
-
-    def before_instantiate_classes(self) -> None:
-        """There is no run folder."""
-
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        return super(TrainingCLI, self).instantiate_trainer(**kwargs)
-
-
 @dataclass
 class Benchmark:
     """What `bench` measured.
@@ -234,24 +222,13 @@ def _measure(
         "num_sanity_val_steps": 0,
     }  # fmt: skip
     how = ["--compile=null"] if mode == "eager" else []
-    cli = _BenchCLI(
-        MultiLabelModule,
-        MultiLabelDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        save_config_callback=None,
-        seed_everything_default=0,
-        auto_configure_optimizers=False,
-        parser_class=Parser,
-        run=False,
-        args=[*options, *how, *(f"--trainer.{name}={value}" for name, value in fixed.items())],
-    )
+    cli = UnwrittenCLI.of([*options, *how, *(f"--trainer.{name}={value}" for name, value in fixed.items())])
     if mode == "compiled" and cli.config.compile is None:
         compile_steps(cli.model, dynamic=cli.config.compile_dynamic)  # as `fit --compile default`
     rows = []
     for phase in ("train", "predict"):
         timer = StepTimer(warmup)
-        cli.trainer.callbacks.append(timer)  # type: ignore[attr-defined]
+        cli.trainer.callbacks.append(timer)
         if phase == "train":
             cli.trainer.fit(cli.model, cli.datamodule)
         else:
@@ -260,7 +237,7 @@ def _measure(
             batches = max(min(total, full), 1)
             cli.trainer.limit_predict_batches, timer.warmup = batches, min(timer.warmup, batches - 1)
             cli.trainer.predict(cli.model, cli.datamodule, return_predictions=False)
-        cli.trainer.callbacks.remove(timer)  # type: ignore[attr-defined]
+        cli.trainer.callbacks.remove(timer)
         rows.append(timer.row(phase, precision, mode))
     config = cli.config
     facts = {

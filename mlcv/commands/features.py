@@ -1,7 +1,6 @@
 """`mlcv features`: what a config's backbone makes of its images, stored once, so that epochs need neither of them."""
 
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,32 +14,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from mlcv.callbacks.progress import Progress
 from mlcv.commands.arguments import parser_of
-from mlcv.commands.parser import Parser
-from mlcv.commands.training import TrainingCLI
+from mlcv.commands.unwritten import UnwrittenCLI
 from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.features import MANIFEST, NAMES, Features, Kind
 from mlcv.data.samples import Batch, Collate, LabeledImages, MultiLabelDataset, Sample, Split
-from mlcv.errors import ConfigError, UserError
+from mlcv.errors import ConfigError
 from mlcv.files import write_text
 from mlcv.fingerprints import weights_fingerprint
-from mlcv.methods.base import MultiLabelModule
 from mlcv.models.backbones import Backbone
-from mlcv.shipped_configs import with_files
 from mlcv.terminal import console, set_up_logging
-
-logger = logging.getLogger(__name__)
-
-_SPLITS: tuple[Split, ...] = ("train", "val", "test")
-
-
-class _FeaturesCLI(TrainingCLI):
-    """The config as `fit` reads it, in a trainer that writes nothing."""
-
-    def before_instantiate_classes(self) -> None:
-        """There is no run folder."""
-
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        return super(TrainingCLI, self).instantiate_trainer(**kwargs)
 
 
 class _Extractor(LightningModule):
@@ -87,7 +69,9 @@ class _Chosen(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         view, position = map(int, self.keys[index])
         sample = self.dataset[position] if view < 0 else self.dataset[view, position]
-        return sample if "image" not in sample else {**sample, "index": int(self.places[index])}
+        if "error" in sample:  # beside it training would have the next image
+            return {"error": sample["error"]}
+        return {**sample, "index": int(self.places[index])}
 
 
 def features(
@@ -119,24 +103,13 @@ def features(
         raise ConfigError(f"--dtype is float16 or float32, got {dtype!r}")
     set_up_logging()
     quiet = [f"--trainer.{name}=false" for name in ("logger", "enable_checkpointing", "enable_model_summary")]
-    cli = _FeaturesCLI(
-        MultiLabelModule,
-        MultiLabelDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        save_config_callback=None,
-        seed_everything_default=0,
-        auto_configure_optimizers=False,
-        parser_class=Parser,
-        run=False,
-        args=[*with_files(options), *quiet],
-    )
+    cli = UnwrittenCLI.of([*options, *quiet])
     data, backbone = cli.datamodule, getattr(cli.model, "backbone", None)
     if not isinstance(backbone, Backbone):
         raise ConfigError(f"model: {type(cli.model).__name__} has no backbone of which features could be stored")
     backbone.freeze()
     data.features, data.check = None, False  # each image keeps its place
-    splits = _splits(data)
+    splits = data.readable_splits()
     kinds: list[Kind] = ["pooled", *(["places"] if patches else [])]  # type: ignore[list-item]
     stored = _begun(Path(out), data, backbone, splits, kinds, views, dtype)
     trainer = Trainer(
@@ -173,27 +146,8 @@ def main(arguments: list[str]) -> None:
     stored = features(others, options.out, views=options.views, patches=options.patches, dtype=options.dtype)
     counts = ", ".join(f"{split['count']} {name}" for name, split in stored.about["splits"].items())
     size = sum(path.stat().st_size for path in stored.folder.glob("*.npy")) / 2**20
-    console().print(
-        f"features of {stored.about['backbone']}: {counts} images, {size:.0f} MiB\nuse them: --data.features {out}"
-        if (out := options.out)
-        else "",
-        soft_wrap=True,
-    )
-
-
-def _splits(data: MultiLabelDataModule) -> dict[Split, LabeledImages]:
-    """Of all splits that can be read, the images."""
-    found: dict[Split, LabeledImages] = {}
-    errors: list[UserError] = []
-    for split in _SPLITS:
-        try:
-            found[split] = data._read(split)
-        except UserError as error:  # noqa: PERF203  # it may not be on this machine
-            errors.append(error)
-            logger.warning("the %s split cannot be read (%s)", split, error)
-    if not found:
-        raise errors[-1]
-    return found
+    said = f"features of {stored.about['backbone']}: {counts} images, {size:.0f} MiB"
+    console().print(f"{said}\nuse them: --data.features {options.out}", soft_wrap=True)
 
 
 def _begun(
@@ -212,7 +166,9 @@ def _begun(
         if "places" in kinds:
             shapes["places"] = backbone.places(image).shape[1:]
     about: dict[str, Any] = {
-        **described(data, backbone), "dtype": dtype, "views": views,
+        "backbone": backbone.name, "weights": weights_fingerprint(backbone.state_dict()),
+        "image_size": data.image_size, "statistics": asdict(data.statistics), "augment": asdict(data.augment),
+        "grey": data.grey, "dtype": dtype, "views": views,
         "shapes": {kind: list(shape) for kind, shape in shapes.items()}, "splits": {},
     }  # fmt: skip
     names: list[str] = []
@@ -238,15 +194,6 @@ def _begun(
     write_text(folder / NAMES, json.dumps(names))
     write_text(folder / MANIFEST, json.dumps(about, indent=1) + "\n")
     return stored
-
-
-def described(data: MultiLabelDataModule, backbone: Backbone) -> dict[str, Any]:
-    """What features are of, beside the images."""
-    return {
-        "backbone": backbone.name, "weights": weights_fingerprint(backbone.state_dict()),
-        "image_size": data.image_size, "statistics": asdict(data.statistics), "augment": asdict(data.augment),
-        "grey": data.grey,
-    }  # fmt: skip
 
 
 def _left(stored: Features, split: str, done: Any, are_views: bool) -> Any:

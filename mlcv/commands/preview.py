@@ -1,6 +1,5 @@
 """`mlcv preview`: a batch as the network sees it in training, with its labels, as a picture."""
 
-import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,18 +10,12 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from mlcv.commands.arguments import parser_of
-from mlcv.commands.parser import Parser
-from mlcv.commands.training import TrainingCLI
+from mlcv.commands.unwritten import UnwrittenCLI
 from mlcv.data.base import MultiLabelDataModule
 from mlcv.errors import ConfigError
 from mlcv.files import whole_file
 from mlcv.labels.states import is_positive, is_uncertain, known
-from mlcv.methods.base import MultiLabelModule
-from mlcv.places import above, find_files
-from mlcv.shipped_configs import with_files
 from mlcv.terminal import console, set_up_logging
-
-logger = logging.getLogger(__name__)
 
 _SIDE, _GAP, _FONT, _LINES = 224, 12, 14, 6
 """Of a picture in pixels; between two; height of letters; most lines of a caption."""
@@ -30,15 +23,8 @@ _BLACK, _GREY, _RED = (20, 20, 20), (125, 125, 125), (176, 40, 40)
 _QUALITY = {"JPEG": {"quality": 92}}
 
 
-class _DataCLI(TrainingCLI):
-    """The config as `fit` reads it, of which the data alone are built."""
-
-    def before_instantiate_classes(self) -> None:
-        """There is no run folder; relative paths are those that `fit` would take."""
-        files = [Path(str(entry)) for entry in self.config.get("config") or []]
-        typed = {argument.partition("=")[0].lstrip("-").rpartition(".")[2] for argument in self.line.arguments}
-        for note in find_files(self.config, [folder for file in reversed(files) for folder in above(file)], typed):
-            logger.info(note)
+class _DataCLI(UnwrittenCLI):
+    """Of which the data alone are built."""
 
     def instantiate_classes(self) -> None:
         """A network may have to be downloaded; what it expects of images stands in the config."""
@@ -85,18 +71,7 @@ def data_of(options: Sequence[str]) -> MultiLabelDataModule:
         UserError: for a config that cannot be read.
     """
     set_up_logging()
-    given: Any = _DataCLI(
-        MultiLabelModule,
-        MultiLabelDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        save_config_callback=None,
-        seed_everything_default=0,
-        parser_class=Parser,
-        run=False,
-        args=with_files(options),
-    )
-    data: MultiLabelDataModule = given.datamodule
+    data: MultiLabelDataModule = _DataCLI.of(options).datamodule
     return data
 
 

@@ -205,12 +205,16 @@ class TrainingCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Lightning reads a checkpoint's hyperparameters here; `read_command_line` has read its whole config."""
 
-    def before_instantiate_classes(self) -> None:
-        config = self.config[self.subcommand]
+    def find_files(self, config: Namespace) -> None:
+        """Replaces relative paths that lie where a config does, see `mlcv.places`, and says which."""
         files = [Path(str(entry)) for entry in config.get("config") or []]
         typed = {argument.partition("=")[0].lstrip("-").rpartition(".")[2] for argument in self.line.arguments}
         for note in find_files(config, [folder for file in reversed(files) for folder in above(file)], typed):
             logger.info(note)
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        self.find_files(config)
         path = config.get("ckpt_path")
         # Checked before Lightning reads it.
         run = (self.line.run or Run(Path(path))) if path else None

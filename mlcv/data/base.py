@@ -155,24 +155,33 @@ class MultiLabelDataModule(LightningDataModule):
             UserError: if no split can be read, or images are no files.
         """
         found: dict[str, None] = {}
-        errors: list[tuple[Split, UserError]] = []
-        splits: tuple[Split, ...] = ("train", "val", "test")
-        for split in splits:
-            try:
-                items = self._read(split).items
-            except UserError as error:  # it may not be on this machine, or there be none
-                errors.append((split, error))
-                continue
-            if not isinstance(items, Files):
+        for labeled in self.readable_splits().values():
+            if not isinstance(labeled.items, Files):
                 raise ConfigError(
                     f"{type(self).__name__}: its images are not in files, and there is nothing to prepare"
                 )
-            found |= dict.fromkeys(items)
-        if len(errors) == len(splits):
-            raise errors[-1][1]
-        for split, why in errors:
-            logger.warning("%s: the %s split cannot be read (%s)", type(self).__name__, split, why)
+            found |= dict.fromkeys(labeled.items)
         return Files(found)
+
+    def readable_splits(self) -> dict[Split, LabeledImages]:
+        """The images of each split that can be read; of the others a warning.
+
+        Raises:
+            UserError: if there is none.
+        """
+        found: dict[Split, LabeledImages] = {}
+        errors: dict[Split, UserError] = {}
+        splits: tuple[Split, ...] = ("train", "val", "test")
+        for split in splits:
+            try:
+                found[split] = self._read(split)
+            except UserError as error:  # noqa: PERF203  # it may not be on this machine, or there be none
+                errors[split] = error
+        if not found:
+            raise errors[splits[-1]]
+        for split, why in errors.items():
+            logger.warning("%s: the %s split cannot be read (%s)", type(self).__name__, split, why)
+        return found
 
     def _ask_backbone(self) -> None:
         module: Any = self.trainer.lightning_module if self.trainer is not None else None
@@ -219,7 +228,7 @@ class MultiLabelDataModule(LightningDataModule):
             facts |= {"statistics": asdict(self.statistics)} if self._has_statistics else {}
             facts |= {"augment": asdict(self.augment)} if self.stored.about["views"] else {}
             self.stored.check(**facts)
-            labeled, rows = self.stored.find(split, labeled, self.on_error)
+            labeled, rows = self.stored.find(split, labeled, self.on_error, training)
         elif self.check:
             labeled = self._without_unreadable(labeled, source)
         states = self.protocol.apply(labeled.states) if training else labeled.states
@@ -239,12 +248,10 @@ class MultiLabelDataModule(LightningDataModule):
             again = "make it again from the model that it is of"
             check_note(Path(policy.soft_labels), "data.policy.soft_labels", again, images=labeled.fingerprint())
         targets = policy.resolve(states, self.class_names)
-        dataset = MultiLabelDataset(
-            labeled, targets, transform, self.on_error, self.seed, self.grey, self.max_megapixels
-        )
+        given = labeled, targets, transform, self.on_error, self.seed, self.grey, self.max_megapixels
         if self.stored is None:
-            return dataset
-        return FeatureDataset(dataset, self.stored, rows, training)
+            return MultiLabelDataset(*given)
+        return FeatureDataset(*given, features=self.stored, rows=rows, training=training)
 
     @property
     def _kind(self) -> Kind:

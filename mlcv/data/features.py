@@ -32,7 +32,7 @@ class Features:
     Args:
         folder: that was given.
         about: what they are of: `backbone`, `weights` (a fingerprint), `image_size`, `statistics`, `augment`, `grey`,
-            `dtype`, `views` K, `widths` of the kinds, and `splits` with where each begins, its count and fingerprint.
+            `dtype`, `views` K, `shapes` of the kinds, and `splits` with where each begins, its count and fingerprint.
     """
 
     folder: Path
@@ -100,14 +100,22 @@ class Features:
             )
         return np.array(found, np.intp)
 
-    def find(self, split: str, labeled: LabeledImages, on_error: OnError) -> tuple[LabeledImages, NDArray[np.intp]]:
-        """The images of a split that have features, and where these are.
+    def find(
+        self, split: str, labeled: LabeledImages, on_error: OnError, training: bool
+    ) -> tuple[LabeledImages, NDArray[np.intp]]:
+        """The images of a split that have features, and where these are; in training all views are asked for.
 
         Raises:
             DataError: if images are not there, or have none and may not be left out.
         """
         rows = self.rows(split, labeled)
         good = self.array("done")[rows] > 0
+        if training and self.about["views"]:
+            train = self.about["splits"].get("train", {"start": 0, "count": 0})
+            places = rows - train["start"]
+            if not ((places >= 0) & (places < train["count"])).all():
+                raise DataError("data.features: not all training images have augmented views there; store them again")
+            good &= (self.array("done", are_views=True)[:, places] > 0).all(axis=0)
         if good.all():
             return labeled, rows
         first = labeled.name(int(np.flatnonzero(~good)[0]))
@@ -136,21 +144,16 @@ class FeatureDataset(MultiLabelDataset):
     """Stored features with their targets, in whole batches; `image` is float32 (B, D), or (B, P, D) if `use` says so.
 
     Args:
-        dataset: the images that they are of.
+        given: as `MultiLabelDataset`, of the images that they are of.
         features: of the folder.
         rows: (M,), of the images among all.
         training: whether augmented views are taken, if there are any: in each epoch one of an image, at random.
     """
 
-    def __init__(self, dataset: MultiLabelDataset, features: Features, rows: NDArray[np.intp], training: bool) -> None:
-        self.__dict__.update(dataset.__dict__)
-        self.views = features.about["views"] if training else 0
-        train = features.about["splits"].get("train")
-        inside = train is not None and bool(((rows >= train["start"]) & (rows < train["start"] + train["count"])).all())
-        if self.views and not inside:
-            raise DataError("data.features: not all training images have augmented views there; store them again")
-        self.rows = rows - train["start"] if self.views else rows
-        self.features = features
+    def __init__(self, *given: Any, features: Features, rows: NDArray[np.intp], training: bool) -> None:
+        super().__init__(*given)
+        self.features, self.views = features, features.about["views"] if training else 0
+        self.rows = rows - features.about["splits"]["train"]["start"] if self.views else rows
         self.use("pooled")
 
     def use(self, kind: Kind) -> None:

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import mlcv
 from mlcv.cli import main
@@ -107,6 +108,39 @@ def test_half_precision_is_float32_when_it_is_read(tmp_path):
     assert batch["image"].dtype == torch.float32
     assert batch["image"].ndim == 2
     assert batch["target"].shape == (8, 10)
+
+
+def test_views_that_are_not_all_there_are_told(tmp_path):
+    varied = ["--data.augment.min_scale=0.5"]
+    mlcv.features([*SMALL, *varied], tmp_path / "views", views=2)
+    np.load(tmp_path / "views" / "done.views.npy", mmap_mode="r+")[1, 7] = 0  # as where it was stopped
+    augment = Augment(resize="squash", min_scale=0.5, flip=False, strength=0.0, cutout=0.0)
+    given = {"image_size": 64, "batch_size": 8, "features": str(tmp_path / "views"), "augment": augment}
+    data = DigitScenesDataModule(48, 16, 16, **given)
+    with pytest.raises(DataError, match="1 of 48 images have none, such as image 7"):
+        data.setup("fit")
+    data.setup("validate")
+
+
+def test_an_image_that_cannot_be_read_has_not_the_next_ones_features(tmp_path):
+    rng = np.random.default_rng(0)
+    for n in range(16):
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(tmp_path / f"{n}.png")
+    (tmp_path / "3.png").write_bytes(b"no image")
+    rows = [f"{n}.png,{n % 2},{'train' if n < 8 else 'val' if n < 12 else 'test'}" for n in range(16)]
+    (tmp_path / "t.csv").write_text("\n".join(["image,cat,split", *rows]))
+    options = ["--model=Classifier", "--model.backbone=test_resnet", "--data=CSVDataModule", "--data.batch_size=4"]
+    options += [
+        f"--data.path={tmp_path / 't.csv'}",
+        "--data.split_column=split",
+        "--data.image_size=64",
+        "--data.num_workers=0",
+    ]
+    stored = mlcv.features([*options, "--data.on_error=skip"], tmp_path / "out", views=2)
+    for are_views in (False, True):
+        done = stored.array("done", are_views)
+        assert (done[..., 3] == 0).all()
+        assert done.sum() == done.size - done.size // done.shape[-1]
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,7 @@ from lightning.pytorch import Callback, Trainer
 from measuring import where
 
 import mlcv
-from mlcv.commands.features import _FeaturesCLI
-from mlcv.commands.parser import Parser
-from mlcv.data.base import MultiLabelDataModule
-from mlcv.methods.base import MultiLabelModule
-from mlcv.shipped_configs import with_files
+from mlcv.commands.unwritten import UnwrittenCLI
 
 
 class Clock(Callback):
@@ -36,11 +32,7 @@ class Clock(Callback):
 
 
 def epochs(options, count):
-    cli = _FeaturesCLI(
-        MultiLabelModule, MultiLabelDataModule, subclass_mode_model=True, subclass_mode_data=True,
-        save_config_callback=None, seed_everything_default=0, auto_configure_optimizers=False, parser_class=Parser,
-        run=False, args=with_files([*options, "--model.freeze=['']"]),
-    )  # fmt: skip
+    cli = UnwrittenCLI.of([*options, "--model.freeze=['']"])
     clock = Clock()
     trainer = Trainer(
         max_epochs=count, limit_val_batches=0, logger=False, enable_checkpointing=False, enable_progress_bar=False,
