@@ -1,4 +1,4 @@
-"""Sums over the processes of a DDP run through which gradients flow; on one process they change nothing."""
+"""What the processes of a DDP run know together; on one process nothing is changed."""
 
 from typing import Any
 
@@ -17,6 +17,26 @@ def global_sum(tensor: Tensor) -> Tensor:
         return tensor
     summed: Tensor = _Sum.apply(tensor)
     return summed
+
+
+@torch.no_grad()
+def gathered(tensor: Tensor) -> Tensor:
+    """The rows of every process's tensor, one below the other, on each of them; without gradient.
+
+    Shape:
+        (B, ...), B may differ from one process to another; returns (sum of all B, ...).
+    """
+    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+        return tensor
+    counts = [
+        torch.zeros(1, dtype=torch.int64, device=tensor.device) for _ in range(torch.distributed.get_world_size())
+    ]
+    torch.distributed.all_gather(counts, counts[0].new_tensor([len(tensor)]))
+    longest = int(max(counts))
+    padded = torch.cat([tensor, tensor.new_zeros(longest - len(tensor), *tensor.shape[1:])]).contiguous()
+    everyone = [torch.empty_like(padded) for _ in counts]
+    torch.distributed.all_gather(everyone, padded)
+    return torch.cat([rows[: int(count)] for rows, count in zip(everyone, counts, strict=True)])
 
 
 class _Sum(Function):

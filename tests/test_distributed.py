@@ -8,10 +8,12 @@ import torch.distributed
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mlcv.distributed import global_sum
+import mlcv.losses
+from mlcv.distributed import gathered, global_sum
 from mlcv.losses import PUMLCLoss
 
 ROOT = Path(__file__).parents[1]
+REMEMBERING = [("ELRLoss", {"lam": 0.5})]
 
 
 def batch(seed, images):
@@ -44,6 +46,39 @@ def product(rank, file):
     (global_sum(mine) ** 2).sum().backward()
     torch.distributed.destroy_process_group()
     return mine.grad
+
+
+STEPS, IMAGES = 3, 20
+
+
+def remembering(name, **settings):
+    """A loss that has seen the labels of all images, those labels, and the images of each step."""
+    rng = torch.Generator().manual_seed(1)
+    targets = torch.randint(-1, 2, (IMAGES, 4), generator=rng).float()
+    loss = getattr(mlcv.losses, name)(**settings)
+    loss.on_labels(targets, "abcd")
+    return loss, targets, [torch.randperm(IMAGES, generator=rng)[:16] for _ in range(STEPS)]
+
+
+def train(name, settings, model, seed, part):
+    """Gradients of some steps and what the loss remembers after them; `part` cuts out a process's images."""
+    loss, targets, steps = remembering(name, **settings)
+    image, gradients = torch.randn(IMAGES, 6, generator=torch.Generator().manual_seed(seed)), []
+    for number, index in enumerate(steps):
+        if hasattr(loss, "start_epoch"):
+            loss.start_epoch(number)
+        mine = part(index)
+        model.zero_grad()
+        loss(model(image[mine]), targets[mine], mine).backward()
+        gradients.append(next(model.parameters()).grad.clone())
+    return gradients, loss.memory.state() if hasattr(loss, "memory") else {}
+
+
+def train_on_two(rank, file, name, settings, seed, parts):
+    join(rank, file)
+    found = train(name, settings, DistributedDataParallel(network()), seed, lambda index: index.split(parts)[rank])
+    torch.distributed.destroy_process_group()
+    return found
 
 
 @pytest.fixture
@@ -86,6 +121,29 @@ def test_a_global_sums_gradient_is_summed_over_processes(on_two):
     # Each of two losses is (1 + 2)^2 + (3 + 3)^2.
     for gradient in on_two(product):
         assert gradient.tolist() == [2 * 2 * 3, 2 * 2 * 6]
+
+
+@pytest.mark.parametrize(("name", "settings"), REMEMBERING)
+def test_a_loss_with_a_memory_learns_and_remembers_on_two_processes_what_it_does_on_one(on_two, name, settings, seed):
+    gradients, memory = train(name, settings, network(), seed, lambda index: index)
+    for theirs, remembered in on_two(train_on_two, name, settings, seed, (8, 8)):
+        torch.testing.assert_close(theirs, gradients, atol=1e-5, rtol=1e-4)
+        assert remembered.keys() == memory.keys()
+        for key in memory.keys() - {"labels"}:
+            torch.testing.assert_close(remembered[key][:-1].float(), memory[key][:-1].float(), atol=1e-3, rtol=0)
+
+
+def rows_of(rank, file):
+    join(rank, file)
+    found = gathered(torch.full((rank * 2 + 1, 3), rank)), gathered(torch.zeros(0, 2))
+    torch.distributed.destroy_process_group()
+    return found
+
+
+def test_rows_of_batches_of_all_sizes_are_gathered(on_two):
+    for rows, none in on_two(rows_of):
+        assert rows.tolist() == [[0] * 3] + [[1] * 3] * 3
+        assert none.shape == (0, 2)
 
 
 def test_alone_a_tensor_is_its_own_sum():

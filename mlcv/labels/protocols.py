@@ -7,8 +7,10 @@ They run in one fixed order, the order in which real labels go wrong: annotators
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlcv.errors import ConfigError
 from mlcv.labels.states import NEGATIVE, POSITIVE, UNKNOWN, States
@@ -109,8 +111,8 @@ def drop_negatives(states: States) -> States:
     return np.where(states == NEGATIVE, UNKNOWN, states).astype(np.int8)
 
 
-def fingerprint(states: States) -> str:
-    """Twelve hexadecimal digits that identify a label matrix, for logs and results."""
+def fingerprint(states: NDArray[Any]) -> str:
+    """Twelve hexadecimal digits that identify a label matrix, of states or targets, for logs and results."""
     digest = hashlib.sha256(repr(states.shape).encode() + np.ascontiguousarray(states).tobytes())
     return digest.hexdigest()[:12]
 

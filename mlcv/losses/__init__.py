@@ -2,6 +2,7 @@
 
 from mlcv.losses.asymmetric import AsymmetricLoss
 from mlcv.losses.bce import BCELoss, PartialBCELoss
+from mlcv.losses.elr import ELRLoss
 from mlcv.losses.focal import FocalLoss
 from mlcv.losses.hill import HillLoss, SPLCLoss
 from mlcv.losses.pu import PUMixup, PUMLCLoss
@@ -9,6 +10,7 @@ from mlcv.losses.pu import PUMixup, PUMLCLoss
 __all__ = [
     "AsymmetricLoss",
     "BCELoss",
+    "ELRLoss",
     "FocalLoss",
     "HillLoss",
     "PUMLCLoss",

@@ -29,7 +29,8 @@ class BCELoss(ElementwiseLoss):
     its own, known negatives over known positives among the training labels, as torch's page on `BCEWithLogitsLoss` has
     it, within [0.01, 100]. The bounds are this project's: one image of a class that one in ten thousand shows would
     else rule its batch. A class without known positives or negatives has weight 1. The weights are a buffer, so that a
-    checkpoint brings them. Probabilities of a weighted loss are no frequencies until `mlcv calibrate`.
+    checkpoint brings them. At the optimum a weighted loss says odds that are pos_weight times too high, which `undo`
+    takes back wherever probabilities are asked for.
 
     Args:
         unknown: see `ElementwiseLoss`.
@@ -74,6 +75,11 @@ class BCELoss(ElementwiseLoss):
         positive = weights * targets
         slopes = p.mul_(1 - targets + positive).sub_(positive)
         return cross_entropy(logits, targets, pos_weight=weights, reduction="none"), slopes
+
+    def undo(self, logits: Tensor) -> Tensor:
+        """Logits of the labels' own frequencies, from those that the weighted loss has learnt; shapes (B, C)."""
+        weights = self._weights(logits)
+        return logits if weights is None else logits - weights.log()
 
     def _weights(self, logits: Tensor) -> Tensor | None:
         if self.pos_weight != "auto":

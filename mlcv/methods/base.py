@@ -8,7 +8,6 @@ from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule
-from timm.optim import param_groups_weight_decay  # type: ignore[attr-defined]  # not in its __all__
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
@@ -18,8 +17,9 @@ from mlcv import __version__
 from mlcv.errors import ConfigError, DataError
 from mlcv.files import read_checkpoint
 from mlcv.losses.base import check_may_see, may_see
+from mlcv.losses.memory import Memory
 from mlcv.methods.arguments import class_path, plain_arguments
-from mlcv.methods.optim import Optim
+from mlcv.methods.optim import Optim, parameter_groups
 from mlcv.metrics.outputs import EvaluationOutputs, Outputs
 from mlcv.metrics.pointing import PointingGame
 from mlcv.metrics.scores import Scores, multilabel_scores
@@ -34,6 +34,9 @@ CLASS_KEY = "_class_path"
 
 VERSION_KEY = "mlcv_version"
 """Under which it says what version of mlcv has written it."""
+
+MEMORY_KEY = "memory"
+"""Under which it holds what a loss remembers of the training images."""
 
 OF_THE_DATA = ("num_classes", "class_names", "image_size")
 """Arguments of methods that the command line takes from the data."""
@@ -156,14 +159,16 @@ class MultiLabelModule(LightningModule):
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Of each class, (B, C) in [0, 1]: in float64 if the logits are, else in float32."""
-        return at_least_float32(logits).sigmoid()
+        return self.exact_logits(logits).sigmoid()
 
     def exact_logits(self, logits: Tensor) -> Tensor:
         """The logit of each probability, which no rounding of probabilities near 0 or 1 has touched; types as there.
 
-        A method that overrides `probabilities` overrides this, too.
+        A loss that weighs classes against each other moves what its optimum says; its `undo` gives logits of the
+        labels' own frequencies. A method that overrides `probabilities` overrides this, too.
         """
-        return at_least_float32(logits)
+        logits, undo = at_least_float32(logits), getattr(self.loss, "undo", None)
+        return logits if undo is None else undo(logits)
 
     @torch.no_grad()
     def precise_probabilities(self, logits: Tensor) -> Tensor:
@@ -257,12 +262,14 @@ class MultiLabelModule(LightningModule):
 
     def objective(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """What a step lowers, and numbers to log with it by their names. It is one graph for `torch.compile`."""
-        return self._loss(self(batch["image"]), batch["target"]), {}
+        return self._loss(self(batch["image"]), batch["target"], batch["index"]), {}
 
-    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def _loss(self, logits: Tensor, targets: Tensor, index: Tensor | None = None) -> Tensor:
+        """The loss of a batch; with the images' `index`, as training has it, one with a memory reads and writes it."""
         if self.loss is None:
             raise ConfigError(f"{type(self).__name__} has no `loss`, so it needs a training_step of its own")
-        loss: Tensor = self.loss(logits, targets)
+        remembered = () if index is None or self._memory is None else (index,)
+        loss: Tensor = self.loss(logits, targets, *remembered)
         if loss.ndim:
             raise ConfigError(f"model.loss: has shape {tuple(loss.shape)}, and one number is needed, such as the mean")
         return loss
@@ -333,20 +340,7 @@ class MultiLabelModule(LightningModule):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Backbone and rest, each with and without weight decay; what is frozen is left out."""
-        named: Any = getattr(self.backbone, "no_weight_decay", tuple)
-        decay = self.optim.weight_decay
-        backbone = param_groups_weight_decay(self.backbone, decay, no_weight_decay_list=named())
-        inside = {id(parameter) for parameter in self.backbone.parameters()}
-        outside = nn.Module()
-        for number, (name, parameter) in enumerate(self.named_parameters()):
-            if id(parameter) not in inside:
-                outside.register_parameter(f"{number}_{name.replace('.', '_')}", parameter)
-        rest = param_groups_weight_decay(outside, decay)
-        for part, groups, scale in (("backbone", backbone, self.optim.backbone_lr_scale), ("head", rest, 1.0)):
-            for group in groups:
-                decays = "" if group["weight_decay"] else "_no_decay"
-                group.update(lr=self.optim.lr * scale, name=part + decays)
-        return [group for group in backbone + rest if group["params"]]
+        return parameter_groups(self, self.backbone, self.optim)
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optim.optimizer(self.parameter_groups())
@@ -355,9 +349,15 @@ class MultiLabelModule(LightningModule):
         self._fresh_groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    @property
+    def _memory(self) -> Memory | None:
+        return getattr(self.loss, "memory", None)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["thresholds"] = self.thresholds
         checkpoint[VERSION_KEY] = __version__
+        if self._memory is not None:
+            checkpoint[MEMORY_KEY] = self._memory.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         thresholds = checkpoint.get("thresholds", {})
@@ -379,6 +379,8 @@ class MultiLabelModule(LightningModule):
                     state.update(wait_count=0, stopped_epoch=0)
         planned = checkpoint.get("lr_schedulers") or [{}]
         is_resumed = self._trainer is not None and self.trainer.state.fn == "fit"
+        if is_resumed and self._memory is not None:
+            self._memory.load(checkpoint.get(MEMORY_KEY) or {})
         if is_resumed and planned[0] and ("total_steps" in planned[0]) != (self.optim.schedule == "onecycle"):
             raise ConfigError(
                 f"model.optim.schedule is {self.optim.schedule}, and the checkpoint's is another: resume with its own"

@@ -5,7 +5,12 @@ import difflib
 import math
 from typing import Any, Literal
 
-from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr-defined]  # not in its __all__
+from timm.optim import (  # type: ignore[attr-defined]  # not in its __all__
+    create_optimizer_v2,
+    list_optimizers,
+    param_groups_weight_decay,
+)
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
 
@@ -98,3 +103,20 @@ class Optim:
         if self.schedule == "constant":
             after = ConstantLR(optimizer, factor=1.0)
         return SequentialLR(optimizer, [warmup, after], milestones=[start])
+
+
+def parameter_groups(method: nn.Module, backbone: nn.Module, optim: Optim) -> list[dict[str, Any]]:
+    """Backbone and rest of a method, each with and without weight decay; what is frozen is left out."""
+    named: Any = getattr(backbone, "no_weight_decay", tuple)
+    inside = {id(parameter) for parameter in backbone.parameters()}
+    outside = nn.Module()
+    for number, (name, parameter) in enumerate(method.named_parameters()):
+        if id(parameter) not in inside:
+            outside.register_parameter(f"{number}_{name.replace('.', '_')}", parameter)
+    of_backbone = param_groups_weight_decay(backbone, optim.weight_decay, no_weight_decay_list=named())
+    rest = param_groups_weight_decay(outside, optim.weight_decay)
+    for part, groups, scale in (("backbone", of_backbone, optim.backbone_lr_scale), ("head", rest, 1.0)):
+        for group in groups:
+            decays = "" if group["weight_decay"] else "_no_decay"
+            group.update(lr=optim.lr * scale, name=part + decays)
+    return [group for group in of_backbone + rest if group["params"]]

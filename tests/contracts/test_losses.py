@@ -1,14 +1,15 @@
 """What every loss in `mlcv.losses` must do; a new one is tested here from the moment it is exported."""
 
+import sys
 from contextlib import nullcontext
 from functools import partial
-from importlib import import_module
 
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
 import mlcv.losses
+from mlcv.losses.memory import MemoryLoss
 from mlcv.losses.soft_labels import soft_label_loss
 from mlcv.losses.three_way import three_way_loss
 from mlcv.ops import conditional_transport
@@ -16,12 +17,30 @@ from mlcv.ops import conditional_transport
 # PUMixup is a regulariser: it also needs the network and the images.
 CLASSES = [getattr(mlcv.losses, name) for name in mlcv.losses.__all__ if name != "PUMixup"]
 # Losses for which an unknown entry is a missing label that takes part.
-USE_UNKNOWN = {"SPLCLoss", "PUMLCLoss"}
+USE_UNKNOWN = {"SPLCLoss", "PUMLCLoss", "ELRLoss in training"}
 # Losses for which a soft target is no positive: they are neither sums over entries nor linear in the targets.
 HARD_POSITIVES_ONLY = {"PUMLCLoss"}
 
 
-@pytest.fixture(params=CLASSES, ids=lambda cls: cls.__name__)
+# Losses that remember entries, as a first step of training has them, with their indices.
+REMEMBERING = [cls for cls in CLASSES if issubclass(cls, MemoryLoss)]
+
+
+def in_training(cls):
+    class InTraining(cls):
+        def __call__(self, logits, targets):
+            with torch.autocast("cpu", enabled=False):
+                self.on_labels(targets, [str(n) for n in range(targets.shape[1])])
+            return super().__call__(logits, targets, torch.arange(len(targets)))
+
+    InTraining.__name__ = f"{cls.__name__} in training"
+    return InTraining
+
+
+@pytest.fixture(
+    params=[*CLASSES, *map(in_training, REMEMBERING)],
+    ids=lambda cls: cls.__name__,
+)
 def loss(request):
     return request.param()
 
@@ -82,9 +101,8 @@ def test_leaves_no_operation_to_autocast(loss, rng, monkeypatch):
     """Some are lowered on one device and not on another: so no device's rules are asked."""
     call = partial(loss, *case(rng))
     assert left_to_autocast(call) == []
-    for cls in type(loss).__mro__:
-        if cls.__module__.startswith("mlcv.losses"):
-            monkeypatch.setattr(import_module(cls.__module__), "full_precision", lambda _: nullcontext(), raising=False)
+    for name in [name for name in sys.modules if name.startswith("mlcv.losses.")]:
+        monkeypatch.setattr(f"{name}.full_precision", lambda _: nullcontext(), raising=False)
     assert left_to_autocast(call)
 
 
