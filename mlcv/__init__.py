@@ -40,6 +40,7 @@ _HOMES = {
     "preview": "mlcv.commands.preview",
     "report": "mlcv.commands.report",
     "self_train": "mlcv.commands.self_train",
+    "study": "mlcv.commands.study",
 }
 
 __all__ = [*_HOMES, "__version__"]

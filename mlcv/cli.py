@@ -37,6 +37,7 @@ SUBCOMMANDS = {
     "preview": ("preview", "a picture of a training batch as the network sees it"),
     "prepare": ("prepare", "large images made small once, for faster epochs"),
     "features": ("features", "what a frozen backbone makes of images, stored once"),
+    "study": ("study", "which method for these labels: methods, conditions, seeds"),
     "bench": ("bench", "how fast a config trains here, and where the time goes"),
     "export": ("export", "a checkpoint as ONNX and torch.export, from image to label"),
 }

@@ -13,8 +13,8 @@ _HERE = Path(__file__).parent
 FOLDER = next((folder for folder in (_HERE / "configs", _HERE.parent / "configs") if folder.is_dir()), _HERE)
 """In the package; where links are plain files (git on Windows), beside it."""
 
-_PARTS = ("data", "trainer")
-"""Folders of what experiments are made of."""
+_PARTS = ("data", "trainer", "studies")
+"""Folders of what experiments are made of, and of studies."""
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ MAY_IMPORT = {
              "posthoc"},
     "callbacks": {"metrics", "labels", "errors", "files", "fingerprints", "posthoc", "tables", "terminal", "launchers"},
     "posthoc": {"labels", "metrics", "errors", "tables", "data", "files", "plain_config", "terminal"},
+    "studies": {"errors", "files", "plain_config", "shipped_configs", "terminal"},
     "trainer_settings": {"callbacks", "errors", "plain_config", "trust"},
     "checkpoint_arguments": {"command_line", "data", "plain_config", "runs", "trainer_settings", "errors", "launchers",
                              "shipped_configs"},
@@ -51,7 +52,7 @@ MAY_IMPORT = {
         "allocator", "callbacks", "checkpoint_arguments", "command_line",
         "data", "errors", "files", "fingerprints", "labels",
         "launchers", "losses", "methods", "metrics", "models", "places", "plain_config", "posthoc", "renamings", "runs",
-        "shipped_configs", "short_help", "tables", "terminal", "trust",
+        "shipped_configs", "short_help", "studies", "tables", "terminal", "trust",
     },
     "cli": {"collector", "command_line", "commands", "errors", "launchers", "short_help", "trust"},
 }  # fmt: skip

@@ -30,6 +30,7 @@ COMMANDS = (
     "prepare",
     "preview",
     "report",
+    "study",
     "training",
 )
 LIBRARIES = ("matplotlib.pyplot", "onnx", "onnxscript", "open_clip", "torch.export", "torch.utils.tensorboard")

@@ -216,6 +216,28 @@ def _features() -> argparse.ArgumentParser:
     return parser
 
 
+def _study() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mlcv study",
+        description="Which method for these labels: a grid of methods, label conditions and seeds, each run an mlcv "
+        "fit. Settings are chosen on validation data, the test split is scored once. What is done is not repeated.",
+        epilog="All other options are those of mlcv fit, for all runs. example: mlcv study --preset losses --config "
+        "my.yaml --data.features features",
+        allow_abbrev=False,
+    )
+    parser.add_argument("file", nargs="?", help="YAML of a study, or the name of one that comes with mlcv")
+    parser.add_argument(
+        "--preset", choices=["losses", "fractions", "budget"],
+        help="in place of a file, with --config: losses on your labels as they are; a curve over known fractions; "
+        "quantity against quality at one cost",
+    )  # fmt: skip
+    parser.add_argument("--jobs", type=whole_number(1), help="runs at a time (default: one a core; with a GPU one)")
+    parser.add_argument("--seeds", type=whole_number(1), help="how many (default: the study's, or 3)")
+    parser.add_argument("--methods", metavar="A,B", help="some of the study's, by name")
+    parser.add_argument("--out", type=Path, help="folder of the results (default: studies/<name>)")
+    return parser
+
+
 def _prepare() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mlcv prepare",
@@ -242,7 +264,7 @@ def _prepare() -> argparse.ArgumentParser:
 PARSERS = {
     "init": _init, "configs": _configs, "self_train": _self_train, "evaluate": _evaluate, "calibrate": _calibrate,
     "ensemble": _ensemble, "report": _report, "bench": _bench, "export": _export,
-    "preview": _preview, "prepare": _prepare, "features": _features,
+    "preview": _preview, "prepare": _prepare, "features": _features, "study": _study,
 }  # fmt: skip
 
 

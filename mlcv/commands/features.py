@@ -173,8 +173,10 @@ def _begun(
     }  # fmt: skip
     names: list[str] = []
     for split, labeled in splits.items():
-        about["splits"][split] = {"start": len(names), "count": len(labeled), "fingerprint": labeled.fingerprint()}
-        names += [labeled.name(row) for row in range(len(labeled))]
+        fingerprint = labeled.fingerprint()
+        same = next((one for one in about["splits"].values() if one["fingerprint"] == fingerprint), None)
+        about["splits"][split] = same or {"start": len(names), "count": len(labeled), "fingerprint": fingerprint}
+        names += [] if same else [labeled.name(row) for row in range(len(labeled))]
     about = json.loads(json.dumps(about))
     stored = Features(folder, about)
     if (folder / MANIFEST).is_file():

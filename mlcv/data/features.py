@@ -74,8 +74,10 @@ class Features:
 
     @cached_property
     def _places(self) -> dict[str, int]:
+        """Rows by the ends of paths; empty if these do not tell all images apart."""
         names = read_json(self.folder / NAMES, "list of images")
-        return {_short(name): row for row, name in enumerate(names)}
+        found = {_short(name): row for row, name in enumerate(names)}
+        return found if len(found) == len(names) else {}
 
     def rows(self, split: str, labeled: LabeledImages) -> NDArray[np.intp]:
         """Where a split's images are: by its fingerprint, else each by the end of its path.
@@ -90,7 +92,7 @@ class Features:
         if not isinstance(labeled.items, Files):
             raise DataError(f"data.features: the images of the {split} split are not those of {self.folder}; {again}")
         found = [self._places.get(_short(name), -1) for name in labeled.items]
-        if len(self._places) < sum(split["count"] for split in self.about["splits"].values()):
+        if not self._places:
             raise DataError(f"data.features: images in {self.folder} cannot be told apart by their paths; {again}")
         if -1 in found:
             absent = printable(labeled.name(found.index(-1)))

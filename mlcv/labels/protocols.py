@@ -1,7 +1,7 @@
 """Label protocols: pure, seeded functions that make training labels worse in a controlled way.
 
 They run in one fixed order, the order in which real labels go wrong: annotators err (flips), annotate a part
-(known fraction), name one thing (single positive), or only what they see (positives only).
+(of the images, of the entries), name one thing (single positive), or only what they see (positives only).
 """
 
 import hashlib
@@ -27,6 +27,8 @@ class Protocol:
             classes, or a list with one for each (class-dependent noise).
         flip_negatives: probability that a negative is recorded as positive, likewise. The same number in both
             is uniform (symmetric) noise.
+        image_fraction: the labels of each image stay known with this probability, independently, in (0, 1]; of the
+            others nothing is.
         known_fraction: each entry stays known with this probability, independently, in (0, 1].
         single_positive: keep one positive of each image, drawn uniformly; everything else becomes unknown.
         positives_only: every negative becomes unknown.
@@ -35,6 +37,7 @@ class Protocol:
 
     flip_positives: Rate = 0.0
     flip_negatives: Rate = 0.0
+    image_fraction: float = 1.0
     known_fraction: float = 1.0
     single_positive: bool = False
     positives_only: bool = False
@@ -45,8 +48,9 @@ class Protocol:
             rates = np.atleast_1d(getattr(self, name))
             if not ((rates >= 0) & (rates <= 1)).all():
                 raise ConfigError(f"protocol.{name} is a probability (or a list of them), got {getattr(self, name)}")
-        if not 0 < self.known_fraction <= 1:
-            raise ConfigError(f"protocol.known_fraction lies in (0, 1], got {self.known_fraction}")
+        for name in ("image_fraction", "known_fraction"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ConfigError(f"protocol.{name} lies in (0, 1], got {getattr(self, name)}")
         if self.seed < 0:
             raise ConfigError(f"protocol.seed is at least 0, got {self.seed}")
 
@@ -57,6 +61,7 @@ class Protocol:
             ConfigError: for a list of flip rates of another length than C.
         """
         worse = flip(states, self.flip_positives, self.flip_negatives, self.seed)
+        worse = keep_images(worse, self.image_fraction, self.seed)
         worse = keep_known_fraction(worse, self.known_fraction, self.seed)
         if self.single_positive:
             worse = keep_single_positive(worse, self.seed)
@@ -81,6 +86,14 @@ def flip(states: States, positives: Rate, negatives: Rate, seed: int) -> States:
     )
     flipped = np.where((states == POSITIVE) & (draws < rate_down), NEGATIVE, states)
     return np.where((states == NEGATIVE) & (draws < rate_up), POSITIVE, flipped).astype(np.int8)
+
+
+def keep_images(states: States, fraction: float, seed: int) -> States:
+    """Keeps the labels of each image with probability `fraction`; of the others nothing stays known."""
+    if fraction == 1:
+        return states.copy()
+    keep = np.random.default_rng([seed, 3]).random((len(states), 1)) < fraction
+    return np.where(keep, states, UNKNOWN).astype(np.int8)
 
 
 def keep_known_fraction(states: States, fraction: float, seed: int) -> States:

@@ -73,24 +73,29 @@ class BackboneMethod(MultiLabelModule):
         """The features that the data have in place of images, if they have."""
         return None if self._trainer is None else getattr(getattr(self.trainer, "datamodule", None), "stored", None)
 
-    def _check_stored(self) -> None:
-        if self._stored is not None:
-            self._stored.check(backbone=self.backbone.name, weights=weights_fingerprint(self.backbone.state_dict()))
+    def check_stored(self, stored: Any) -> None:
+        """Refuses features that are not of this backbone, with these weights; None are none.
+
+        Raises:
+            ConfigError: naming what differs.
+        """
+        if stored is not None:
+            stored.check(backbone=self.backbone.name, weights=weights_fingerprint(self.backbone.state_dict()))
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        self._check_stored()
+        self.check_stored(self._stored)
         self.train(self.training)  # also of a subclass that has built its parts since
 
     def on_validation_start(self) -> None:
         if not self.trainer.sanity_checking and self.trainer.state.fn != "fit":
-            self._check_stored()
+            self.check_stored(self._stored)
 
     def on_test_start(self) -> None:
-        self._check_stored()
+        self.check_stored(self._stored)
 
     def on_predict_start(self) -> None:
-        self._check_stored()
+        self.check_stored(self._stored)
 
     def train(self, mode: bool = True) -> Self:
         """Batch statistics stay as they are, if asked for."""

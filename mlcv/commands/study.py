@@ -1,0 +1,206 @@
+"""`mlcv study`: methods, label conditions and seeds in one grid, and which of them to take."""
+
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from mlcv.callbacks.clock import span
+from mlcv.command_line import take
+from mlcv.commands.arguments import parser_of
+from mlcv.commands.study_runs import Job, check_error, result_of, why_failed, work
+from mlcv.data.base import usable_cores
+from mlcv.errors import ConfigError, Stopped
+from mlcv.shipped_configs import find_config
+from mlcv.studies.plan import Plan, Run, read_plan
+from mlcv.studies.plot import draw
+from mlcv.studies.presets import preset
+from mlcv.studies.processes import Processes
+from mlcv.studies.results import Row, all_runs, rows, score
+from mlcv.studies.tables import show, write_csv, write_markdown, write_runs
+from mlcv.terminal import console, set_up_logging
+
+logger = logging.getLogger(__name__)
+
+_PRELOAD = ("mlcv.commands.study_runs", "mlcv.data", "mlcv.losses", "mlcv.methods", "mlcv.models")
+
+
+def study(
+    file: str | Path | None = None,
+    *,
+    preset_name: str | None = None,
+    options: Sequence[str] = (),
+    out: str | Path | None = None,
+    seeds: int | None = None,
+    methods: Sequence[str] = (),
+    jobs: int | None = None,
+) -> list[Row]:
+    """Runs a grid of methods, label conditions and seeds, and tells which method to take under which condition.
+
+    Settings of each method are chosen on validation data; the test split is scored once. What is done is not repeated,
+    and a run that was killed is repeated whole. The folder gets `table.csv`, `runs.csv`, `table.md` and `plot.png`.
+
+    Args:
+        file: a study, see docs/studies.md; or the name of a shipped one.
+        preset_name: in its place `losses`, `fractions` or `budget`, of any config with a loss.
+        options: of all runs, as of `mlcv fit`; a preset's config among them.
+        out: folder; `studies/<name>` if None.
+        seeds: in place of the study's.
+        methods: some of the study's.
+        jobs: runs at a time; one a core if None, or one where there is a GPU.
+
+    Returns:
+        a row for each condition and method, the best first.
+
+    Raises:
+        UserError: for a study that cannot be run, before anything is.
+    """
+    set_up_logging()
+    plan, name = _plan(file, preset_name, options)
+    if seeds is not None:
+        plan = replace(plan, seeds=seeds)
+    if methods:
+        plan = plan.only(methods)
+    folder = Path(out) if out is not None else Path("studies") / name
+    runs = list(plan.runs(folder))
+    found = {(run.condition, run.method, run.seed): result_of(folder / run.place, run) for run in runs}
+    results = {key: result for key, result in found.items() if result is not None}
+    left = [run for run in runs if (run.condition, run.method, run.seed) not in results]
+    count = (1 if torch.cuda.is_available() else usable_cores()) if jobs is None else jobs
+    pool = Processes(min(count, max(len(left), 1)), work, lambda job: job.folder / "log.txt", _PRELOAD)
+    threads = max(usable_cores() // pool.count, 1)
+    if left:
+        _check(folder, _first_of_each(left), pool, threads)
+    errors: dict[tuple[str, str, int], str] = {}
+    try:
+        _run_all(folder, plan, runs, left, pool, threads, results, errors)
+    except KeyboardInterrupt as stop:
+        advice = f"{len(results)} of {len(runs)} runs are done and kept; give the same command again to go on"
+        raise Stopped(getattr(stop, "signum", 2), advice) from None
+    finally:
+        if results or errors:
+            found_rows = rows(plan, results, errors)
+            write_csv(folder / "table.csv", plan, found_rows)
+            write_runs(folder / "runs.csv", plan, all_runs(plan, runs, results))
+            write_markdown(folder / "table.md", plan, found_rows)
+            draw(folder / "plot.png", plan, found_rows)
+    show(console(), plan, found_rows, folder / "table.csv")
+    console().print(f"\ntable.csv, runs.csv, table.md and plot.png: {folder}", soft_wrap=True)
+    return found_rows
+
+
+def main(arguments: list[str]) -> None:
+    """Runs a study, and prints its table.
+
+    Raises:
+        UserError: as `study`.
+    """
+    options, others = parser_of("study").parse_known_args(arguments)
+    methods = [name.strip() for name in options.methods.split(",")] if options.methods else []
+    given = {"preset_name": options.preset, "out": options.out, "seeds": options.seeds, "jobs": options.jobs}
+    study(options.file, options=others, methods=methods, **given)
+
+
+def _plan(file: str | Path | None, preset_name: str | None, options: Sequence[str]) -> tuple[Plan, str]:
+    if (file is None) == (preset_name is None):
+        raise ConfigError("study: give a file, or --preset losses, fractions or budget with --config, not both")
+    configs, others = take(options, "--config", "-c")
+    more = _as_options(others)
+    if preset_name is not None:
+        if not configs:
+            raise ConfigError(f"study: --preset {preset_name} needs --config, of an experiment with your labels")
+        paths = tuple(find_config(config) for config in configs)
+        return preset(preset_name, paths, more), f"{preset_name}-{Path(paths[-1]).stem}"
+    if configs:
+        raise ConfigError("study: the file names its configs; leave --config out")
+    plan = read_plan(str(file))
+    return replace(plan, options={**plan.options, **more}), Path(str(file)).stem
+
+
+def _as_options(words: Sequence[str]) -> dict[str, str]:
+    """Options of the command line by name."""
+    found, left = {}, list(words)
+    while left:
+        word = left.pop(0)
+        name, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not (equals or left):
+            raise ConfigError(f"study: {word!r} is no option with a value; mlcv study --help")
+        found[name] = value if equals else left.pop(0)
+    return found
+
+
+def _first_of_each(runs: Sequence[Run]) -> list[Run]:
+    """A run of each method, and one of each condition, but for those that start from others' files."""
+    found: list[Run] = []
+    for run in runs:
+        is_new = run.method not in {one.method for one in found} or run.condition not in {
+            one.condition for one in found
+        }
+        if not run.needs and is_new:
+            found.append(run)
+    return found
+
+
+def _check(folder: Path, runs: Sequence[Run], pool: Processes, threads: int) -> None:
+    """Builds data and network of runs, so that what is wrong is said before any is trained.
+
+    Raises:
+        UserError: if one cannot be built.
+    """
+    place = folder / "checks"
+    checks = [Job(place / run.place, run, threads, is_check=True) for run in runs]
+    shutil.rmtree(place, ignore_errors=True)
+    for _ in pool.run(checks, lambda _: True):
+        if (error := check_error(checks)) is not None:
+            raise error
+    shutil.rmtree(place, ignore_errors=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _run_all(
+    folder: Path,
+    plan: Plan,
+    runs: Sequence[Run],
+    left: Sequence[Run],
+    pool: Processes,
+    threads: int,
+    results: dict[tuple[str, str, int], dict[str, object]],
+    errors: dict[tuple[str, str, int], str],
+) -> None:
+    """Trains what is left; results and errors are put in as they come."""
+    for run in left:  # what was killed is repeated whole
+        shutil.rmtree(folder / run.place, ignore_errors=True)
+    jobs = [Job(folder / run.place, run, threads) for run in left]
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
+    out = console()
+    with Progress(*columns, console=out, transient=True) as bar:
+        task = bar.add_task("runs", total=len(runs), completed=len(results))
+
+        def is_ready(job: Job) -> bool:
+            return all((job.run.condition, name, job.run.seed) in results for name in job.run.needs)
+
+        taken: list[float] = []
+        for ended in pool.run(jobs, is_ready):
+            run = ended.job.run
+            key, where = (run.condition, run.method, run.seed), f"{run.method}, {run.condition}, seed {run.seed}"
+            result = None if ended.status else result_of(ended.job.folder, run)
+            taken.append(ended.seconds)
+            if result is None:
+                errors[key] = why_failed(ended.job.folder) or f"its process ended with status {ended.status}"
+                out.print(f"{where}: failed: {errors[key]}", soft_wrap=True)
+            else:
+                results[key] = result
+                value = 100 * score(result, plan.sort_by, plan.min_positives)
+                out.print(f"{where}: {plan.sort_by} {value:.1f} ({ended.seconds:.0f} s)", soft_wrap=True)
+            ahead = sum(taken) / len(taken) * (len(jobs) - len(taken)) / pool.count
+            bar.update(task, advance=1, description=f"runs, {span(ahead)} left")
+    for job in jobs:
+        key = (job.run.condition, job.run.method, job.run.seed)
+        if key not in results and key not in errors:
+            absent = ", ".join(name for name in job.run.needs if (job.run.condition, name, job.run.seed) not in results)
+            errors[key] = f"not run, for want of {absent}"

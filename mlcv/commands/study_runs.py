@@ -1,0 +1,146 @@
+"""The runs of a study, each in a process of its own: trainings, the choice among them, one test."""
+
+import csv
+import json
+import logging
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mlcv.callbacks.patience import MONITOR
+from mlcv.commands.training import TrainingCLI
+from mlcv.commands.unwritten import UnwrittenCLI
+from mlcv.errors import ConfigError, UserError, find_user_error, one_line
+from mlcv.files import read_json, write_text
+from mlcv.labels.states import evaluable
+from mlcv.studies.plan import Run
+
+logger = logging.getLogger(__name__)
+
+RESULT, PLANNED, FAILED = "result.json", "run.json", "error.txt"
+_QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--test_after_fit=false")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a process is to do.
+
+    Args:
+        folder: of the run.
+        run: of a plan.
+        threads: of PyTorch.
+        is_check: only build it, as far as nothing is trained.
+    """
+
+    folder: Path
+    run: Run
+    threads: int
+    is_check: bool = False
+
+
+def planned(run: Run) -> dict[str, Any]:
+    """What a run is told by, in its folder."""
+    return {"condition": run.condition, "method": run.method, "seed": run.seed, "arguments": list(run.arguments)}
+
+
+def result_of(folder: Path, run: Run) -> dict[str, Any] | None:
+    """Of a run that is done; None of one that is not.
+
+    Raises:
+        ConfigError: if the folder holds a run of other settings.
+    """
+    if not (folder / PLANNED).is_file():
+        return None
+    then: Any = read_json(folder / PLANNED, "note of a run")
+    if then != json.loads(json.dumps(planned(run))):
+        raise ConfigError(
+            f"study: {folder} holds a run of other settings: give another --out, or remove that folder to run it anew"
+        )
+    return read_json(folder / RESULT, "result of a run") if (folder / RESULT).is_file() else None
+
+
+def work(job: Job) -> None:
+    """Does a job; what failed is in the folder's `error.txt`, in a sentence.
+
+    Raises:
+        SystemExit: if it failed.
+    """
+    torch.set_num_threads(job.threads)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        _check(job.run) if job.is_check else _train(job.folder, job.run)
+    except Exception as error:
+        if (said := find_user_error(error)) is None:
+            logger.exception("failed")
+        write_text(job.folder / FAILED, f"{said or one_line(error)}\n")
+        raise SystemExit(2) from None
+
+
+def _train(folder: Path, run: Run) -> None:
+    write_text(folder / PLANNED, json.dumps(planned(run), indent=1) + "\n")
+    tried: list[dict[str, Any]] = []
+    for number, arguments in enumerate(run.arguments):
+        begun = time.perf_counter()
+        TrainingCLI.run(["fit", *arguments, *_QUIET, f"--run_dir={folder / str(number)}"])
+        scores = _validations(folder / str(number) / "metrics.csv")
+        seconds = round(time.perf_counter() - begun, 2)
+        best, last = (max(scores), scores[-1]) if scores else (None, None)
+        tried.append({"setting": run.settings[number], "val": best, "val_last": last, "seconds": seconds})
+    chosen = max(range(len(tried)), key=lambda n: float(-math.inf if tried[n]["val"] is None else tried[n]["val"]))
+    kept = folder / str(chosen)
+    checkpoint = next(path for name in ("best", "last") if (path := kept / "checkpoints" / f"{name}.ckpt").is_file())
+    for number in range(len(tried)):
+        if number != chosen:
+            shutil.rmtree(folder / str(number))
+    TrainingCLI.run(["test", f"--ckpt_path={checkpoint}", "--calibration=none"])
+    test: Any = read_json(kept / "test.json", "metrics")
+    with (kept / "test_per_class.csv").open(encoding="utf-8", newline="") as file:
+        classes = list(csv.DictReader(file))
+    of_test = {"classes": classes, **{key: test[key] for key in ("metrics", "labels")}}
+    result = {"tried": tried, "chosen": chosen, **of_test}
+    write_text(folder / RESULT, json.dumps(result, indent=1) + "\n")
+
+
+def _validations(path: Path) -> list[float]:
+    """The judged metric after each epoch."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        cells = [row.get(MONITOR) for row in csv.DictReader(file)]
+    return [float(cell) for cell in cells if cell]
+
+
+def _check(run: Run) -> None:
+    cli = UnwrittenCLI.of([*run.arguments[0], "--trainer.logger=false", "--trainer.enable_checkpointing=false"])
+    data = cli.datamodule
+    data.setup("fit")
+    if data.stored is not None:
+        cli.model.check_stored(data.stored)
+    judged = evaluable(data.datasets["val"].targets)
+    if judged.sum() * 2 < len(judged):
+        absent = [name for name, is_judged in zip(data.class_names, judged.tolist(), strict=True) if not is_judged]
+        raise ConfigError(
+            "the validation split, by which settings are chosen, has a positive and a negative of "
+            f"{int(judged.sum())} of {len(judged)} classes (not of {', '.join(absent[:3])}, ...): give it more "
+            "images, such as by data.val_fraction"
+        )
+
+
+def why_failed(folder: Path) -> str:
+    """In one line; empty if it did not."""
+    path = folder / FAILED
+    return " ".join(path.read_text(encoding="utf-8").split()) if path.is_file() else ""
+
+
+def check_error(jobs: Sequence[Job]) -> UserError | None:
+    """What is wrong with the first that cannot be built."""
+    for job in jobs:
+        if said := why_failed(job.folder):
+            return ConfigError(f"{job.run.method}, {job.run.condition}: {said}")
+    return None

@@ -1,0 +1,268 @@
+"""What a study is to compare, as a file says it or a preset."""
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+from mlcv.errors import ConfigError
+from mlcv.plain_config import parse
+from mlcv.shipped_configs import find_config
+
+Plot = Literal["dots", "curves"]
+Options = Mapping[str, Any]
+"""Of `mlcv fit`, by their names without dashes."""
+
+METRICS = (
+    "mAP", "AUROC", "CP", "CR", "CF1", "OP", "OR", "OF1", "CF1_tuned", "OF1_tuned", "CF1_top3", "OF1_top3", "GAP@20",
+    "ranking_loss", "coverage_error", "LRAP", "ECE", "pointing_game", "mAP_11point",
+)  # fmt: skip
+"""Of a test, see `mlcv.metrics.multilabel_scores`."""
+LOWER_IS_BETTER = ("ranking_loss", "coverage_error", "ECE")
+
+_SEEDS = ("seed_everything", "data.seed", "data.protocol.seed", "data.policy.seed")
+"""What a run's seed is given as, unless the study says otherwise: split, order and views, draws of labels, weights."""
+_KEYS = (
+    "config", "options", "methods", "conditions", "tune", "seeds", "baseline", "metrics", "sort_by", "min_positives",
+    "plot",
+)  # fmt: skip
+RATES: Mapping[str, tuple[Any, ...]] = {"model.optim.lr": (0.001, 0.003, 0.01)}
+"""What is tried unless a study says otherwise."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way of learning: configs, and what differs from them.
+
+    Args:
+        configs: files, as of `--config`.
+        options: behind those of the study and of the condition.
+        tune: of an option the values of which validation chooses one; all combinations are tried.
+        is_listed: whether it has a row, or is only what others start from.
+    """
+
+    configs: tuple[str, ...]
+    options: Options = field(default_factory=dict)
+    tune: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    is_listed: bool = True
+
+
+@dataclass(frozen=True)
+class Run:
+    """A method under a condition with a seed: a training for each setting that is tried, and one test.
+
+    Args:
+        condition: its name.
+        method: its name.
+        seed: at least 0.
+        place: its folder, within the study's.
+        settings: what is tried, by option.
+        arguments: of `mlcv fit`, for each of the settings.
+        needs: names of methods whose runs it starts from, under the same condition and seed.
+    """
+
+    condition: str
+    method: str
+    seed: int
+    place: str
+    settings: tuple[Options, ...]
+    arguments: tuple[tuple[str, ...], ...]
+    needs: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A grid of runs, and how it is shown.
+
+    Args:
+        methods: by name.
+        conditions: options of each, by name.
+        options: of all runs.
+        seeds: how many, from 0.
+        baseline: name of the method that the others are compared with.
+        metrics: of the test split, that the table shows.
+        sort_by: one of them.
+        min_positives: that the test split has of a class, for the class to be in mAP and AUROC.
+        plot: `dots`, a panel a condition; or `curves` over the conditions in their order.
+    """
+
+    methods: Mapping[str, Method]
+    conditions: Mapping[str, Options]
+    options: Options = field(default_factory=dict)
+    seeds: int = 3
+    baseline: str = ""
+    metrics: tuple[str, ...] = ("mAP", "CF1", "OF1", "ECE")
+    sort_by: str = "mAP"
+    min_positives: int = 1
+    plot: Plot = "dots"
+
+    def __post_init__(self) -> None:
+        for name, parts in (("methods", self.methods), ("conditions", self.conditions)):
+            if not parts:
+                raise ConfigError(f"study: there are no {name}")
+            _check_apart(name, parts)
+        if not self.baseline:
+            object.__setattr__(self, "baseline", next(iter(self.methods)))
+        _check_known("baseline", [self.baseline], self.methods)
+        _check_known("metrics", [*self.metrics, self.sort_by], METRICS)
+        if self.sort_by not in self.metrics:
+            object.__setattr__(self, "metrics", (self.sort_by, *self.metrics))
+        _check_known("plot", [self.plot], ("dots", "curves"))
+        for name, value in (("seeds", self.seeds), ("min_positives", self.min_positives)):
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"study: {name} is at least 1, got {value!r}")
+
+    @property
+    def listed(self) -> list[str]:
+        """Methods that have a row."""
+        return [name for name, method in self.methods.items() if method.is_listed]
+
+    def only(self, names: Sequence[str]) -> "Plan":
+        """With these methods alone, those that they start from, and the baseline.
+
+        Raises:
+            ConfigError: if there is no such method.
+        """
+        _check_known("--methods", names, self.methods)
+        kept = {self.baseline, *names}
+        while more := {other for name in kept for other in self._needs(self.methods[name].options)} - kept:
+            kept |= more
+        return replace(self, methods={name: method for name, method in self.methods.items() if name in kept})
+
+    def runs(self, folder: Path) -> Iterator[Run]:
+        """All of them, seed by seed, so that a study that is stopped has whole columns.
+
+        Args:
+            folder: of the study, which options may name.
+        """
+        for seed, (condition, differs), (name, method) in product(
+            range(self.seeds), self.conditions.items(), self.methods.items()
+        ):
+            place = f"runs/{seed}/{slug(condition)}/{slug(name)}"
+            within = {other: str(folder / f"runs/{seed}/{slug(condition)}/{slug(other)}") for other in self.methods}
+            names = {"seed": str(seed), "folder": str(folder), **within}
+            given = {**self.options, **differs, **method.options}
+            seeds = {key: seed for key in _SEEDS if key not in given}
+            settings = [dict(zip(method.tune, values, strict=True)) for values in product(*method.tune.values())]
+            arguments = tuple(
+                (
+                    *(f"--config={_filled(config, names)}" for config in method.configs),
+                    *(_argument(key, _filled(value, names)) for key, value in {**given, **setting, **seeds}.items()),
+                )
+                for setting in settings
+            )
+            needs = frozenset(self._needs(method.options))
+            yield Run(condition, name, seed, place, tuple(settings), arguments, needs)
+
+    def _needs(self, options: Options) -> set[str]:
+        text = json.dumps(list(options.values()))
+        return {name for name in self.methods if f"{{{name}}}" in text}
+
+
+def read_plan(path: str | Path) -> Plan:
+    """The plan of a study file; see docs/studies.md.
+
+    Args:
+        path: of a YAML file, or the name of a shipped one, such as `studies/digits`.
+
+    Raises:
+        ConfigError: naming the key that is wrong.
+    """
+    path = Path(find_config(str(path)))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"study: {path} cannot be read ({type(error).__name__})") from error
+    given = parse(text, f"study: {path}")
+    _check_known(f"{path}, keys of a study", list(given), _KEYS)
+    configs = _configs(given.pop("config", None), path.parent, "config")
+    tune = _tune(given.pop("tune", RATES), "tune")
+    methods = {}
+    for name, differs in _table(given.pop("methods", None), "methods").items():
+        where = f"methods: {name}"
+        options = dict(_table(differs, where))
+        own = _configs(options.pop("config", None), path.parent, where) or configs
+        if not own:
+            raise ConfigError(f"study: {where} has no config, and the study has none")
+        tried = _tune(options.pop("tune"), where) if "tune" in options else tune
+        is_listed = options.pop("is_listed", True)
+        tried = {key: values for key, values in tried.items() if key not in options}  # set by itself, nothing is tried
+        methods[str(name)] = Method(own, options, tried, is_listed)
+    conditions = {
+        str(name): dict(_table(options, f"conditions: {name}"))
+        for name, options in _table(given.pop("conditions", {"labels as they are": {}}), "conditions").items()
+    }
+    given["options"] = dict(_table(given.get("options", {}), "options"))
+    if "metrics" in given:
+        given["metrics"] = tuple(given["metrics"])
+    return Plan(methods, conditions, **given)
+
+
+def slug(name: str) -> str:
+    """A name as part of a path."""
+    return re.sub(r"[^\w.+-]+", "_", name.replace("%", "percent")).strip("_.") or "_"
+
+
+def _check_apart(what: str, names: Mapping[str, Any]) -> None:
+    folders: dict[str, str] = {}
+    for name in names:
+        if what == "methods" and "," in name:
+            raise ConfigError(f"study: a method's name has no comma, as --methods separates them by it; got {name!r}")
+        other = folders.setdefault(slug(name).lower(), name)
+        if other != name:
+            raise ConfigError(f"study: {what} {other!r} and {name!r} would have one folder; rename one of them")
+
+
+def _check_known(what: str, names: Sequence[str], known: Mapping[str, Any] | Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ConfigError(f"study: {what}: there is no {name!r}; {hint}Choose from {', '.join(known)}")
+
+
+def _table(given: Any, where: str) -> dict[str, Any]:
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise ConfigError(f"study: {where} is a table of names and values, got {str(given)[:60]!r}")
+    return given
+
+
+def _configs(given: Any, folder: Path, where: str) -> tuple[str, ...]:
+    paths = [given] if isinstance(given, str) else given or []
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        raise ConfigError(f"study: {where}: config is a file or a list of them, got {str(given)[:60]!r}")
+    beside = [folder / path for path in paths]
+    return tuple(str(near) if near.is_file() else find_config(path) for path, near in zip(paths, beside, strict=True))
+
+
+def _tune(given: Any, where: str) -> dict[str, tuple[Any, ...]]:
+    found = {}
+    for key, values in _table(given, f"{where}, tune").items():
+        if not isinstance(values, (list, tuple)) or not values:
+            raise ConfigError(f"study: {where}: tune.{key} is a list of values to try, got {values!r}")
+        found[key] = tuple(values)
+    return found
+
+
+def _argument(key: str, value: Any) -> str:
+    """As the command line has it; what is not a word or a number as JSON, which is YAML."""
+    return f"--{key}={value if isinstance(value, str) else json.dumps(value)}"
+
+
+def _filled(value: Any, names: Mapping[str, str]) -> Any:
+    """With `{seed}`, `{folder}` and `{name of a method}` replaced in its strings; other braces stay."""
+    if isinstance(value, dict):
+        return {key: _filled(one, names) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_filled(one, names) for one in value]
+    if not isinstance(value, str):
+        return value
+    for name, text in names.items():
+        value = value.replace(f"{{{name}}}", text)
+    return value

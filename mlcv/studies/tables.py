@@ -1,0 +1,125 @@
+"""The table of a study: in the terminal, as CSV and as Markdown."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mlcv.files import write_table, write_text
+from mlcv.studies.plan import Plan
+from mlcv.studies.results import Interval, Row
+from mlcv.terminal import print_table
+
+_AS_IT_IS = ("coverage_error",)
+"""Metrics that are no parts of one, and not shown in percent."""
+
+
+def write_csv(path: Path, plan: Plan, rows: Sequence[Row]) -> None:
+    """A row for each condition and method; numbers as they are, blank where there are none."""
+    header = ["condition", "method", "seeds"]
+    for name in plan.metrics:
+        header += [name, f"{name}_low", f"{name}_high"]
+    header += ["baseline", "difference", "difference_low", "difference_high", "wins", "losses", "classes", "seconds"]
+    header += ["settings", "fallen", "error"]
+    cells = []
+    for row in rows:
+        numbers = [number for name in plan.metrics for number in _three(row.metrics[name])]
+        compared = [plan.baseline, *_three(row.difference), row.wins, row.losses]
+        classes = " ".join(map(str, sorted(set(row.judged))))
+        about = [classes, *_three(row.seconds)[:1], " | ".join(row.settings), *_three(row.fallen)[:1]]
+        cells.append([row.condition, row.method, row.seeds, *numbers, *compared, *about, _errors(row)])
+    write_table(path, header, cells)
+
+
+def write_runs(path: Path, plan: Plan, rows: Sequence[Sequence[Any]]) -> None:
+    """A row for each run; see `results.all_runs`."""
+    write_table(
+        path, ["condition", "method", "seed", "setting", "val", "val_last", "seconds", "folder", *plan.metrics], rows
+    )
+
+
+def write_markdown(path: Path, plan: Plan, rows: Sequence[Row]) -> None:
+    """A table for each condition, with a sentence on what it shows."""
+    lines = []
+    for condition, own in _by_condition(plan, rows):
+        header, cells = _cells(plan, own)
+        lines += [f"### {condition}", "", about(plan, own), "", f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+        lines += [f"| {' | '.join(_escaped(cell) for cell in row)} |" for row in cells]
+        lines += ["", *(f"{row.method}: {_errors(row)}" for row in own if row.errors), ""]
+    write_text(path, "\n".join(lines).rstrip() + "\n")
+
+
+def show(out: Console, plan: Plan, rows: Sequence[Row], everything: Path) -> None:
+    """Prints a table for each condition."""
+    for condition, own in _by_condition(plan, rows):
+        out.print(f"\n{condition}", style="bold")
+        print_table(out, *_cells(plan, own), about(plan, own), everything)
+        for row in own:
+            if row.errors:
+                out.print(f"{row.method}: {_errors(row)}", soft_wrap=True)
+
+
+def about(plan: Plan, rows: Sequence[Row]) -> str:
+    """What the numbers of a condition are."""
+    counts = sorted({count for row in rows for count in row.judged})
+    least = f" with at least {plan.min_positives} test positives" if plan.min_positives > 1 else ""
+    classes = f"{counts[0]}{f' to {counts[-1]}' if len(counts) > 1 else ''} classes{least}" if counts else "no classes"
+    seeds = max((row.seeds for row in rows), default=0)
+    spread = f"{seeds} seeds, ± 95 % (t)" if seeds > 1 else "1 seed"
+    return (
+        f"Sorted by {plan.sort_by}; percent; {classes}; {spread}; difference from {plan.baseline} by pairs, "
+        "+ or - where its interval leaves 0 out"
+    )
+
+
+def _cells(plan: Plan, rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    others = [name for name in plan.metrics if name != plan.sort_by]
+    header = ["method", plan.sort_by, "difference", "won", *others, "chosen", "s"]
+    cells = []
+    for row in rows:
+        if not row.seeds:
+            cells.append([row.method, "failed" if row.errors else "not run", *[""] * (len(header) - 2)])
+            continue
+        own = row.metrics[plan.sort_by]
+        compared = ["", ""]
+        if row.difference.values:
+            compared = [_differs(row.difference, plan.sort_by), f"{row.wins}/{row.wins + row.losses}"]
+        chosen = " ".join(dict.fromkeys(row.settings))
+        means = [_shown(row.metrics[name].mean, name) for name in others]
+        cells.append([row.method, _with_half(own, plan.sort_by), *compared, *means, chosen, f"{row.seconds.mean:.0f}"])
+    return header, cells
+
+
+def _with_half(value: Interval, name: str) -> str:
+    half = "" if math.isnan(value.half) else f" ± {_shown(value.half, name)}"
+    return f"{_shown(value.mean, name)}{half}"
+
+
+def _differs(value: Interval, name: str) -> str:
+    mark = "+" if value.low > 0 else "-" if value.high < 0 else " "
+    half = "" if math.isnan(value.half) else f" ± {_shown(value.half, name)}"
+    return f"{_shown(value.mean, name, sign='+')}{half}{mark}".rstrip()
+
+
+def _shown(value: float, name: str, sign: str = "") -> str:
+    if math.isnan(value):
+        return "-"
+    return f"{value:{sign}.2f}" if name in _AS_IT_IS else f"{100 * value:{sign}.1f}"
+
+
+def _by_condition(plan: Plan, rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    return [(name, [row for row in rows if row.condition == name]) for name in plan.conditions]
+
+
+def _three(value: Interval) -> list[Any]:
+    return ["" if math.isnan(one) else one for one in (value.mean, value.low, value.high)]
+
+
+def _errors(row: Row) -> str:
+    return " ".join(dict.fromkeys(row.errors))
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|")
