@@ -2,9 +2,11 @@
 
 import logging
 import shutil
-from collections.abc import Sequence
-from dataclasses import replace
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -16,7 +18,7 @@ from mlcv.commands.study_runs import Job, check_error, result_of, why_failed, wo
 from mlcv.data.base import usable_cores
 from mlcv.errors import ConfigError, Stopped
 from mlcv.shipped_configs import find_config
-from mlcv.studies.plan import Plan, Run, read_plan
+from mlcv.studies.plan import Key, Plan, Run, read_plan
 from mlcv.studies.plot import draw
 from mlcv.studies.presets import preset
 from mlcv.studies.processes import Processes
@@ -29,6 +31,21 @@ logger = logging.getLogger(__name__)
 _PRELOAD = ("mlcv.commands.study_runs", "mlcv.data", "mlcv.losses", "mlcv.methods", "mlcv.models")
 
 
+@dataclass(frozen=True)
+class Studied:
+    """What a study has found.
+
+    Args:
+        plan: what was compared.
+        folder: of its files.
+        rows: one for each condition and method, the best first.
+    """
+
+    plan: Plan
+    folder: Path
+    rows: list[Row]
+
+
 def study(
     file: str | Path | None = None,
     *,
@@ -38,7 +55,7 @@ def study(
     seeds: int | None = None,
     methods: Sequence[str] = (),
     jobs: int | None = None,
-) -> list[Row]:
+) -> Studied:
     """Runs a grid of methods, label conditions and seeds, and tells which method to take under which condition.
 
     Settings of each method are chosen on validation data; the test split is scored once. What is done is not repeated,
@@ -54,7 +71,7 @@ def study(
         jobs: runs at a time; one a core if None, or one where there is a GPU.
 
     Returns:
-        a row for each condition and method, the best first.
+        the table, with what it is of.
 
     Raises:
         UserError: for a study that cannot be run, before anything is.
@@ -67,30 +84,34 @@ def study(
         plan = plan.only(methods)
     folder = Path(out) if out is not None else Path("studies") / name
     runs = list(plan.runs(folder))
-    found = {(run.condition, run.method, run.seed): result_of(folder / run.place, run) for run in runs}
-    results = {key: result for key, result in found.items() if result is not None}
-    left = [run for run in runs if (run.condition, run.method, run.seed) not in results]
+    done = _results(folder, runs)
+    left = [run for run in runs if run.key not in done]
     count = (1 if torch.cuda.is_available() else usable_cores()) if jobs is None else jobs
     pool = Processes(min(count, max(len(left), 1)), work, lambda job: job.folder / "log.txt", _PRELOAD)
     threads = max(usable_cores() // pool.count, 1)
     if left:
-        _check(folder, _first_of_each(left), pool, threads)
-    errors: dict[tuple[str, str, int], str] = {}
+        _check(_first_of_each(left), pool, threads)
+    errors: dict[Key, str] = {}
     try:
-        _run_all(folder, plan, runs, left, pool, threads, results, errors)
+        _run_all(folder, plan, runs, left, pool, threads, errors)
     except KeyboardInterrupt as stop:
-        advice = f"{len(results)} of {len(runs)} runs are done and kept; give the same command again to go on"
-        raise Stopped(getattr(stop, "signum", 2), advice) from None
+        kept = f"{len(_results(folder, runs))} of {len(runs)} runs are done and kept"
+        raise Stopped(getattr(stop, "signum", 2), f"{kept}; give the same command again to go on") from None
     finally:
+        results = _results(folder, runs)
+        found = rows(plan, results, errors)
         if results or errors:
-            found_rows = rows(plan, results, errors)
-            write_csv(folder / "table.csv", plan, found_rows)
+            write_csv(folder / "table.csv", plan, found)
             write_runs(folder / "runs.csv", plan, all_runs(plan, runs, results))
-            write_markdown(folder / "table.md", plan, found_rows)
-            draw(folder / "plot.png", plan, found_rows)
-    show(console(), plan, found_rows, folder / "table.csv")
-    console().print(f"\ntable.csv, runs.csv, table.md and plot.png: {folder}", soft_wrap=True)
-    return found_rows
+            write_markdown(folder / "table.md", plan, found)
+            draw(folder / "plot.png", plan, found)
+    return Studied(plan, folder, found)
+
+
+def _results(folder: Path, runs: Sequence[Run]) -> dict[Key, Mapping[str, Any]]:
+    """Of the runs that are done."""
+    found = {run.key: result_of(folder / run.place, run) for run in runs}
+    return {key: result for key, result in found.items() if result is not None}
 
 
 def main(arguments: list[str]) -> None:
@@ -102,7 +123,9 @@ def main(arguments: list[str]) -> None:
     options, others = parser_of("study").parse_known_args(arguments)
     methods = [name.strip() for name in options.methods.split(",")] if options.methods else []
     given = {"preset_name": options.preset, "out": options.out, "seeds": options.seeds, "jobs": options.jobs}
-    study(options.file, options=others, methods=methods, **given)
+    found = study(options.file, options=others, methods=methods, **given)
+    show(console(), found.plan, found.rows, found.folder / "table.csv")
+    console().print(f"\ntable.csv, runs.csv, table.md and plot.png: {found.folder}", soft_wrap=True)
 
 
 def _plan(file: str | Path | None, preset_name: str | None, options: Sequence[str]) -> tuple[Plan, str]:
@@ -145,21 +168,17 @@ def _first_of_each(runs: Sequence[Run]) -> list[Run]:
     return found
 
 
-def _check(folder: Path, runs: Sequence[Run], pool: Processes, threads: int) -> None:
+def _check(runs: Sequence[Run], pool: Processes, threads: int) -> None:
     """Builds data and network of runs, so that what is wrong is said before any is trained.
 
     Raises:
         UserError: if one cannot be built.
     """
-    place = folder / "checks"
-    checks = [Job(place / run.place, run, threads, is_check=True) for run in runs]
-    shutil.rmtree(place, ignore_errors=True)
-    for _ in pool.run(checks, lambda _: True):
-        if (error := check_error(checks)) is not None:
-            raise error
-    shutil.rmtree(place, ignore_errors=True)
-    if not any(folder.iterdir()):
-        folder.rmdir()
+    with tempfile.TemporaryDirectory(prefix="mlcv-study-") as place:
+        checks = [Job(Path(place) / run.place, run, threads, is_check=True) for run in runs]
+        for _ in pool.run(checks, lambda _: True):
+            if (error := check_error(checks)) is not None:
+                raise error
 
 
 def _run_all(
@@ -169,38 +188,37 @@ def _run_all(
     left: Sequence[Run],
     pool: Processes,
     threads: int,
-    results: dict[tuple[str, str, int], dict[str, object]],
-    errors: dict[tuple[str, str, int], str],
+    errors: dict[Key, str],
 ) -> None:
-    """Trains what is left; results and errors are put in as they come."""
+    """Trains what is left; errors are put in as they come."""
     for run in left:  # what was killed is repeated whole
         shutil.rmtree(folder / run.place, ignore_errors=True)
+    done = {run.key for run in runs} - {run.key for run in left}
     jobs = [Job(folder / run.place, run, threads) for run in left]
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
     out = console()
     with Progress(*columns, console=out, transient=True) as bar:
-        task = bar.add_task("runs", total=len(runs), completed=len(results))
+        task = bar.add_task("runs", total=len(runs), completed=len(done))
 
         def is_ready(job: Job) -> bool:
-            return all((job.run.condition, name, job.run.seed) in results for name in job.run.needs)
+            return all(key in done for key in job.run.needed)
 
         taken: list[float] = []
         for ended in pool.run(jobs, is_ready):
             run = ended.job.run
-            key, where = (run.condition, run.method, run.seed), f"{run.method}, {run.condition}, seed {run.seed}"
+            where = f"{run.method}, {run.condition}, seed {run.seed}"
             result = None if ended.status else result_of(ended.job.folder, run)
             taken.append(ended.seconds)
             if result is None:
-                errors[key] = why_failed(ended.job.folder) or f"its process ended with status {ended.status}"
-                out.print(f"{where}: failed: {errors[key]}", soft_wrap=True)
+                errors[run.key] = why_failed(ended.job.folder) or f"its process ended with status {ended.status}"
+                out.print(f"{where}: failed: {errors[run.key]}", soft_wrap=True)
             else:
-                results[key] = result
+                done.add(run.key)
                 value = 100 * score(result, plan.sort_by, plan.min_positives)
                 out.print(f"{where}: {plan.sort_by} {value:.1f} ({ended.seconds:.0f} s)", soft_wrap=True)
             ahead = sum(taken) / len(taken) * (len(jobs) - len(taken)) / pool.count
             bar.update(task, advance=1, description=f"runs, {span(ahead)} left")
-    for job in jobs:
-        key = (job.run.condition, job.run.method, job.run.seed)
-        if key not in results and key not in errors:
-            absent = ", ".join(name for name in job.run.needs if (job.run.condition, name, job.run.seed) not in results)
-            errors[key] = f"not run, for want of {absent}"
+    for run in left:
+        if run.key not in done and run.key not in errors:
+            absent = ", ".join(method for _, method, _ in sorted(run.needed - done))
+            errors[run.key] = f"not run, for want of {absent}"

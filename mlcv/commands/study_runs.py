@@ -3,7 +3,6 @@
 import csv
 import json
 import logging
-import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -75,24 +74,18 @@ def work(job: Job) -> None:
     job.folder.mkdir(parents=True, exist_ok=True)
     try:
         _check(job.run) if job.is_check else _train(job.folder, job.run)
-    except Exception as error:
-        if (said := find_user_error(error)) is None:
-            logger.exception("failed")
-        write_text(job.folder / FAILED, f"{said or one_line(error)}\n")
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is one run's
+        write_text(job.folder / FAILED, f"{_said(error)}\n")
         raise SystemExit(2) from None
 
 
 def _train(folder: Path, run: Run) -> None:
     write_text(folder / PLANNED, json.dumps(planned(run), indent=1) + "\n")
-    tried: list[dict[str, Any]] = []
-    for number, arguments in enumerate(run.arguments):
-        begun = time.perf_counter()
-        TrainingCLI.run(["fit", *arguments, *_QUIET, f"--run_dir={folder / str(number)}"])
-        scores = _validations(folder / str(number) / "metrics.csv")
-        seconds = round(time.perf_counter() - begun, 2)
-        best, last = (max(scores), scores[-1]) if scores else (None, None)
-        tried.append({"setting": run.settings[number], "val": best, "val_last": last, "seconds": seconds})
-    chosen = max(range(len(tried)), key=lambda n: float(-math.inf if tried[n]["val"] is None else tried[n]["val"]))
+    tried = [_try(folder / str(number), run, number) for number in range(len(run.settings))]
+    good = [number for number, one in enumerate(tried) if one["error"] is None]
+    if not good:
+        raise ConfigError(tried[0]["error"])
+    chosen = max(good, key=lambda number: float(tried[number]["val"] or 0.0))
     kept = folder / str(chosen)
     checkpoint = next(path for name in ("best", "last") if (path := kept / "checkpoints" / f"{name}.ckpt").is_file())
     for number in range(len(tried)):
@@ -105,6 +98,27 @@ def _train(folder: Path, run: Run) -> None:
     of_test = {"classes": classes, **{key: test[key] for key in ("metrics", "labels")}}
     result = {"tried": tried, "chosen": chosen, **of_test}
     write_text(folder / RESULT, json.dumps(result, indent=1) + "\n")
+
+
+def _try(folder: Path, run: Run, number: int) -> dict[str, Any]:
+    """Trains by one of the settings; one that fails, such as too high a rate, loses against those that do not."""
+    begun, error = time.perf_counter(), None
+    try:
+        TrainingCLI.run(["fit", *run.arguments[number], *_QUIET, f"--run_dir={folder}"])
+    except Exception as failure:  # noqa: BLE001
+        error = _said(failure)
+    scores = _validations(folder / "metrics.csv")
+    best, last = (max(scores), scores[-1]) if scores else (None, None)
+    seconds = round(time.perf_counter() - begun, 2)
+    return {"setting": run.settings[number], "val": best, "val_last": last, "seconds": seconds, "error": error}
+
+
+def _said(error: Exception) -> str:
+    """An error in a sentence; of one that nobody foresaw the log has the rest."""
+    said = find_user_error(error)
+    if said is None:
+        logger.error("failed", exc_info=error)
+    return str(said or one_line(error))
 
 
 def _validations(path: Path) -> list[float]:
@@ -122,6 +136,8 @@ def _check(run: Run) -> None:
     data.setup("fit")
     if data.stored is not None:
         cli.model.check_stored(data.stored)
+    if getattr(cli.model, "prior_bias", False):
+        cli.model.class_bias()
     judged = evaluable(data.datasets["val"].targets)
     if judged.sum() * 2 < len(judged):
         absent = [name for name, is_judged in zip(data.class_names, judged.tolist(), strict=True) if not is_judged]

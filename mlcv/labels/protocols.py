@@ -27,21 +27,21 @@ class Protocol:
             classes, or a list with one for each (class-dependent noise).
         flip_negatives: probability that a negative is recorded as positive, likewise. The same number in both
             is uniform (symmetric) noise.
-        image_fraction: the labels of each image stay known with this probability, independently, in (0, 1]; of the
-            others nothing is.
         known_fraction: each entry stays known with this probability, independently, in (0, 1].
         single_positive: keep one positive of each image, drawn uniformly; everything else becomes unknown.
         positives_only: every negative becomes unknown.
         seed: of the random numbers of all steps.
+        image_fraction: the labels of each image stay known with this probability, independently, in (0, 1]; of the
+            others nothing is.
     """
 
     flip_positives: Rate = 0.0
     flip_negatives: Rate = 0.0
-    image_fraction: float = 1.0
     known_fraction: float = 1.0
     single_positive: bool = False
     positives_only: bool = False
     seed: int = 0
+    image_fraction: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("flip_positives", "flip_negatives"):

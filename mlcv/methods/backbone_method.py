@@ -56,12 +56,20 @@ class BackboneMethod(MultiLabelModule):
     def on_labels(self, targets: Tensor) -> None:
         super().on_labels(targets)
         if self.prior_bias:
-            bias = getattr(getattr(self, "head", None), "class_bias", None)
-            if bias is None or len(bias) != self.num_classes:
-                name = type(getattr(self, "head", self)).__name__
-                raise ConfigError(f"model.prior_bias: {name} has no bias for each class; leave it out, or take another")
             with torch.no_grad():
-                bias.copy_(log_odds(targets))
+                self.class_bias().copy_(log_odds(targets))
+
+    def class_bias(self) -> Tensor:
+        """The head's bias of each class (C,).
+
+        Raises:
+            ConfigError: if it has none.
+        """
+        bias: Tensor | None = getattr(getattr(self, "head", None), "class_bias", None)
+        if bias is None or len(bias) != self.num_classes:
+            name = type(getattr(self, "head", self)).__name__
+            raise ConfigError(f"model.prior_bias: {name} has no bias for each class; leave it out, or take another")
+        return bias
 
     def setup(self, stage: str) -> None:
         super().setup(stage)

@@ -17,6 +17,9 @@ Plot = Literal["dots", "curves"]
 Options = Mapping[str, Any]
 """Of `mlcv fit`, by their names without dashes."""
 
+Key = tuple[str, str, int]
+"""Of a run: condition, method, seed."""
+
 METRICS = (
     "mAP", "AUROC", "CP", "CR", "CF1", "OP", "OR", "OF1", "CF1_tuned", "OF1_tuned", "CF1_top3", "OF1_top3", "GAP@20",
     "ranking_loss", "coverage_error", "LRAP", "ECE", "pointing_game", "mAP_11point",
@@ -72,6 +75,16 @@ class Run:
     settings: tuple[Options, ...]
     arguments: tuple[tuple[str, ...], ...]
     needs: frozenset[str] = frozenset()
+
+    @property
+    def key(self) -> Key:
+        """What it is told by."""
+        return self.condition, self.method, self.seed
+
+    @property
+    def needed(self) -> set[Key]:
+        """Keys of the runs that it starts from."""
+        return {(self.condition, name, self.seed) for name in self.needs}
 
 
 @dataclass(frozen=True)

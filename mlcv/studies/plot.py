@@ -83,7 +83,8 @@ def _curves(plan: Plan, rows: Sequence[Row]) -> Figure:
     axis.set_xticks(range(len(conditions)), [shortened(name, 28) for name in conditions], rotation=25, ha="right")
     axis.set_ylabel(f"{plan.sort_by} (%)")
     axis.grid(alpha=0.25)
-    figure.legend(loc="outside right upper", frameon=False)
+    if axis.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside right upper", frameon=False)
     return figure
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from mlcv.studies.plan import LOWER_IS_BETTER, Plan, Run
+from mlcv.studies.plan import LOWER_IS_BETTER, Key, Plan, Run
 
-Results = Mapping[tuple[str, str, int], Mapping[str, Any]]
+Results = Mapping[Key, Mapping[str, Any]]
 """Of each run that is done, by condition, method and seed."""
 
 _COLUMNS = {"mAP": "AP", "AUROC": "AUROC"}
@@ -102,7 +102,7 @@ def _judged(result: Mapping[str, Any], min_positives: int) -> list[Mapping[str, 
     ]
 
 
-def rows(plan: Plan, results: Results, errors: Mapping[tuple[str, str, int], str]) -> list[Row]:
+def rows(plan: Plan, results: Results, errors: Mapping[Key, str]) -> list[Row]:
     """A row for each condition and listed method, the best first in each condition; what failed last.
 
     Args:
@@ -119,7 +119,7 @@ def rows(plan: Plan, results: Results, errors: Mapping[tuple[str, str, int], str
     return found
 
 
-def _row(plan: Plan, results: Results, errors: Any, condition: str, method: str, sign: int) -> Row:
+def _row(plan: Plan, results: Results, errors: Mapping[Key, str], condition: str, method: str, sign: int) -> Row:
     done = {seed: results[key] for seed in range(plan.seeds) if (key := (condition, method, seed)) in results}
     metrics = {
         name: Interval(tuple(score(one, name, plan.min_positives) for one in done.values())) for name in plan.metrics
@@ -155,7 +155,7 @@ def all_runs(plan: Plan, runs: Sequence[Run], results: Results) -> list[list[Any
     """A row for each run that is done: condition, method, seed, settings, validation, seconds, and each metric."""
     found = []
     for run in runs:
-        result = results.get((run.condition, run.method, run.seed))
+        result = results.get(run.key)
         if result is not None:
             tried = result["tried"][result["chosen"]]
             metrics = [score(result, name, plan.min_positives) for name in plan.metrics]

@@ -4,6 +4,7 @@ import pytest
 from mlcv.errors import ConfigError
 from mlcv.labels import Protocol, fingerprint
 from mlcv.labels.protocols import keep_known_fraction
+from mlcv.labels.states import UNKNOWN
 
 
 @pytest.fixture
@@ -101,3 +102,13 @@ def test_an_empty_matrix_passes_through():
     empty = np.zeros((0, 4), np.int8)
     full = Protocol(0.1, 0.1, 0.5, True, True)
     assert full.apply(empty).shape == (0, 4)
+
+
+def test_a_part_of_the_images_keeps_its_labels_whole(states):
+    kept = Protocol(image_fraction=0.4, seed=2).apply(states)
+    is_kept = (kept == states).all(axis=1)
+    assert (kept[~is_kept] == UNKNOWN).all()
+    assert is_kept.mean() == pytest.approx(0.4, abs=0.1)
+    assert (Protocol(image_fraction=0.4, known_fraction=0.5).apply(states) != UNKNOWN).mean() < 0.3
+    with pytest.raises(ConfigError, match="image_fraction lies in"):
+        Protocol(image_fraction=0)

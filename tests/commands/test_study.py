@@ -1,0 +1,154 @@
+"""Studies from the command line: whole, stopped, killed, failed, and those that no run can begin of."""
+
+import csv
+import json
+import os
+import signal
+import time
+
+import pytest
+
+from mlcv.cli import main
+
+SMALL = """
+config: digits/bce
+options:
+  data.num_train: 48
+  data.num_val: 16
+  data.num_test: 16
+  data.image_size: 32
+  data.batch_size: 16
+  data.num_workers: 0
+  trainer.max_epochs: 2
+tune: {model.optim.lr: [0.001, 0.01]}
+methods:
+  plain: {model.loss: mlcv.losses.BCELoss}
+  focal: {model.loss: FocalLoss}
+seeds: 2
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL)
+    return path
+
+
+def read(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_study_chooses_by_validation_and_tests_once(file, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ["study", str(file), "--out", str(out), "--jobs", "2"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "labels as they are" in said
+    runs, table = read(out / "runs.csv"), read(out / "table.csv")
+    assert len(runs) == 4
+    assert {row["method"] for row in table} == {"plain", "focal"}
+    for run in runs:
+        result = json.loads((out / run["folder"] / "result.json").read_text())
+        best = max(result["tried"], key=lambda one: one["val"])
+        assert result["tried"][result["chosen"]] == best
+        assert run["setting"] == f"{best['setting']['model.optim.lr']:g}"
+        folders = [path.name for path in (out / run["folder"]).iterdir() if path.is_dir()]
+        assert folders == [str(result["chosen"])]  # of what lost nothing is kept
+        assert float(run["mAP"]) == result["metrics"]["mAP"]
+        test = out / run["folder"] / folders[0] / "test.json"
+        assert json.loads(test.read_text())["metrics"]["mAP"] == result["metrics"]["mAP"]
+    for row in table:
+        own = [float(run["mAP"]) for run in runs if run["method"] == row["method"]]
+        assert float(row["mAP"]) == pytest.approx(sum(own) / 2)
+    assert (out / "plot.png").stat().st_size > 5000
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("result.json")}
+    assert main(command) == 0  # nothing is done twice
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("result.json")} == before
+    file.write_text(SMALL.replace("num_train: 48", "num_train: 64"))
+    capsys.readouterr()
+    assert main(command) == 2
+    assert "holds a run of other settings: give another --out" in capsys.readouterr().err
+    file.write_text(SMALL)
+    assert main([*command, "--seeds", "1", "--methods", "focal"]) == 0
+    assert {row["seeds"] for row in read(out / "table.csv")} == {"1"}
+
+
+def test_a_run_that_fails_is_in_the_table_and_the_others_go_on(file, tmp_path, capsys):
+    more = "  wild: {model.optim.name: sgd, tune: {model.optim.lr: [1.0e+30, 1.0e+35]}}\n"
+    more += "  half: {model.optim.name: sgd, tune: {model.optim.lr: [1.0e+30, 0.01]}}\n"
+    more += "  after: {model.weights: '{wild}/0/x.ckpt'}\n"
+    file.write_text(SMALL.replace("seeds: 2", "seeds: 1").replace("  focal:", f"{more}  focal:"))
+    assert main(["study", str(file), "--out", str(tmp_path / "out")]) == 0
+    rows = {row["method"]: row for row in read(tmp_path / "out" / "table.csv")}
+    assert "the loss was " in rows["wild"]["error"]
+    assert rows["half"]["settings"] == "0.01"
+    assert rows["after"]["error"] == "not run, for want of wild"
+    assert rows["focal"]["mAP"]
+    assert rows["plain"]["mAP"]
+    said = capsys.readouterr().out
+    assert "wild, labels as they are, seed 0: failed: " in said
+    assert "Traceback" not in said
+
+
+def test_what_was_killed_is_repeated_whole_and_what_was_done_is_kept(file, tmp_path, python, capsys):
+    out = tmp_path / "out"
+    command = ["study", str(file), "--out", str(out), "--jobs", "1"]
+    process = python.start("-m", "mlcv", *command)
+    while not list(out.rglob("result.json")):
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert "runs are done and kept; give the same command again to go on" in process.stderr
+    done = {path: path.stat().st_mtime_ns for path in out.rglob("result.json")}
+    assert 1 <= len(done) < 4
+    assert read(out / "table.csv")
+    time.sleep(0.5)
+    begun = [path.parent for path in out.rglob("run.json") if not (path.parent / "result.json").exists()]
+    for folder in begun:
+        (folder / "left-over").touch()
+    assert main(command) == 0
+    assert len(list(out.rglob("result.json"))) == 4
+    assert not list(out.rglob("left-over"))
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+
+
+@pytest.mark.parametrize(("change", "more", "words"), [
+    (("model.loss: FocalLoss", "model.loss: FokalLoss"), [], "FocalLoss"),
+    (("model.loss: FocalLoss", "model.los: FocalLoss"), [], "model.los"),
+    (("data.num_val: 16", "data.num_val: 1"), [], "the validation split, by which settings are chosen"),
+    (("", ""), ["--methods", "foccal"], "did you mean 'focal'"),
+    (("", ""), ["--config", "digits/bce"], "leave --config out"),
+    (("", ""), ["--preset", "losses"], "not both"),
+    (("", ""), ["surplus"], "no option with a value"),
+    (("", ""), ["--data.features=/nowhere"], "/nowhere has no features.json"),
+])  # fmt: skip
+def test_what_is_wrong_is_said_in_one_sentence_before_any_run(file, tmp_path, capsys, change, more, words):
+    file.write_text(SMALL.replace(*change))
+    out = tmp_path / "out"
+    assert main(["study", str(file), "--out", str(out), *more]) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert len(said.strip().splitlines()[-1]) < 600
+    assert not out.exists()
+
+
+def test_a_preset_needs_a_config(capsys):
+    assert main(["study", "--preset", "losses"]) == 2
+    assert "needs --config" in capsys.readouterr().err
+    assert main(["study"]) == 2
+    assert "give a file, or --preset" in capsys.readouterr().err
+
+
+def test_the_process_of_a_run_ends_with_the_study(file, tmp_path, python):
+    out = tmp_path / "out"
+    process = python.start("-m", "mlcv", "study", str(file), "--out", str(out), "--jobs", "1")
+    while not list(out.rglob("run.json")):
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    time.sleep(3)
+    before = sorted((path, path.stat().st_mtime_ns) for path in out.rglob("*"))
+    time.sleep(3)
+    assert sorted((path, path.stat().st_mtime_ns) for path in out.rglob("*")) == before

@@ -1,0 +1,130 @@
+"""Study files: what they say, and what is wrong with them, in one sentence."""
+
+from pathlib import Path
+
+import pytest
+
+from mlcv.errors import ConfigError
+from mlcv.studies.plan import Plan, read_plan, slug
+from mlcv.studies.presets import BUDGET, LOSSES, preset
+
+FILE = """
+config: digits/bce
+options: {trainer.max_epochs: 2, data.num_train: 64}
+methods:
+  a: {model.loss: mlcv.losses.BCELoss}
+  b: {model.loss: {class_path: mlcv.losses.FocalLoss, init_args: {gamma: 1.5}}, model.optim.lr: 0.1}
+  c: {config: digits/pu_mlc, tune: {model.gamma: [0.5, 1.0]}, model.weights: "{a}/checkpoints/best.ckpt"}
+conditions: {all: {}, few: {data.protocol.known_fraction: 0.1}}
+tune: {model.optim.lr: [0.001, 0.01]}
+seeds: 2
+baseline: b
+"""
+
+
+def plan_of(tmp_path, text=FILE):
+    path = tmp_path / "s.yaml"
+    path.write_text(text)
+    return read_plan(path)
+
+
+def test_a_grid_has_a_run_of_each_method_condition_and_seed(tmp_path):
+    plan = plan_of(tmp_path)
+    runs = list(plan.runs(Path("out")))
+    assert [(run.seed, run.condition, run.method) for run in runs] == [
+        (seed, condition, method) for seed in (0, 1) for condition in ("all", "few") for method in "abc"
+    ]
+    assert len({run.place for run in runs}) == len(runs)
+    first, second, third = runs[3:6]
+    config, *options = first.arguments[0]
+    assert config.endswith("digits/bce.yaml")
+    assert options == [
+        "--trainer.max_epochs=2", "--data.num_train=64", "--data.protocol.known_fraction=0.1",
+        "--model.loss=mlcv.losses.BCELoss", "--model.optim.lr=0.001", "--seed_everything=0", "--data.seed=0",
+        "--data.protocol.seed=0", "--data.policy.seed=0",
+    ]  # fmt: skip
+    assert "--model.optim.lr=0.01" in first.arguments[1]
+    assert second.settings == ({},)  # its rate is its own
+    assert '--model.loss={"class_path": "mlcv.losses.FocalLoss", "init_args": {"gamma": 1.5}}' in second.arguments[0]
+    assert third.needs == {"a"}
+    assert third.arguments[1][0].endswith("digits/pu_mlc.yaml")
+    assert "--model.weights=out/runs/0/few/a/checkpoints/best.ckpt" in third.arguments[1]
+    assert [run.arguments[0][-1] for run in runs[6:]] == ["--data.policy.seed=1"] * 6
+
+
+def test_some_methods_bring_the_baseline_and_what_they_start_from(tmp_path):
+    plan = plan_of(tmp_path)
+    assert list(plan.only(["c"]).methods) == ["a", "b", "c"]
+    assert list(plan.only(["a"]).methods) == ["a", "b"]
+
+
+@pytest.mark.parametrize(("before", "after", "words"), [
+    ("baseline: b", "baseline: bb", "baseline: there is no 'bb'; did you mean 'b'"),
+    ("baseline: b", "metrics: [mAPP]", "no 'mAPP'; did you mean 'mAP'"),
+    ("baseline: b", "sort_by: AP", "there is no 'AP'"),
+    ("baseline: b", "plots: dots", "no 'plots'; did you mean 'plot'"),
+    ("seeds: 2", "seeds: 0", "seeds is at least 1"),
+    ("few:", "a l l:", None),
+    ("few:", "ALL:", "would have one folder"),
+    ("  b:", "  a/:", "would have one folder"),
+    ("  b:", "  b, c:", "no comma"),
+    ("[0.001, 0.01]", "0.001", "is a list of values to try"),
+    ("config: digits/bce", "config: digits/bxe", "did you mean"),
+    ("config: digits/bce", "", "has no config"),
+    ("methods:", "methods: 3\nconditionss:", "there is no 'conditionss'"),
+])  # fmt: skip
+def test_what_is_wrong_in_a_file_is_said_in_one_sentence(tmp_path, before, after, words):
+    text = FILE.replace(before, after)
+    assert text != FILE
+    if words is None:
+        plan_of(tmp_path, text)
+        return
+    with pytest.raises(ConfigError) as error:
+        plan_of(tmp_path, text)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_method_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(ConfigError, match="--methods: there is no 'd'"):
+        plan_of(tmp_path).only(["a", "d"])
+
+
+def test_names_make_folders():
+    assert slug("10 % known") == "10_percent_known"
+    assert slug("..") == "_"
+    assert "/" not in slug("../a/b")
+
+
+def test_presets_hold_the_bias_equal_and_leave_what_the_user_sets():
+    losses = preset("losses", ["x.yaml"], {"model.optim.lr": "0.1"})
+    assert len(losses.methods) >= 10
+    assert losses.options["model.prior_bias"] is True
+    assert all(not method.tune for method in losses.methods.values())
+    assert preset("losses", ["x.yaml"], {"model.prior_bias": "false"}).options["model.prior_bias"] == "false"
+    assert list(losses.methods) == list(LOSSES)
+    fractions = preset("fractions", ["x.yaml"], {})
+    assert fractions.plot == "curves"
+    assert [c["data.protocol.known_fraction"] for c in fractions.conditions.values()] == [0.05, 0.1, 0.2, 0.5, 1]
+    with pytest.raises(ConfigError, match="losses, fractions or budget"):
+        preset("loses", ["x.yaml"], {})
+
+
+def test_budgets_cost_the_same_and_votes_err_less():
+    *conditions, (everything, last) = preset("budget", ["x.yaml"], {}).conditions.items()
+    assert "3.3 times the cost" in everything
+    assert last == {
+        "data.protocol.flip_positives": pytest.approx(0.2),
+        "data.protocol.flip_negatives": pytest.approx(0.02),
+    }
+    for name, options in conditions:
+        votes = int(name.split(", ")[2].split()[0])
+        cost = options["data.protocol.image_fraction"] * options["data.protocol.known_fraction"] * votes
+        assert cost == pytest.approx(BUDGET, rel=0.01)
+    three = next(options for name, options in conditions if "3 votes" in name)
+    assert three["data.protocol.flip_positives"] == pytest.approx(3 * 0.2**2 * 0.8 + 0.2**3)
+
+
+def test_a_plan_needs_methods():
+    with pytest.raises(ConfigError, match="no methods"):
+        Plan({}, {"all": {}})
