@@ -13,7 +13,10 @@ from mlcv.distributed import gathered, global_sum
 from mlcv.losses import PUMLCLoss
 
 ROOT = Path(__file__).parents[1]
-REMEMBERING = [("ELRLoss", {"lam": 0.5})]
+REMEMBERING = [
+    ("ELRLoss", {"lam": 0.5}),
+    *[("LargeLoss", {"mode": mode, "rate": 0.1}) for mode in ("reject", "correct", "permanent")],
+]
 
 
 def batch(seed, images):

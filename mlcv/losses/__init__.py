@@ -5,6 +5,7 @@ from mlcv.losses.bce import BCELoss, PartialBCELoss
 from mlcv.losses.elr import ELRLoss
 from mlcv.losses.focal import FocalLoss
 from mlcv.losses.hill import HillLoss, SPLCLoss
+from mlcv.losses.large_loss import LargeLoss
 from mlcv.losses.pu import PUMixup, PUMLCLoss
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "ELRLoss",
     "FocalLoss",
     "HillLoss",
+    "LargeLoss",
     "PUMLCLoss",
     "PUMixup",
     "PartialBCELoss",

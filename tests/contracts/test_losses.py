@@ -17,7 +17,7 @@ from mlcv.ops import conditional_transport
 # PUMixup is a regulariser: it also needs the network and the images.
 CLASSES = [getattr(mlcv.losses, name) for name in mlcv.losses.__all__ if name != "PUMixup"]
 # Losses for which an unknown entry is a missing label that takes part.
-USE_UNKNOWN = {"SPLCLoss", "PUMLCLoss", "ELRLoss in training"}
+USE_UNKNOWN = {"SPLCLoss", "PUMLCLoss", "ELRLoss in training", "LargeLoss", "LargeLoss in training"}
 # Losses for which a soft target is no positive: they are neither sums over entries nor linear in the targets.
 HARD_POSITIVES_ONLY = {"PUMLCLoss"}
 
