@@ -7,16 +7,19 @@ from mlcv.losses.focal import FocalLoss
 from mlcv.losses.hill import HillLoss, SPLCLoss
 from mlcv.losses.large_loss import LargeLoss
 from mlcv.losses.pu import PUMixup, PUMLCLoss
+from mlcv.losses.role import EPRLoss, ROLELoss
 
 __all__ = [
     "AsymmetricLoss",
     "BCELoss",
     "ELRLoss",
+    "EPRLoss",
     "FocalLoss",
     "HillLoss",
     "LargeLoss",
     "PUMLCLoss",
     "PUMixup",
     "PartialBCELoss",
+    "ROLELoss",
     "SPLCLoss",
 ]
