@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 REMEMBERING = [
     ("ELRLoss", {"lam": 0.5}),
     *[("LargeLoss", {"mode": mode, "rate": 0.1}) for mode in ("reject", "correct", "permanent")],
+    ("EMLoss", {"warmup_epochs": 1}),
     ("EPRLoss", {}),
     ("ROLELoss", {}),
 ]
@@ -68,6 +69,8 @@ def remembering(name, **settings):
 def train(name, settings, model, seed, part):
     """Gradients of some steps, what the loss remembers after them, its buffers; `part` cuts out a process's images."""
     loss, targets, steps = remembering(name, **settings)
+    if hasattr(loss, "plan_epochs"):
+        loss.plan_epochs(STEPS)
     image, gradients = torch.randn(IMAGES, 6, generator=torch.Generator().manual_seed(seed)), []
     for number, index in enumerate(steps):
         if hasattr(loss, "start_epoch"):

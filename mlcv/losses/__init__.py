@@ -3,6 +3,7 @@
 from mlcv.losses.asymmetric import AsymmetricLoss
 from mlcv.losses.bce import BCELoss, PartialBCELoss
 from mlcv.losses.elr import ELRLoss
+from mlcv.losses.em import EMLoss
 from mlcv.losses.focal import FocalLoss
 from mlcv.losses.hill import HillLoss, SPLCLoss
 from mlcv.losses.large_loss import LargeLoss
@@ -13,6 +14,7 @@ __all__ = [
     "AsymmetricLoss",
     "BCELoss",
     "ELRLoss",
+    "EMLoss",
     "EPRLoss",
     "FocalLoss",
     "HillLoss",

@@ -47,12 +47,14 @@ class EPRLoss(nn.Module):
 
     def __init__(self, expected_positives: float | Literal["auto"] = "auto", trust_negatives: bool = True) -> None:
         super().__init__()
-        if expected_positives != "auto" and not 0 < expected_positives < math.inf:
+        if expected_positives != "auto" and not (
+            isinstance(expected_positives, (int, float)) and 0 < expected_positives < math.inf
+        ):
             raise ConfigError(f"loss.expected_positives is a number above 0, or auto; got {expected_positives!r}")
         self.expected_positives, self.trust_negatives = expected_positives, trust_negatives
         self._is_told = expected_positives != "auto"
         self.k: Tensor
-        number = math.nan if expected_positives == "auto" else expected_positives
+        number = math.nan if expected_positives == "auto" else float(expected_positives)
         self.register_buffer("k", torch.tensor(number), persistent=not self._is_told)
 
     def on_labels(self, targets: Tensor, class_names: Sequence[str]) -> None:
@@ -98,8 +100,8 @@ class ROLELoss(MemoryLoss):
 
         loss = (EPR(p, y) + BCE(p, t) + EPR(t, y) + BCE(t, p)) / 2
 
-    where t is a constant for the first BCE, and p for the second. Sums and means as for `EPRLoss`. The estimates begin
-    at random between 0.4 and 0.6, where a label is observed at it, by 0.995 or 0.005. They have an Adam of their own,
+    where t is a constant for the first BCE, and p for the second. Sums and means as for `EPRLoss`. The estimates
+    begin at random between 0.4 and 0.6, those of observed labels at 0.995 and 0.005. They have an Adam of their own,
     which moves all of them in each step, not only those of the batch: that is what makes them learn within a few
     epochs of one visit each.
 

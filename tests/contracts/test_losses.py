@@ -18,7 +18,7 @@ from mlcv.ops import conditional_transport
 CLASSES = [getattr(mlcv.losses, name) for name in mlcv.losses.__all__ if name != "PUMixup"]
 # Losses for which an unknown entry is a missing label that takes part.
 USE_UNKNOWN = {"SPLCLoss", "PUMLCLoss", "ELRLoss in training", "LargeLoss", "LargeLoss in training", "EPRLoss"}
-USE_UNKNOWN |= {"ROLELoss", "ROLELoss in training"}
+USE_UNKNOWN |= {"ROLELoss", "ROLELoss in training", "EMLoss", "EMLoss in training"}
 # Losses for which a soft target is no positive: they are neither sums over entries nor linear in the targets.
 HARD_POSITIVES_ONLY = {"PUMLCLoss", "ROLELoss in training"}
 # Losses that remember numbers drawn at random for each image.
