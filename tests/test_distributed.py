@@ -19,6 +19,7 @@ REMEMBERING = [
     ("EMLoss", {"warmup_epochs": 1}),
     ("EPRLoss", {}),
     ("ROLELoss", {}),
+    ("SelectiveLoss", {"topk": 0.5, "threshold": 0.6}),
 ]
 
 

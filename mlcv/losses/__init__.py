@@ -9,6 +9,7 @@ from mlcv.losses.hill import HillLoss, SPLCLoss
 from mlcv.losses.large_loss import LargeLoss
 from mlcv.losses.pu import PUMixup, PUMLCLoss
 from mlcv.losses.role import EPRLoss, ROLELoss
+from mlcv.losses.selective import SelectiveLoss
 
 __all__ = [
     "AsymmetricLoss",
@@ -24,4 +25,5 @@ __all__ = [
     "PartialBCELoss",
     "ROLELoss",
     "SPLCLoss",
+    "SelectiveLoss",
 ]

@@ -95,7 +95,8 @@ class EMLoss(MemoryLoss):
             logits = at_least_float32(logits)
             observed = is_observed(targets, self.trust_negatives)
             filled = targets.to(logits.dtype).masked_fill(~known(targets), 0.0)
-            unobserved = -self.alpha * _entropy(logits)
+            entropy = softplus(logits) - logits * logits.sigmoid()
+            unobserved = -self.alpha * entropy
             if self.apl and index is not None:
                 soft = self.memory.read("soft", index, logits)
                 unobserved = torch.where(
@@ -105,9 +106,3 @@ class EMLoss(MemoryLoss):
                     self.memory.write("score", index, logits.sigmoid())
             losses = torch.where(observed, cross_entropy(logits, filled, reduction="none"), unobserved)
             return losses.sum() / max(len(logits), 1)
-
-
-def _entropy(logits: Tensor) -> Tensor:
-    """Of presence and absence, exact for logits of any size."""
-    size = logits.abs()
-    return softplus(-size) + size * (-size).sigmoid()

@@ -14,24 +14,25 @@ def is_observed(targets: Tensor, trust_negatives: bool) -> Tensor:
 
 
 @torch.no_grad()
-def largest_of_batch(values: Tensor, eligible: Tensor, count: Tensor) -> Tensor:
+def largest_of_batch(values: Tensor, eligible: Tensor, count: Tensor, together: bool = True) -> Tensor:
     """Marks the `count` largest of the eligible entries, of equal ones the first; all if they are fewer.
-
-    Under DDP the batch is that of all processes together.
 
     Args:
         values: (B, C).
         eligible: bool (B, C).
         count: a number without dimensions, the same on all processes.
+        together: whether the batch is that of all processes.
 
     Returns:
         bool (B, C).
     """
-    everyone = gathered(values.masked_fill(~eligible, -torch.inf)).flatten()
+    candidates = values.masked_fill(~eligible, -torch.inf)
+    everyone = (gathered(candidates) if together else candidates).flatten()
     order = everyone.argsort(descending=True, stable=True)
     chosen = torch.zeros_like(everyone, dtype=torch.bool)
     chosen[order] = torch.arange(len(everyone), device=values.device) < count
-    return own_rows(chosen.view(-1, values.shape[1]), len(values)) & eligible
+    chosen = chosen.view(-1, values.shape[1])
+    return (own_rows(chosen, len(values)) if together else chosen) & eligible
 
 
 def lowest_of_class(values: Tensor, eligible: Tensor, counts: Tensor) -> Tensor:
