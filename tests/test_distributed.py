@@ -15,6 +15,7 @@ from mlcv.losses import PUMLCLoss
 ROOT = Path(__file__).parents[1]
 REMEMBERING = [
     ("ELRLoss", {"lam": 0.5}),
+    ("ImpreciseLoss", {"momentum": 0.5}),
     *[("LargeLoss", {"mode": mode, "rate": 0.1}) for mode in ("reject", "correct", "permanent")],
     ("EMLoss", {"warmup_epochs": 1}),
     ("EPRLoss", {}),

@@ -6,6 +6,7 @@ from mlcv.losses.elr import ELRLoss
 from mlcv.losses.em import EMLoss
 from mlcv.losses.focal import FocalLoss
 from mlcv.losses.hill import HillLoss, SPLCLoss
+from mlcv.losses.imprecise import ImpreciseLoss
 from mlcv.losses.large_loss import LargeLoss
 from mlcv.losses.pu import PUMixup, PUMLCLoss
 from mlcv.losses.role import EPRLoss, ROLELoss
@@ -19,6 +20,7 @@ __all__ = [
     "EPRLoss",
     "FocalLoss",
     "HillLoss",
+    "ImpreciseLoss",
     "LargeLoss",
     "PUMLCLoss",
     "PUMixup",
