@@ -39,6 +39,15 @@ def gathered(tensor: Tensor) -> Tensor:
     return torch.cat([rows[: int(count)] for rows, count in zip(everyone, counts, strict=True)])
 
 
+def own_rows(rows: Tensor, count: int) -> Tensor:
+    """Of rows that came from `gathered`, or have their order, those of this process, which gave `count` of them."""
+    before = gathered(torch.tensor([count], device=rows.device))
+    if len(before) == 1:
+        return rows
+    first = int(before[: torch.distributed.get_rank()].sum())
+    return rows[first : first + count]
+
+
 class _Sum(Function):
     @staticmethod
     def forward(_ctx: Any, tensor: Tensor) -> Tensor:

@@ -13,7 +13,15 @@ from mlcv.distributed import gathered, global_sum
 from mlcv.losses import PUMLCLoss
 
 ROOT = Path(__file__).parents[1]
-REMEMBERING = [("ELRLoss", {"lam": 0.5})]
+REMEMBERING = [
+    ("ELRLoss", {"lam": 0.5}),
+    ("ImpreciseLoss", {"momentum": 0.5}),
+    *[("LargeLoss", {"mode": mode, "rate": 0.1}) for mode in ("reject", "correct", "permanent")],
+    ("EMLoss", {"warmup_epochs": 1}),
+    ("EPRLoss", {}),
+    ("ROLELoss", {}),
+    ("SelectiveLoss", {"topk": 0.5, "threshold": 0.6}),
+]
 
 
 def batch(seed, images):
@@ -61,17 +69,20 @@ def remembering(name, **settings):
 
 
 def train(name, settings, model, seed, part):
-    """Gradients of some steps and what the loss remembers after them; `part` cuts out a process's images."""
+    """Gradients of some steps, what the loss remembers after them, its buffers; `part` cuts out a process's images."""
     loss, targets, steps = remembering(name, **settings)
+    if hasattr(loss, "plan_epochs"):
+        loss.plan_epochs(STEPS)
     image, gradients = torch.randn(IMAGES, 6, generator=torch.Generator().manual_seed(seed)), []
     for number, index in enumerate(steps):
         if hasattr(loss, "start_epoch"):
             loss.start_epoch(number)
         mine = part(index)
         model.zero_grad()
-        loss(model(image[mine]), targets[mine], mine).backward()
+        remembered = (mine,) if hasattr(loss, "memory") else ()
+        loss(model(image[mine]), targets[mine], *remembered).backward()
         gradients.append(next(model.parameters()).grad.clone())
-    return gradients, loss.memory.state() if hasattr(loss, "memory") else {}
+    return gradients, loss.memory.state() if hasattr(loss, "memory") else {}, dict(loss.named_buffers())
 
 
 def train_on_two(rank, file, name, settings, seed, parts):
@@ -125,9 +136,10 @@ def test_a_global_sums_gradient_is_summed_over_processes(on_two):
 
 @pytest.mark.parametrize(("name", "settings"), REMEMBERING)
 def test_a_loss_with_a_memory_learns_and_remembers_on_two_processes_what_it_does_on_one(on_two, name, settings, seed):
-    gradients, memory = train(name, settings, network(), seed, lambda index: index)
-    for theirs, remembered in on_two(train_on_two, name, settings, seed, (8, 8)):
+    gradients, memory, buffers = train(name, settings, network(), seed, lambda index: index)
+    for theirs, remembered, kept in on_two(train_on_two, name, settings, seed, (8, 8)):
         torch.testing.assert_close(theirs, gradients, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(kept, buffers)
         assert remembered.keys() == memory.keys()
         for key in memory.keys() - {"labels"}:
             torch.testing.assert_close(remembered[key][:-1].float(), memory[key][:-1].float(), atol=1e-3, rtol=0)

@@ -3,18 +3,29 @@
 from mlcv.losses.asymmetric import AsymmetricLoss
 from mlcv.losses.bce import BCELoss, PartialBCELoss
 from mlcv.losses.elr import ELRLoss
+from mlcv.losses.em import EMLoss
 from mlcv.losses.focal import FocalLoss
 from mlcv.losses.hill import HillLoss, SPLCLoss
+from mlcv.losses.imprecise import ImpreciseLoss
+from mlcv.losses.large_loss import LargeLoss
 from mlcv.losses.pu import PUMixup, PUMLCLoss
+from mlcv.losses.role import EPRLoss, ROLELoss
+from mlcv.losses.selective import SelectiveLoss
 
 __all__ = [
     "AsymmetricLoss",
     "BCELoss",
     "ELRLoss",
+    "EMLoss",
+    "EPRLoss",
     "FocalLoss",
     "HillLoss",
+    "ImpreciseLoss",
+    "LargeLoss",
     "PUMLCLoss",
     "PUMixup",
     "PartialBCELoss",
+    "ROLELoss",
     "SPLCLoss",
+    "SelectiveLoss",
 ]

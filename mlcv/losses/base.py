@@ -115,6 +115,14 @@ class _InOnePass(torch.autograd.Function):
         return (slopes * gradient).to(logits.dtype), None, None
 
 
+def size_as_stored(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Gives buffers that have their size from the training labels that of a checkpoint, before they are loaded."""
+    for name, buffer in module.named_buffers(recurse=False):
+        stored = state.get(f"{prefix}{name}")
+        if isinstance(stored, Tensor) and stored.ndim == buffer.ndim:
+            setattr(module, name, buffer.new_empty(stored.shape))
+
+
 def may_see(loss: nn.Module, targets: Tensor) -> bool:
     """Whether a loss knows what -1 is, or there is none.
 

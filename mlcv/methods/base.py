@@ -231,6 +231,8 @@ class MultiLabelModule(LightningModule):
     def on_train_start(self) -> None:
         loader: Any = self.trainer.train_dataloader
         self._show_labels(getattr(loader, "dataset", None))  # of other DataModules, whose loaders were not there before
+        if hasattr(self.loss, "plan_epochs"):
+            self.loss.plan_epochs(self.trainer.max_epochs)  # type: ignore[union-attr,operator]
         schedule, steps = self.lr_schedulers(), self.trainer.estimated_stepping_batches
         if self.more_epochs is not None:
             for group, fresh in zip(self.trainer.optimizers[0].param_groups, self._fresh_groups, strict=True):
@@ -247,9 +249,8 @@ class MultiLabelModule(LightningModule):
             )
 
     def on_train_epoch_start(self) -> None:
-        start_epoch = getattr(self.loss, "start_epoch", None)
-        if start_epoch is not None:
-            start_epoch(self.current_epoch)
+        if hasattr(self.loss, "start_epoch"):
+            self.loss.start_epoch(self.current_epoch)  # type: ignore[union-attr,operator]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         if self.loss is not None:

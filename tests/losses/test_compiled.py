@@ -7,6 +7,7 @@ from torch import nn
 import mlcv.losses
 from mlcv.losses import PUMixup, SPLCLoss
 from mlcv.losses.base import ElementwiseLoss
+from tests.contracts.test_losses import SETTINGS
 
 LOSSES = [
     name
@@ -31,7 +32,7 @@ def fresh():
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_loss_is_one_graph(name, rng):
-    loss, (logits, targets) = getattr(mlcv.losses, name)(), case(rng)
+    loss, (logits, targets) = getattr(mlcv.losses, name)(**SETTINGS.get(name, {})), case(rng)
     compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(logits, targets), loss(logits, targets))
     grads = [torch.autograd.grad(one(logits, targets), logits)[0] for one in (compiled, loss)]
