@@ -14,6 +14,8 @@ from mlcv.losses import PUMLCLoss
 
 ROOT = Path(__file__).parents[1]
 REMEMBERING = [("ELRLoss", {"lam": 0.5})]
+# Losses that need the whole batch, and what they keep of it in their buffers.
+WHOLE_BATCH = [("TwoWayLoss", {}), ("TwoWayLoss", {"unknown": "negative"})]
 
 
 def batch(seed, images):
@@ -56,7 +58,8 @@ def remembering(name, **settings):
     rng = torch.Generator().manual_seed(1)
     targets = torch.randint(-1, 2, (IMAGES, 4), generator=rng).float()
     loss = getattr(mlcv.losses, name)(**settings)
-    loss.on_labels(targets, "abcd")
+    if hasattr(loss, "on_labels"):
+        loss.on_labels(targets, "abcd")
     return loss, targets, [torch.randperm(IMAGES, generator=rng)[:16] for _ in range(STEPS)]
 
 
@@ -69,9 +72,9 @@ def train(name, settings, model, seed, part):
             loss.start_epoch(number)
         mine = part(index)
         model.zero_grad()
-        loss(model(image[mine]), targets[mine], mine).backward()
+        loss(model(image[mine]), targets[mine], *([mine] if hasattr(loss, "memory") else [])).backward()
         gradients.append(next(model.parameters()).grad.clone())
-    return gradients, loss.memory.state() if hasattr(loss, "memory") else {}
+    return gradients, loss.memory.state() if hasattr(loss, "memory") else dict(loss.state_dict())
 
 
 def train_on_two(rank, file, name, settings, seed, parts):
@@ -131,6 +134,16 @@ def test_a_loss_with_a_memory_learns_and_remembers_on_two_processes_what_it_does
         assert remembered.keys() == memory.keys()
         for key in memory.keys() - {"labels"}:
             torch.testing.assert_close(remembered[key][:-1].float(), memory[key][:-1].float(), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("parts", [(8, 8), (1, 15)])
+@pytest.mark.parametrize(("name", "settings"), WHOLE_BATCH)
+def test_a_loss_over_the_whole_batch_is_on_two_processes_what_it_is_on_one(on_two, name, settings, parts, seed):
+    gradients, kept = train(name, settings, network(), seed, lambda index: index)
+    assert all(gradient.any() for gradient in gradients)
+    for theirs, buffers in on_two(train_on_two, name, settings, seed, parts):
+        torch.testing.assert_close(theirs, gradients, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(buffers, kept)
 
 
 def rows_of(rank, file):

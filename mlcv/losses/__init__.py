@@ -6,6 +6,7 @@ from mlcv.losses.elr import ELRLoss
 from mlcv.losses.focal import FocalLoss
 from mlcv.losses.hill import HillLoss, SPLCLoss
 from mlcv.losses.pu import PUMixup, PUMLCLoss
+from mlcv.losses.two_way import TwoWayLoss
 
 __all__ = [
     "AsymmetricLoss",
@@ -17,4 +18,5 @@ __all__ = [
     "PUMixup",
     "PartialBCELoss",
     "SPLCLoss",
+    "TwoWayLoss",
 ]
