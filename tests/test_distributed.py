@@ -15,7 +15,7 @@ from mlcv.losses import PUMLCLoss
 ROOT = Path(__file__).parents[1]
 REMEMBERING = [("ELRLoss", {"lam": 0.5})]
 # Losses that need the whole batch, and what they keep of it in their buffers.
-WHOLE_BATCH = [("TwoWayLoss", {}), ("TwoWayLoss", {"unknown": "negative"})]
+WHOLE_BATCH = [("AUCMarginLoss", {}), ("TwoWayLoss", {}), ("TwoWayLoss", {"unknown": "negative"})]
 
 
 def batch(seed, images):

@@ -1,6 +1,7 @@
 """Losses, called as `loss(logits, targets)`; targets are in [0, 1], or -1 where unknown."""
 
 from mlcv.losses.asymmetric import AsymmetricLoss
+from mlcv.losses.auc_margin import AUCMarginLoss
 from mlcv.losses.bce import BCELoss, PartialBCELoss
 from mlcv.losses.elr import ELRLoss
 from mlcv.losses.focal import FocalLoss
@@ -9,6 +10,7 @@ from mlcv.losses.pu import PUMixup, PUMLCLoss
 from mlcv.losses.two_way import TwoWayLoss
 
 __all__ = [
+    "AUCMarginLoss",
     "AsymmetricLoss",
     "BCELoss",
     "ELRLoss",

@@ -19,7 +19,7 @@ CLASSES = [getattr(mlcv.losses, name) for name in mlcv.losses.__all__ if name !=
 # Losses for which an unknown entry is a missing label that takes part.
 USE_UNKNOWN = {"SPLCLoss", "PUMLCLoss", "ELRLoss in training"}
 # Losses that are not linear in the targets: for some a soft one is no positive.
-HARD_POSITIVES_ONLY = {"PUMLCLoss", "TwoWayLoss"}
+HARD_POSITIVES_ONLY = {"AUCMarginLoss", "PUMLCLoss", "TwoWayLoss"}
 
 
 # Losses that remember entries, as a first step of training has them, with their indices.
