@@ -2,6 +2,7 @@
 
 from mlcv.losses.asymmetric import AsymmetricLoss
 from mlcv.losses.auc_margin import AUCMarginLoss
+from mlcv.losses.balanced import ClassBalancedLoss, DistributionBalancedLoss, LogitAdjustedLoss
 from mlcv.losses.bce import BCELoss, PartialBCELoss
 from mlcv.losses.elr import ELRLoss
 from mlcv.losses.focal import FocalLoss
@@ -13,9 +14,12 @@ __all__ = [
     "AUCMarginLoss",
     "AsymmetricLoss",
     "BCELoss",
+    "ClassBalancedLoss",
+    "DistributionBalancedLoss",
     "ELRLoss",
     "FocalLoss",
     "HillLoss",
+    "LogitAdjustedLoss",
     "PUMLCLoss",
     "PUMixup",
     "PartialBCELoss",

@@ -1,7 +1,7 @@
 """AUC-margin loss (Yuan et al., ICCV 2021, arXiv 2012.03173), in closed form."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mlcv.distributed import global_sum
 from mlcv.errors import ConfigError
 from mlcv.labels.states import resolve_unknown
+from mlcv.losses.base import add_buffer_of_labels
 from mlcv.numerics import at_least_float32, full_precision
 
 
@@ -54,8 +55,7 @@ class AUCMarginLoss(nn.Module):
             raise ConfigError(f"loss.unknown is ignore or negative, got {unknown!r}")
         self.margin, self.momentum, self.unknown = margin, momentum, unknown
         self.means: Tensor  # (2, C), of negatives and positives; -1 where there was none yet
-        self.register_buffer("means", torch.empty(2, 0))  # until labels, a batch or a checkpoint say C
-        self.register_load_state_dict_pre_hook(_size_as_stored)  # type: ignore[no-untyped-call]
+        add_buffer_of_labels(self, "means", torch.empty(2, 0))
 
     def on_labels(self, targets: Tensor, class_names: Sequence[str]) -> None:
         """Makes room for all classes; a method calls it before training.
@@ -91,9 +91,3 @@ class AUCMarginLoss(nn.Module):
         old = self.means.to(means)
         moved = torch.where(old < 0, means, self.momentum * old + (1 - self.momentum) * means)
         self.means.copy_(torch.where(is_there, moved, old))
-
-
-def _size_as_stored(module: AUCMarginLoss, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    stored = state.get(f"{prefix}means")
-    if isinstance(stored, Tensor) and stored.ndim == 2:
-        module.means = module.means.new_empty(stored.shape)

@@ -1,5 +1,6 @@
 """What element-wise losses share: precision, the meaning of unknown entries, the reduction, one pass over all."""
 
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -113,6 +114,18 @@ class _InOnePass(torch.autograd.Function):
         if torch.is_grad_enabled():  # the gradient is to be differentiated in its turn
             (slopes,) = torch.autograd.grad(ctx.loss._total(logits, targets), logits, create_graph=True)
         return (slopes * gradient).to(logits.dtype), None, None
+
+
+def add_buffer_of_labels(loss: nn.Module, name: str, empty: Tensor) -> None:
+    """Registers a buffer that has no size before labels are shown; a checkpoint brings its size with its values."""
+    loss.register_buffer(name, empty)
+    loss.register_load_state_dict_pre_hook(partial(_size_as_stored, name))  # type: ignore[no-untyped-call]
+
+
+def _size_as_stored(name: str, loss: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    stored, ours = state.get(prefix + name), getattr(loss, name)
+    if isinstance(stored, Tensor) and stored.ndim == ours.ndim:
+        setattr(loss, name, ours.new_empty(stored.shape))
 
 
 def may_see(loss: nn.Module, targets: Tensor) -> bool:

@@ -19,7 +19,7 @@ CLASSES = [getattr(mlcv.losses, name) for name in mlcv.losses.__all__ if name !=
 # Losses for which an unknown entry is a missing label that takes part.
 USE_UNKNOWN = {"SPLCLoss", "PUMLCLoss", "ELRLoss in training"}
 # Losses that are not linear in the targets: for some a soft one is no positive.
-HARD_POSITIVES_ONLY = {"AUCMarginLoss", "PUMLCLoss", "TwoWayLoss"}
+HARD_POSITIVES_ONLY = {"AUCMarginLoss", "DistributionBalancedLoss", "PUMLCLoss", "TwoWayLoss"}
 
 
 # Losses that remember entries, as a first step of training has them, with their indices.
@@ -37,12 +37,31 @@ def in_training(cls):
     return InTraining
 
 
+def with_labels(cls):
+    """A loss that learns from the training labels before training, and has been shown those of its first batch."""
+    if issubclass(cls, MemoryLoss) or not hasattr(cls, "on_labels"):
+        return cls
+
+    class WithLabels(cls):
+        has_seen = False
+
+        def __call__(self, logits, targets):
+            if not self.has_seen:
+                with torch.autocast("cpu", enabled=False):
+                    self.on_labels(targets, [str(n) for n in range(targets.shape[1])])
+            self.__class__.has_seen = True
+            return super().__call__(logits, targets)
+
+    WithLabels.__name__ = cls.__name__
+    return WithLabels
+
+
 @pytest.fixture(
     params=[*CLASSES, *map(in_training, REMEMBERING)],
     ids=lambda cls: cls.__name__,
 )
 def loss(request):
-    return request.param()
+    return with_labels(request.param)()
 
 
 def case(rng, batch=6, classes=5, dtype=torch.float32):
