@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 import mlcv.losses
 from mlcv.distributed import gathered, global_sum
 from mlcv.losses import PUMLCLoss
+from tests.callbacks.test_cleaner import Work
 
 ROOT = Path(__file__).parents[1]
 REMEMBERING = [("ELRLoss", {"lam": 0.5})]
@@ -144,6 +145,35 @@ def test_a_loss_over_the_whole_batch_is_on_two_processes_what_it_is_on_one(on_tw
     for theirs, buffers in on_two(train_on_two, name, settings, seed, parts):
         torch.testing.assert_close(theirs, gradients, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(buffers, kept)
+
+
+def clean(seed, part):
+    """What a Cleaner remembers after some steps, and what it drops then."""
+    torch.manual_seed(seed)
+    targets, image = torch.randint(-1, 2, (IMAGES, 3)).float(), torch.randn(IMAGES, 5)
+    work = Work(targets, prototypes=True, clean="all", min_entries=5)
+    steps = [torch.randperm(IMAGES)[:16] for _ in range(STEPS)]
+    for index in steps:
+        mine = part(index)
+        work.step(image[mine], mine)
+    work.cleaner.refit()
+    return work.cleaner.state_dict()
+
+
+def clean_on_two(rank, file, seed, parts):
+    join(rank, file)
+    found = clean(seed, lambda index: index.split(parts)[rank])
+    torch.distributed.destroy_process_group()
+    return found
+
+
+def test_a_cleaner_drops_on_two_processes_what_it_does_on_one(on_two, seed):
+    expected = clean(seed, lambda index: index)
+    for found in on_two(clean_on_two, seed, (5, 11)):
+        torch.testing.assert_close(found["sums"], expected["sums"])
+        for name in expected["memory"].keys() - {"labels"}:
+            torch.testing.assert_close(found["memory"][name][:-1].float(), expected["memory"][name][:-1].float(),
+                                       atol=1e-3, rtol=0)  # fmt: skip
 
 
 def rows_of(rank, file):
