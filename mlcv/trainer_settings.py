@@ -6,6 +6,7 @@ from typing import Any
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 
+from mlcv.callbacks.cleaner import Cleaner
 from mlcv.callbacks.ema import EMA
 from mlcv.errors import ConfigError
 from mlcv.plain_config import arguments, plain, resolve
@@ -21,7 +22,7 @@ _FIT = (
     "reload_dataloaders_every_n_epochs",
 )  # fmt: skip
 _CALLBACKS: dict[str, type[Callback]] = {
-    cls.__name__: cls for cls in (EMA, EarlyStopping, LearningRateMonitor, ModelCheckpoint)
+    cls.__name__: cls for cls in (Cleaner, EMA, EarlyStopping, LearningRateMonitor, ModelCheckpoint)
 }
 # Words, and in braces metrics as plain numbers: Python would make a slash of {step:c}, and a path of many.
 _NAME = re.compile(r"(?:[\w =+-]|\.(?!\.)|(?<=\w)/(?=\w)|\{\w[\w/-]*(?::0?\d{0,2}(?:\.\d{1,2})?[dfeg]?)?\})*")
@@ -45,8 +46,8 @@ def settings_for_training(given: Any, where: str) -> dict[str, Any]:
     """All that a training needs to go on as it began, but for what names a class or a place; as the other.
 
     Raises:
-        ConfigError: likewise, and for a logger, profiler, plugin or callback beside EMA, EarlyStopping,
-            LearningRateMonitor and ModelCheckpoint (in the run's own folder).
+        ConfigError: likewise, and for a logger, profiler, plugin or callback beside Cleaner, EMA,
+            EarlyStopping, LearningRateMonitor and ModelCheckpoint (in the run's own folder).
     """
     settings = _plain(given, _FIT, where)
     for name in ("logger", "profiler", "plugins"):

@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 import mlcv.losses
 from mlcv.distributed import gathered, global_sum
 from mlcv.losses import PUMLCLoss
+from tests.callbacks.test_cleaner import Work
 
 ROOT = Path(__file__).parents[1]
 REMEMBERING = [
@@ -22,6 +23,8 @@ REMEMBERING = [
     ("ROLELoss", {}),
     ("SelectiveLoss", {"topk": 0.5, "threshold": 0.6}),
 ]
+# Losses that need the whole batch, and what they keep of it in their buffers.
+WHOLE_BATCH = [("AUCMarginLoss", {}), ("TwoWayLoss", {}), ("TwoWayLoss", {"unknown": "negative"})]
 
 
 def batch(seed, images):
@@ -64,7 +67,8 @@ def remembering(name, **settings):
     rng = torch.Generator().manual_seed(1)
     targets = torch.randint(-1, 2, (IMAGES, 4), generator=rng).float()
     loss = getattr(mlcv.losses, name)(**settings)
-    loss.on_labels(targets, "abcd")
+    if hasattr(loss, "on_labels"):
+        loss.on_labels(targets, "abcd")
     return loss, targets, [torch.randperm(IMAGES, generator=rng)[:16] for _ in range(STEPS)]
 
 
@@ -143,6 +147,45 @@ def test_a_loss_with_a_memory_learns_and_remembers_on_two_processes_what_it_does
         assert remembered.keys() == memory.keys()
         for key in memory.keys() - {"labels"}:
             torch.testing.assert_close(remembered[key][:-1].float(), memory[key][:-1].float(), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("parts", [(8, 8), (1, 15)])
+@pytest.mark.parametrize(("name", "settings"), WHOLE_BATCH)
+def test_a_loss_over_the_whole_batch_is_on_two_processes_what_it_is_on_one(on_two, name, settings, parts, seed):
+    gradients, _, kept = train(name, settings, network(), seed, lambda index: index)
+    assert all(gradient.any() for gradient in gradients)
+    for theirs, _, buffers in on_two(train_on_two, name, settings, seed, parts):
+        torch.testing.assert_close(theirs, gradients, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(buffers, kept)
+
+
+def clean(seed, part):
+    """What a Cleaner remembers after some steps, and what it drops then."""
+    torch.manual_seed(seed)
+    targets, image = torch.randint(-1, 2, (IMAGES, 3)).float(), torch.randn(IMAGES, 5)
+    work = Work(targets, prototypes=True, clean="all", min_entries=5)
+    steps = [torch.randperm(IMAGES)[:16] for _ in range(STEPS)]
+    for index in steps:
+        mine = part(index)
+        work.step(image[mine], mine)
+    work.cleaner.refit()
+    return work.cleaner.state_dict()
+
+
+def clean_on_two(rank, file, seed, parts):
+    join(rank, file)
+    found = clean(seed, lambda index: index.split(parts)[rank])
+    torch.distributed.destroy_process_group()
+    return found
+
+
+def test_a_cleaner_drops_on_two_processes_what_it_does_on_one(on_two, seed):
+    expected = clean(seed, lambda index: index)
+    for found in on_two(clean_on_two, seed, (5, 11)):
+        torch.testing.assert_close(found["sums"], expected["sums"])
+        for name in expected["memory"].keys() - {"labels"}:
+            torch.testing.assert_close(found["memory"][name][:-1].float(), expected["memory"][name][:-1].float(),
+                                       atol=1e-3, rtol=0)  # fmt: skip
 
 
 def rows_of(rank, file):

@@ -21,7 +21,7 @@ from mlcv.data.features import FeatureDataset, Features, Kind
 from mlcv.data.images import MAX_MEGAPIXELS
 from mlcv.data.items import Files
 from mlcv.data.prepared import prepared_files
-from mlcv.data.samplers import EpochSampler
+from mlcv.data.samplers import SAMPLERS, Sampling
 from mlcv.data.samples import Batch, Collate, LabeledImages, MultiLabelDataset, Normalize, OnError, Sample, Split
 from mlcv.data.splits import check_apart, check_once, hold_out
 from mlcv.data.transforms import Augment, ImageStatistics, evaluation_transform, training_transform
@@ -58,6 +58,8 @@ class MultiLabelDataModule(LightningDataModule):
         max_megapixels: images of more, by their headers, are unreadable: they would take the memory of the machine.
         prepared: folder of `mlcv prepare`, from which images are read that it has made small.
         features: folder of `mlcv features`, of what a frozen backbone makes of the images: none is opened then.
+        sampling: of training images: each once an epoch, or `class_aware`, all classes as often; then probabilities are
+            not the labels' frequencies before `mlcv calibrate`.
     """
 
     class_names: tuple[str, ...] = ()
@@ -84,8 +86,11 @@ class MultiLabelDataModule(LightningDataModule):
         max_megapixels: float = MAX_MEGAPIXELS,
         prepared: str | None = None,
         features: str | None = None,
+        sampling: Sampling = "uniform",
     ) -> None:
         super().__init__()
+        if sampling not in SAMPLERS:
+            raise ConfigError(f"data.sampling is one of {', '.join(SAMPLERS)}; got {sampling!r}")
         if not 0 <= val_fraction < 1:
             raise ConfigError(f"data.val_fraction lies in [0, 1), got {val_fraction}")
         for name, value in (("image_size", image_size), ("batch_size", batch_size), ("max_megapixels", max_megapixels)):
@@ -100,6 +105,7 @@ class MultiLabelDataModule(LightningDataModule):
         self.statistics, self._has_statistics = statistics or ImageStatistics(), statistics is not None
         self.check, self.on_error, self.seed, self.max_megapixels = check, on_error, seed, max_megapixels
         self.prepared, self.features = (None if path is None else Path(path) for path in (prepared, features))
+        self.sampling = sampling
         self.stored: Features | None = None
         self.predict_split: Split = "test"
         self.datasets: dict[Split | Literal["predict"], MultiLabelDataset] = {}
@@ -306,7 +312,7 @@ class MultiLabelDataModule(LightningDataModule):
                     f"{len(dataset)} training images do not fill one batch of {self.batch_size} on {processes} "
                     f"process(es); set data.batch_size to at most {len(dataset) // processes}"
                 )
-            sampler = EpochSampler(dataset, num_replicas=processes, rank=rank, seed=self.seed)
+            sampler = SAMPLERS[self.sampling](dataset, num_replicas=processes, rank=rank, seed=self.seed)
         return DataLoader(
             dataset,
             batch_size=self.batch_size,

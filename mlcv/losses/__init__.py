@@ -1,6 +1,8 @@
 """Losses, called as `loss(logits, targets)`; targets are in [0, 1], or -1 where unknown."""
 
 from mlcv.losses.asymmetric import AsymmetricLoss
+from mlcv.losses.auc_margin import AUCMarginLoss
+from mlcv.losses.balanced import ClassBalancedLoss, DistributionBalancedLoss, LogitAdjustedLoss
 from mlcv.losses.bce import BCELoss, PartialBCELoss
 from mlcv.losses.elr import ELRLoss
 from mlcv.losses.em import EMLoss
@@ -11,10 +13,14 @@ from mlcv.losses.large_loss import LargeLoss
 from mlcv.losses.pu import PUMixup, PUMLCLoss
 from mlcv.losses.role import EPRLoss, ROLELoss
 from mlcv.losses.selective import SelectiveLoss
+from mlcv.losses.two_way import TwoWayLoss
 
 __all__ = [
+    "AUCMarginLoss",
     "AsymmetricLoss",
     "BCELoss",
+    "ClassBalancedLoss",
+    "DistributionBalancedLoss",
     "ELRLoss",
     "EMLoss",
     "EPRLoss",
@@ -22,10 +28,12 @@ __all__ = [
     "HillLoss",
     "ImpreciseLoss",
     "LargeLoss",
+    "LogitAdjustedLoss",
     "PUMLCLoss",
     "PUMixup",
     "PartialBCELoss",
     "ROLELoss",
     "SPLCLoss",
     "SelectiveLoss",
+    "TwoWayLoss",
 ]

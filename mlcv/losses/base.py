@@ -1,5 +1,6 @@
 """What element-wise losses share: precision, the meaning of unknown entries, the reduction, one pass over all."""
 
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -115,12 +116,16 @@ class _InOnePass(torch.autograd.Function):
         return (slopes * gradient).to(logits.dtype), None, None
 
 
-def size_as_stored(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Gives buffers that have their size from the training labels that of a checkpoint, before they are loaded."""
-    for name, buffer in module.named_buffers(recurse=False):
-        stored = state.get(f"{prefix}{name}")
-        if isinstance(stored, Tensor) and stored.ndim == buffer.ndim:
-            setattr(module, name, buffer.new_empty(stored.shape))
+def add_buffer_of_labels(loss: nn.Module, name: str, empty: Tensor, persistent: bool = True) -> None:
+    """Registers a buffer that has no size before labels are shown; a checkpoint brings its size with its values."""
+    loss.register_buffer(name, empty, persistent)
+    loss.register_load_state_dict_pre_hook(partial(_size_as_stored, name))  # type: ignore[no-untyped-call]
+
+
+def _size_as_stored(name: str, loss: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    stored, ours = state.get(prefix + name), getattr(loss, name)
+    if isinstance(stored, Tensor) and stored.ndim == ours.ndim:
+        setattr(loss, name, ours.new_empty(stored.shape))
 
 
 def may_see(loss: nn.Module, targets: Tensor) -> bool:

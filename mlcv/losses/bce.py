@@ -10,7 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as cross_entrop
 
 from mlcv.errors import ConfigError
 from mlcv.labels.states import UnknownAs, count_known, resolve_unknown
-from mlcv.losses.base import ElementwiseLoss, size_as_stored
+from mlcv.losses.base import ElementwiseLoss, add_buffer_of_labels
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +50,7 @@ class BCELoss(ElementwiseLoss):
         self.pos_weight = pos_weight
         self.class_weights: Tensor
         if pos_weight == "auto":
-            self.register_buffer("class_weights", torch.empty(0))  # (C,) once labels or a checkpoint are there
-            self.register_load_state_dict_pre_hook(size_as_stored)  # type: ignore[no-untyped-call]
+            add_buffer_of_labels(self, "class_weights", torch.empty(0))  # (C,) once labels or a checkpoint are there
 
     def on_labels(self, targets: Tensor, class_names: Sequence[str]) -> None:
         """Weighs each class by all training labels, if that is asked for; a method shows them before training.

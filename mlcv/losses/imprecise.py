@@ -10,7 +10,7 @@ from torch.nn.functional import logsigmoid
 from mlcv.distributed import global_sum
 from mlcv.errors import ConfigError
 from mlcv.labels.states import known
-from mlcv.losses.base import size_as_stored
+from mlcv.losses.base import add_buffer_of_labels
 from mlcv.numerics import at_least_float32, full_precision
 
 MOST = 0.45
@@ -74,9 +74,8 @@ class ImpreciseLoss(nn.Module):
         # checkpoint are there.
         self.sums: Tensor
         self.unknown_is_negative: Tensor
-        self.register_buffer("sums", torch.zeros(4, 1))
+        add_buffer_of_labels(self, "sums", torch.zeros(4, 1))
         self.register_buffer("unknown_is_negative", torch.tensor(unknown == "negative"), persistent=unknown == "auto")
-        self.register_load_state_dict_pre_hook(size_as_stored)  # type: ignore[no-untyped-call]
 
     def on_labels(self, targets: Tensor, class_names: Sequence[str]) -> None:
         """Makes room for the rates, which are not learnt before, and looks for negatives; called before training.
@@ -119,4 +118,5 @@ class ImpreciseLoss(nn.Module):
         missed, false = negative * e_negative, positive * (1 - e_positive)
         present, absent = missed + positive * e_positive, false + negative * (1 - e_negative)
         batch = torch.stack([missed, present, false, absent]).sum(dim=1)
-        self.sums.mul_(self.momentum).add_(global_sum(batch).to(self.sums))
+        # Not in place: a compiled step looks at the rates again in its backward pass, which are those before.
+        self.sums = self.momentum * self.sums + global_sum(batch).to(self.sums)

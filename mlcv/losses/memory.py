@@ -1,7 +1,7 @@
 """What a loss remembers of each entry of the training labels, from one epoch to the next."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,17 @@ from mlcv.labels.protocols import fingerprint
 from mlcv.labels.states import count_known
 
 MemoryOn = Literal["device", "cpu"]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def uncompiled(function: Function) -> Function:
+    """Leaves a function out of what `torch.compile` compiles: whatever reads or writes a memory.
+
+    A compiled step may compute in its backward pass again what it has read, which by then is written over.
+    """
+    return torch.compiler.disable(function)  # type: ignore[no-any-return]
+
+
 Kind = torch.dtype | tuple[torch.dtype, tuple[int, ...]]
 
 
@@ -58,6 +69,7 @@ class Memory:
         """
         return self._find(name)[:-1]
 
+    @uncompiled
     def read(self, name: str, index: Tensor, like: Tensor) -> Tensor:
         """Rows of images.
 
@@ -72,6 +84,7 @@ class Memory:
         array = self._find(name, like)
         return array[index.to(array.device)].to(like)
 
+    @uncompiled
     def write(self, name: str, index: Tensor, values: Tensor) -> None:
         """Replaces rows of images, on all processes. An image that comes twice keeps one of both.
 

@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from mlcv.distributed import gathered, global_sum
 from mlcv.errors import ConfigError
 from mlcv.labels.states import known
-from mlcv.losses.memory import MemoryLoss, MemoryOn, expected_positives
+from mlcv.losses.memory import MemoryLoss, MemoryOn, expected_positives, uncompiled
 from mlcv.losses.selection import is_observed
 from mlcv.numerics import at_least_float32, full_precision
 
@@ -159,6 +159,7 @@ class ROLELoss(MemoryLoss):
             squares = self.epr.excess(of_network, images).square() + excess.square()
             return (loss + squares / logits.shape[1]) / 2
 
+    @uncompiled
     @torch.no_grad()
     def _move(self, index: Tensor, slopes: Tensor) -> None:
         """A step of Adam for all estimates, by the derivatives for a batch's (B, C)."""

@@ -10,7 +10,7 @@ from torch.nn.functional import logsigmoid
 from mlcv.distributed import global_sum
 from mlcv.errors import ConfigError
 from mlcv.labels.states import known
-from mlcv.losses.base import size_as_stored
+from mlcv.losses.base import add_buffer_of_labels
 from mlcv.losses.selection import largest_of_batch
 from mlcv.numerics import at_least_float32, full_precision
 
@@ -73,10 +73,10 @@ class SelectiveLoss(nn.Module):
         self.class_priors: Tensor
         self.sums: Tensor
         self.images: Tensor
-        self.register_buffer("class_priors", torch.tensor(priors or []), persistent=priors is None)
-        self.register_buffer("sums", torch.empty(0), persistent=priors is None)
-        self.register_buffer("images", torch.zeros(()), persistent=priors is None)
-        self.register_load_state_dict_pre_hook(size_as_stored)  # type: ignore[no-untyped-call]
+        is_learnt = priors is None
+        add_buffer_of_labels(self, "class_priors", torch.tensor(priors or []), persistent=is_learnt)
+        add_buffer_of_labels(self, "sums", torch.empty(0), persistent=is_learnt)
+        self.register_buffer("images", torch.zeros(()), persistent=is_learnt)
 
     def on_labels(self, targets: Tensor, class_names: Sequence[str]) -> None:
         """Makes room for each class's mean; a method shows all training labels (N, C) before training."""

@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from typing_extensions import deprecated
@@ -18,7 +18,7 @@ class Head(nn.Module):
     reads: `pooled` (B, D), or `patches` (B, N, D). One that can tell where it sees a class overrides `maps`.
     """
 
-    features: ClassVar[Literal["pooled", "patches"]] = "pooled"
+    features: Literal["pooled", "patches"] = "pooled"
 
     def maps(self, patches: Tensor) -> Tensor | None:  # for those that override it
         """Where each class is seen, the higher the more, on any scale.

@@ -26,17 +26,21 @@ SMALL = {
     "SemanticGraphHead": {"width": 24, "hidden": 20},
 }
 NO_PAPER = {"LinearHead"}
+# Those that an option makes read something else.
+VARIANTS = {"LinearHead with a boost": functools.partial(mlcv.models.LinearHead, boost=5.0)}
 WIDTH, PATCHES = 12, 16  # a square of patches, which some heads ask for
 
 
-@pytest.fixture(params=HEADS, ids=lambda cls: cls.__name__)
+@pytest.fixture(params=[*HEADS, *VARIANTS], ids=lambda param: getattr(param, "__name__", param))
 def head(request, rng):
     torch.manual_seed(int(torch.randint(2**31, (), generator=rng)))
+    if request.param in VARIANTS:
+        return VARIANTS[request.param]
     return functools.partial(request.param, **SMALL.get(request.param.__name__, {}))
 
 
 def features(head, batch, rng):
-    shape = (batch, WIDTH) if head.func.features == "pooled" else (batch, PATCHES, WIDTH)
+    shape = (batch, WIDTH) if head(WIDTH, 1).features == "pooled" else (batch, PATCHES, WIDTH)
     return torch.randn(shape, generator=rng)
 
 
@@ -125,11 +129,12 @@ def other_options(cls):
 
 
 def test_every_option_that_is_no_whole_number_changes_what_is_learned(head, rng):
-    cls, given, logits = head.func, features(head, 4, rng), {}
+    cls, logits, seed = head.func, {}, int(torch.randint(2**31, (), generator=rng))
     for name, value in [("", None), *other_options(cls).items()]:
         torch.manual_seed(0)
         module = cls(WIDTH, 6, **{**head.keywords, **({name: value} if name else {})})
         torch.manual_seed(1)
+        given = features(lambda *_, read=module: read, 4, torch.Generator().manual_seed(seed))
         logits[name] = module.train()(given)
     assert [name for name in logits if name and torch.equal(logits[name], logits[""])] == []
 

@@ -15,8 +15,10 @@ class Watched(Classifier):
         return super().training_step(batch, batch_idx)
 
 
-def train(folder, workers, checkpoint=None):
-    data = DigitScenesDataModule(num_train=24, num_val=8, num_test=8, batch_size=8, image_size=32, num_workers=workers)
+def train(folder, workers, sampling, checkpoint=None):
+    data = DigitScenesDataModule(
+        num_train=24, num_val=8, num_test=8, batch_size=8, image_size=32, num_workers=workers, sampling=sampling
+    )
     method = Watched("test_resnet", data.num_classes)
     method.seen = []
     trainer = Trainer(
@@ -27,8 +29,8 @@ def train(folder, workers, checkpoint=None):
     return method.seen
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_resumed_training_has_the_order_of_a_straight_one(tmp_path, workers):
-    straight = train(tmp_path / "straight", workers)
-    resumed = train(tmp_path / "resumed", workers, tmp_path / "straight" / "epoch=0.ckpt")
+@pytest.mark.parametrize(("workers", "sampling"), [(0, "uniform"), (1, "uniform"), (0, "class_aware")])
+def test_a_resumed_training_has_the_order_of_a_straight_one(tmp_path, workers, sampling):
+    straight = train(tmp_path / "straight", workers, sampling)
+    resumed = train(tmp_path / "resumed", workers, sampling, tmp_path / "straight" / "epoch=0.ckpt")
     assert resumed == straight[3:]

@@ -6,7 +6,16 @@ from torch import nn
 from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 
 import mlcv.losses
-from mlcv.losses import AsymmetricLoss, BCELoss, FocalLoss, HillLoss, PartialBCELoss, SPLCLoss
+from mlcv.losses import (
+    AsymmetricLoss,
+    BCELoss,
+    ClassBalancedLoss,
+    FocalLoss,
+    HillLoss,
+    LogitAdjustedLoss,
+    PartialBCELoss,
+    SPLCLoss,
+)
 from mlcv.losses.base import ElementwiseLoss
 from tests.losses.test_elementwise import random_case
 
@@ -23,7 +32,15 @@ def correcting():
     return loss
 
 
+def of_classes(build):
+    loss = build()
+    loss.on_labels(torch.tensor([[0.0, 1, 1, 0], [0, 0, 1, 1], [1, 0, 0, 1], [0, 0, -1, 0]]), "abcd")
+    return loss
+
+
 LOSSES = {
+    "adjusted": lambda: of_classes(lambda: LogitAdjustedLoss(0.7)),
+    "class-balanced": lambda: of_classes(ClassBalancedLoss),
     "bce": BCELoss, "weighed": weighed, "pos_weight": lambda: BCELoss(pos_weight=3.0),
     "an": lambda: BCELoss("negative"),
     "wan": lambda: BCELoss("weak_negative"), "smoothed": lambda: FocalLoss(unknown="smoothed"),
@@ -187,5 +204,6 @@ def test_who_changes_the_formula_inherits_no_slopes(kind, rng):
 def test_every_loss_of_entries_has_slopes():
     classes = [getattr(mlcv.losses, name) for name in mlcv.losses.__all__]
     kinds = {kind for kind in classes if isinstance(kind, type) and issubclass(kind, ElementwiseLoss)}
-    assert {kind for kind in kinds if not kind._has_slopes} <= {ElementwiseLoss}
+    # Its weights hang on all labels of an image.
+    assert {kind for kind in kinds if not kind._has_slopes} <= {ElementwiseLoss, mlcv.losses.DistributionBalancedLoss}
     assert issubclass(ElementwiseLoss, nn.Module)

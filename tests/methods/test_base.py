@@ -194,6 +194,7 @@ def test_activation_maps_of_the_patches_add_up_to_the_scores(head):
         ("test_resnet", functools.partial(Query2LabelHead, width=32, hidden=48), 2),
         ("test_resnet", functools.partial(SemanticGraphHead, width=32, hidden=48), 1),
         ("mobilenetv3_small_050", LinearHead, None),  # it widens after pooling
+        ("mobilenetv3_small_050", functools.partial(LinearHead, boost=5.0), 2),
         ("test_resnet", Mapless, None),
     ],
 )

@@ -28,6 +28,31 @@ def test_logits_have_one_column_a_class_and_every_parameter_learns(head, batch, 
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
 
 
+def test_positive_values_of_patches_are_boosted_before_they_are_averaged(rng):
+    head = LinearHead(1, 1, boost=5.0)
+    with torch.no_grad():
+        head.classifier.weight.fill_(1)
+    patches = torch.tensor([[0.5, -0.2, 1.5, -1.0]]).unsqueeze(2)
+    assert head(patches).item() == pytest.approx(2.2)
+    assert head.maps(patches).flatten().tolist() == pytest.approx([2.5, -0.2, 7.5, -1.0])
+    with torch.no_grad():
+        head.classifier.bias.fill_(0.3)
+    assert head(patches).item() == pytest.approx((5 * 0.8 + 5 * 0.1 + 5 * 1.8 - 0.7) / 4)
+    assert LinearHead(3, 2, boost=0.5).state_dict().keys() == LinearHead(3, 2).state_dict().keys()
+    with pytest.raises(ConfigError, match="boost is above 0"):
+        LinearHead(1, 1, boost=0.0)
+
+
+def test_dropout_takes_a_feature_from_all_patches_of_an_image(seed):
+    """So that it is as strong as on the pooled features."""
+    head = LinearHead(50, 50, dropout=0.5, boost=2.0).train()
+    with torch.no_grad():
+        head.classifier.weight.copy_(torch.eye(50))
+    torch.manual_seed(seed)
+    maps = head(torch.ones(8, 9, 50))
+    assert set(maps.flatten().tolist()) == {0.0, 4.0}
+
+
 @pytest.mark.parametrize("classes", [3, 7])
 @pytest.mark.parametrize("head", HEADS[2:])
 def test_maps_of_queries_are_the_attention_by_which_they_score(head, classes, rng):
