@@ -10,6 +10,7 @@ from mlcv.losses.focal import FocalLoss
 from mlcv.losses.hill import HillLoss, SPLCLoss
 from mlcv.losses.imprecise import ImpreciseLoss
 from mlcv.losses.large_loss import LargeLoss
+from mlcv.losses.pseudo_labels import PseudoLabels
 from mlcv.losses.pu import PUMixup, PUMLCLoss
 from mlcv.losses.role import EPRLoss, ROLELoss
 from mlcv.losses.selective import SelectiveLoss
@@ -32,6 +33,7 @@ __all__ = [
     "PUMLCLoss",
     "PUMixup",
     "PartialBCELoss",
+    "PseudoLabels",
     "ROLELoss",
     "SPLCLoss",
     "SelectiveLoss",
