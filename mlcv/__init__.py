@@ -15,6 +15,7 @@ _HOMES = {
     "DigitScenesDataModule": "mlcv.data",
     "Distillation": "mlcv.methods",
     "LabelProjector": "mlcv.methods",
+    "MetaRescaling": "mlcv.methods",
     "MultiLabelDataModule": "mlcv.data",
     "MultiLabelModule": "mlcv.methods",
     "NIHDataModule": "mlcv.data",

@@ -6,6 +6,7 @@ from mlcv.methods.classifier import Classifier
 from mlcv.methods.clip_pretraining import CLIPPretraining
 from mlcv.methods.distillation import Distillation
 from mlcv.methods.label_projector import LabelProjector
+from mlcv.methods.meta_rescaling import MetaRescaling
 from mlcv.methods.optim import Optim
 from mlcv.methods.patch_ct import LabelVectors, PatchCT, Transport
 from mlcv.methods.pu_mlc import PUMLC, GlobalBranches
@@ -21,6 +22,7 @@ __all__ = [
     "GlobalBranches",
     "LabelProjector",
     "LabelVectors",
+    "MetaRescaling",
     "MultiLabelModule",
     "Optim",
     "PatchCT",
