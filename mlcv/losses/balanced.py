@@ -43,6 +43,7 @@ class ClassStatisticsLoss(ElementwiseLoss):
             targets: (M, C), see `mlcv.labels`.
             class_names: C names.
         """
+        super().on_labels(targets, class_names)
         self.of_classes = self.count(targets).to(self.of_classes)
 
     def statistics(self, logits: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """What element-wise losses share: precision, the meaning of unknown entries, the reduction, one pass over all."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -48,6 +49,24 @@ class ElementwiseLoss(nn.Module):
     def __init__(self, unknown: UnknownAs = "ignore", smoothing: float = 0.1) -> None:
         super().__init__()
         self.unknown, self.smoothing = unknown, smoothing
+
+    def on_labels(self, targets: Tensor, class_names: Sequence[str]) -> None:
+        """Looks at all training labels; a method shows them before training.
+
+        Args:
+            targets: (N, C), see `mlcv.labels`.
+            class_names: C names.
+
+        Raises:
+            ConfigError: if only positives are known and all else is ignored, by which everything would be present.
+        """
+        is_known = known(targets)
+        if self.unknown == "ignore" and is_known.any() and not is_known.all() and (targets[is_known] == 1).all():
+            raise ConfigError(
+                "all known training labels are positive, and the loss ignores unknown ones, so it would learn that "
+                "everything is present. Set model.loss.unknown to weak_negative or negative, or take a loss of "
+                "positive labels: PUMLCLoss, EPRLoss, ROLELoss, LargeLoss, SPLCLoss"
+            )
 
     def elementwise(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Loss of each entry (B, C), from logits in full precision and targets in [0, 1] without unknowns."""

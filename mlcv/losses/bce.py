@@ -59,6 +59,7 @@ class BCELoss(ElementwiseLoss):
             targets: (M, C), see `mlcv.labels`.
             class_names: C names, for the log.
         """
+        super().on_labels(targets, class_names)
         if self.pos_weight == "auto":
             weights = balancing_weights(targets)
             self.class_weights = weights.to(self.class_weights)

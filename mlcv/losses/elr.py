@@ -1,5 +1,7 @@
 """Early-learning regularisation (Liu et al., NeurIPS 2020, arXiv 2007.00151), for each entry on its own."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -58,6 +60,10 @@ class ELRLoss(MemoryLoss):
         self.lam, self.beta, self.one_sided, self.warmup_epochs = lam, beta, one_sided, warmup_epochs
         self.unknown, self.smoothing, self.cross_entropy = unknown, smoothing, BCELoss(unknown, smoothing)
         self.pulls = warmup_epochs <= 0
+
+    def on_labels(self, targets: Tensor, class_names: Sequence[str]) -> None:
+        super().on_labels(targets, class_names)
+        self.cross_entropy.on_labels(targets, class_names)
 
     def start_epoch(self, epoch: int) -> None:
         """Tells the loss the number of finished epochs; called by the method at each epoch's start."""

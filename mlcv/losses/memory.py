@@ -20,7 +20,7 @@ def uncompiled(function: Function) -> Function:
 
     A compiled step may compute in its backward pass again what it has read, which by then is written over.
     """
-    return torch.compiler.disable(function)  # type: ignore[no-any-return]
+    return torch.compiler.disable(function)  # type: ignore[no-any-return,no-untyped-call]
 
 
 Kind = torch.dtype | tuple[torch.dtype, tuple[int, ...]]
