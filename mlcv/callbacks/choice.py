@@ -31,15 +31,17 @@ def shown(settings: Any, own: Sequence[Callback]) -> list[Callback]:
     ]
 
 
-def judging(run_dir: Path, settings: Any, patience: int | None) -> list[Callback]:
+def judging(run_dir: Path, settings: Any, patience: int | None, *, resumable: bool = True) -> list[Callback]:
     """What stops training early, and the checkpoints; as `shown`.
 
     The best by validation, which `test` takes, and the last epoch's: Lightning's `save_last` follows new bests only.
+    What need not be resumed has the latter after the whole training alone.
     """
     stopping: list[Callback] = [] if patience is None else [Patience(patience)]
     if settings.get("enable_checkpointing") is False:
         return stopping
     folder: dict[str, Any] = {"dirpath": run_dir / "checkpoints", "enable_version_counter": False}
     best = ModelCheckpoint(**folder, filename="best", monitor=MONITOR, mode="max")
-    last = ModelCheckpoint(**folder, filename="last", save_on_train_epoch_end=True)
+    each = 1 if resumable else settings.get("max_epochs") or 1
+    last = ModelCheckpoint(**folder, filename="last", every_n_epochs=each, save_on_train_epoch_end=True)
     return [*stopping, best, last]

@@ -22,6 +22,13 @@ from mlcv.studies.plan import Run
 
 logger = logging.getLogger(__name__)
 
+
+class _Run(TrainingCLI):
+    """Is repeated whole if it is stopped."""
+
+    resumable = False
+
+
 RESULT, PLANNED, FAILED = "result.json", "run.json", "error.txt"
 _QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--test_after_fit=false")
 
@@ -104,7 +111,7 @@ def _try(folder: Path, run: Run, number: int) -> dict[str, Any]:
     """Trains by one of the settings; one that fails, such as too high a rate, loses against those that do not."""
     begun, error = time.perf_counter(), None
     try:
-        TrainingCLI.run(["fit", *run.arguments[number], *_QUIET, f"--run_dir={folder}"])
+        _Run.run(["fit", *run.arguments[number], *_QUIET, f"--run_dir={folder}"])
     except Exception as failure:  # noqa: BLE001
         error = _said(failure)
     scores = _validations(folder / "metrics.csv")

@@ -68,6 +68,8 @@ class TrainingCLI(LightningCLI):
     state: dict[str, Tensor] | None = None
     """The weights of the checkpoint, if one is given."""
     calibrated_by: str | None = None
+    resumable: ClassVar[bool] = True
+    """Whether each epoch leaves a checkpoint to go on from."""
     first_step: int | None = None
     """Of a training that goes on in its folder."""
 
@@ -257,7 +259,7 @@ class TrainingCLI(LightningCLI):
                 self.datamodule.done = writer.done()
         if fitting:
             callbacks += [StopOnNonFiniteLoss(), KeepRandomState(), Resuming()]
-            callbacks += judging(self.run_dir, given, self._get(self.config, "patience"))
+            callbacks += judging(self.run_dir, given, self._get(self.config, "patience"), resumable=self.resumable)
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
 
     def _calibration(self, model: str | None) -> Calibration | None:

@@ -99,7 +99,8 @@ class VOCDataModule(MultiLabelDataModule):
                 f"the first: {missing[0]}; {self._remedy(name)}"
             )
         annotations = [folder / "Annotations" / f"{image_id}.xml" for image_id in ids]
-        has_boxes = split != "train" and all(is_file(path) for path in annotations)
+        is_judged_by_boxes = split != "train" and self.features is None  # features have no places on their images
+        has_boxes = is_judged_by_boxes and all(is_file(path) for path in annotations)
         return LabeledImages(images, states, _boxes(annotations) if has_boxes else None)
 
     def _folder(self) -> Path:

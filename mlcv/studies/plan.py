@@ -46,12 +46,14 @@ class Method:
         options: behind those of the study and of the condition.
         tune: of an option the values of which validation chooses one; all combinations are tried.
         is_listed: whether it has a row, or is only what others start from.
+        under: options behind these, by condition.
     """
 
     configs: tuple[str, ...]
     options: Options = field(default_factory=dict)
     tune: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     is_listed: bool = True
+    under: Mapping[str, Options] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,8 @@ class Plan:
             if not parts:
                 raise ConfigError(f"study: there are no {name}")
             _check_apart(name, parts)
+        for name, method in self.methods.items():
+            _check_known(f"methods: {name}, under", list(method.under), self.conditions)
         if not self.baseline:
             object.__setattr__(self, "baseline", next(iter(self.methods)))
         _check_known("baseline", [self.baseline], self.methods)
@@ -158,7 +162,7 @@ class Plan:
             place = f"runs/{seed}/{slug(condition)}/{slug(name)}"
             within = {other: str(folder / f"runs/{seed}/{slug(condition)}/{slug(other)}") for other in self.methods}
             names = {"seed": str(seed), "folder": str(folder), **within}
-            given = {**self.options, **differs, **method.options}
+            given = {**self.options, **differs, **method.options, **method.under.get(condition, {})}
             seeds = {key: seed for key in _SEEDS if key not in given}
             settings = [dict(zip(method.tune, values, strict=True)) for values in product(*method.tune.values())]
             arguments = tuple(
@@ -202,9 +206,9 @@ def read_plan(path: str | Path) -> Plan:
         if not own:
             raise ConfigError(f"study: {where} has no config, and the study has none")
         tried = _tune(options.pop("tune"), where) if "tune" in options else tune
-        is_listed = options.pop("is_listed", True)
+        is_listed, under = options.pop("is_listed", True), _table(options.pop("under", None), f"{where}, under")
         tried = {key: values for key, values in tried.items() if key not in options}  # set by itself, nothing is tried
-        methods[str(name)] = Method(own, options, tried, is_listed)
+        methods[str(name)] = Method(own, options, tried, is_listed, under)
     conditions = {
         str(name): dict(_table(options, f"conditions: {name}"))
         for name, options in _table(given.pop("conditions", {"labels as they are": {}}), "conditions").items()

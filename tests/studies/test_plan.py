@@ -12,7 +12,7 @@ FILE = """
 config: digits/bce
 options: {trainer.max_epochs: 2, data.num_train: 64}
 methods:
-  a: {model.loss: mlcv.losses.BCELoss}
+  a: {model.loss: mlcv.losses.BCELoss, under: {all: {model.loss.unknown: negative}}}
   b: {model.loss: {class_path: mlcv.losses.FocalLoss, init_args: {gamma: 1.5}}, model.optim.lr: 0.1}
   c: {config: digits/pu_mlc, tune: {model.gamma: [0.5, 1.0]}, model.weights: "{a}/checkpoints/best.ckpt"}
 conditions: {all: {}, few: {data.protocol.known_fraction: 0.1}}
@@ -44,6 +44,7 @@ def test_a_grid_has_a_run_of_each_method_condition_and_seed(tmp_path):
         "--data.protocol.seed=0", "--data.policy.seed=0",
     ]  # fmt: skip
     assert "--model.optim.lr=0.01" in first.arguments[1]
+    assert runs[0].arguments[0][3:5] == ("--model.loss=mlcv.losses.BCELoss", "--model.loss.unknown=negative")
     assert second.settings == ({},)  # its rate is its own
     assert '--model.loss={"class_path": "mlcv.losses.FocalLoss", "init_args": {"gamma": 1.5}}' in second.arguments[0]
     assert third.needs == {"a"}
@@ -66,6 +67,7 @@ def test_some_methods_bring_the_baseline_and_what_they_start_from(tmp_path):
     ("seeds: 2", "seeds: 0", "seeds is at least 1"),
     ("few:", "a l l:", None),
     ("few:", "ALL:", "would have one folder"),
+    ("under: {all:", "under: {al:", "under: there is no 'al'; did you mean 'all'"),
     ("  b:", "  a/:", "would have one folder"),
     ("  b:", "  b, c:", "no comma"),
     ("[0.001, 0.01]", "0.001", "is a list of values to try"),
