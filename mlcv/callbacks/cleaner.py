@@ -98,11 +98,10 @@ class Cleaner(Callback):
             )
         if self.prototypes and not hasattr(pl_module, "head"):
             raise ConfigError(f"Cleaner: prototypes are of what a head reads, and {type(pl_module).__name__} has none")
-        self._targets = self._resolved(dataset.targets.cpu())
-        self.memory.begin(dataset.targets)
-
-    def _resolved(self, targets: Tensor) -> Tensor:
-        return torch.where(known(targets), targets, NEGATIVE) if self.unknown == "negative" else targets
+        if self.unknown == "negative":  # in the data, so that whoever looks at all labels sees them so, too
+            dataset.targets = torch.where(known(dataset.targets), dataset.targets, NEGATIVE)
+        self._targets = dataset.targets.cpu()
+        self.memory.begin(self._targets)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._hooks = [pl_module.register_forward_hook(self._see_logits)]
@@ -129,7 +128,7 @@ class Cleaner(Callback):
             self.refit()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self._given, self._logits, self._features = self._resolved(batch["target"]), None, None
+        self._given, self._logits, self._features = batch["target"], None, None
         dropped = self.memory.read("dropped", batch["index"], self._given) > 0
         batch["target"] = torch.where(dropped, UNKNOWN, self._given)
 
