@@ -113,14 +113,14 @@ class SelectiveLoss(nn.Module):
             losses = -(positive + negative) * (annotated | self._counts(p, ~annotated))
             if self.training and len(self.sums):
                 self.sums += global_sum(p.sum(dim=0)).to(self.sums)
-                self.images += global_sum(self.images.new_tensor(len(p)))
+                self.images += global_sum(self.images.new_full((), len(p)))
             return losses.sum() / max(len(logits), 1)
 
     def _counts(self, p: Tensor, unannotated: Tensor) -> Tensor:
         """Which unannotated entries are neither of a likely class nor likely themselves; bool (B, C)."""
         if not len(self.class_priors):
             return torch.zeros_like(unannotated)
-        images = p.new_tensor(len(p))
+        images = p.new_full((), len(p))
         count = (self.topk * (global_sum(images) if self.training else images)).floor()
         likely = largest_of_batch(p, unannotated, count, together=self.training)
         return unannotated & (self.class_priors <= self.threshold) & ~likely
