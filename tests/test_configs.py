@@ -12,10 +12,12 @@ import yaml
 
 from mlcv.cli import main
 from mlcv.models.open_clip_tower import create_open_clip
+from mlcv.studies.plan import read_plan
 from tests.tiny_sets import write_chexpert, write_coco, write_csv, write_voc
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-EXPERIMENTS = sorted(p for p in CONFIGS.rglob("*.yaml") if p.parent.name not in {"data", "trainer"})
+EXPERIMENTS = sorted(p for p in CONFIGS.rglob("*.yaml") if p.parent.name not in {"data", "trainer", "studies"})
+STUDIES = sorted((CONFIGS / "studies").glob("*.yaml"))
 TRAINERS = sorted((CONFIGS / "trainer").glob("*.yaml"))
 NAME = {"ids": lambda p: str(p.relative_to(CONFIGS)) if isinstance(p, Path) else None}
 
@@ -55,6 +57,15 @@ def test_the_command_at_an_experiments_head_parses(path, monkeypatch):
     config = parse(monkeypatch, *arguments)
     assert config.model.class_path.startswith("mlcv.")
     assert config.data.class_path.startswith("mlcv.")
+
+
+@pytest.mark.parametrize("path", STUDIES, **NAME)
+def test_every_method_of_a_study_is_one_that_fit_takes(path, monkeypatch):
+    assert re.search(rf"#\s+mlcv study studies/{path.stem}", path.read_text())
+    runs = {run.method: run for run in read_plan(path).runs(Path("out")) if not run.needs}
+    for run in runs.values():
+        config = parse(monkeypatch, "fit", *run.arguments[-1])
+        assert config.model.class_path.startswith("mlcv."), run.method
 
 
 def policies():

@@ -20,7 +20,7 @@ REMEMBERING = [
     *[("LargeLoss", {"mode": mode, "rate": 0.1}) for mode in ("reject", "correct", "permanent")],
     ("EMLoss", {"warmup_epochs": 1}),
     ("EPRLoss", {}),
-    ("PseudoLabels", {}),
+    ("PseudoLabels", {"warmup_epochs": 1}),
     ("ROLELoss", {}),
     ("SelectiveLoss", {"topk": 0.5, "threshold": 0.6}),
 ]

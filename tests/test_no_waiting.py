@@ -112,13 +112,16 @@ LOSSES = [
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_loss_does_not_wait(name):
-    loss = getattr(mlcv.losses, name)()
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    loss = getattr(mlcv.losses, name)().to(device)
     logits = torch.randn(6, 5, device=device, requires_grad=True)
     targets = torch.randint(-1, 2, (6, 5), device=device).float()
-    loss(logits, targets)
+    remembered = (torch.arange(6, device=device),) if hasattr(loss, "memory") else ()
+    for hook, arguments in (("on_labels", (targets.cpu(), "abcde")), ("plan_epochs", (2,)), ("start_epoch", (1,))):
+        getattr(loss, hook, lambda *_: None)(*arguments)
+    loss(logits, targets, *remembered)
     with no_waiting():
-        loss(logits, targets).backward()
+        loss(logits, targets, *remembered).backward()
 
 
 @pytest.mark.parametrize("build", [

@@ -99,9 +99,8 @@ class LargeLoss(MemoryLoss):
             return losses.sum() / max(len(logits), 1)
 
     def _changed(self, logits: Tensor, losses: Tensor, unobserved: Tensor, index: Tensor | None) -> Tensor:
-        counts = global_sum(
-            torch.stack([unobserved.sum(), unobserved.new_tensor(unobserved.numel(), dtype=torch.long)])
-        )
+        sizes = unobserved.sum(), unobserved.new_full((), unobserved.numel(), dtype=torch.long)
+        counts = global_sum(torch.stack(sizes))
         k = (self.share * counts[1 if self.missing is None else 0] + 0.5).floor()
         if self.mode != "permanent":
             chosen = largest_of_batch(losses, unobserved, k)

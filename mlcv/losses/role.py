@@ -78,7 +78,7 @@ class EPRLoss(nn.Module):
 
     def means(self, *entries: Tensor) -> tuple[Tensor, ...]:
         """Of each (B, C) the sum over classes, averaged over the images of all processes; last, how many these are."""
-        own = torch.stack([*(values.sum() for values in entries), entries[0].new_tensor(len(entries[0]))])
+        own = torch.stack([*(values.sum() for values in entries), entries[0].new_full((), len(entries[0]))])
         *sums, images = (global_sum(own) if self.training else own).unbind()
         return *(total / images.clamp(min=1) for total in sums), images
 

@@ -21,16 +21,16 @@ class SelectiveLoss(nn.Module):
         annotated y   -y (1 - p)^gamma_pos log p - (1 - y) p^gamma_neg log(1 - p)
         unannotated   -p^gamma_unknown log(1 - p), or nothing, if the class is likely or the entry is
 
-    without gradient through p^gamma. A class is likely whose prior is above `threshold`: where its labels
-    are often left out. An entry is likely if among all unannotated ones of the batch, those of likely classes too, it
-    is one of the topk B with the largest p; under DDP B is the batch of all processes.
+    without gradient through the powers. A class is likely whose prior is above `threshold`. An entry is likely if among
+    all unannotated ones of the batch, those of likely classes too, it is one of the topk B with the largest p; under
+    DDP that is the batch of all processes.
 
     The authors' priors are each class's mean p by a network that was trained before, on annotated entries alone. Here,
     without `priors`, they are the mean p over the epoch before, in which the network was trained by this loss; in the
     first epoch unannotated entries cost nothing.
 
-    The paper's topk of 5 belongs to 80 classes; for 20 take 1. Where only positives are known, a low threshold leaves
-    frequent classes without any negative, and they are lost.
+    The paper's topk of 5 belongs to 80 classes; for 20 take 1. Where only positives are known, classes above the
+    threshold have no negative at all, and are lost; means of p would all rise above it, so there `priors` are needed.
 
     Args:
         gamma_pos: focusing exponent of positives, >= 0.
@@ -81,6 +81,12 @@ class SelectiveLoss(nn.Module):
     def on_labels(self, targets: Tensor, class_names: Sequence[str]) -> None:
         """Makes room for each class's mean; a method shows all training labels (N, C) before training."""
         if self.priors is None:
+            if not (known(targets) & (targets < 1)).any():
+                raise ConfigError(
+                    "loss: no negative of any class is known, so SelectiveLoss would learn in its first epoch that all "
+                    "is present. Give the share of positives of each class as loss.priors, or take a loss for "
+                    "positives alone, such as ROLELoss"
+                )
             self.class_priors = self.class_priors.new_full((len(class_names),), torch.inf)
             self.sums = self.sums.new_zeros(len(class_names))
             self.images.zero_()
@@ -113,14 +119,14 @@ class SelectiveLoss(nn.Module):
             losses = -(positive + negative) * (annotated | self._counts(p, ~annotated))
             if self.training and len(self.sums):
                 self.sums += global_sum(p.sum(dim=0)).to(self.sums)
-                self.images += global_sum(self.images.new_tensor(len(p)))
+                self.images += global_sum(self.images.new_full((), len(p)))
             return losses.sum() / max(len(logits), 1)
 
     def _counts(self, p: Tensor, unannotated: Tensor) -> Tensor:
         """Which unannotated entries are neither of a likely class nor likely themselves; bool (B, C)."""
         if not len(self.class_priors):
             return torch.zeros_like(unannotated)
-        images = p.new_tensor(len(p))
+        images = p.new_full((), len(p))
         count = (self.topk * (global_sum(images) if self.training else images)).floor()
         likely = largest_of_batch(p, unannotated, count, together=self.training)
         return unannotated & (self.class_priors <= self.threshold) & ~likely

@@ -42,11 +42,13 @@ class Work:
 
     def __init__(self, targets, network=None, **settings):
         self.network, self.cleaner, self.targets = network or Network(), Cleaner(**settings), targets
-        data = SimpleNamespace(datasets={"train": SimpleNamespace(targets=targets)})
+        train = SimpleNamespace(targets=targets)
+        data = SimpleNamespace(datasets={"train": train})
         source = SimpleNamespace(_data_source=SimpleNamespace(instance=None))
         self.trainer = SimpleNamespace(datamodule=data, fit_loop=source, current_epoch=0)
         self.cleaner.setup(self.trainer, self.network, "fit")
         self.cleaner.on_train_start(self.trainer, self.network)
+        self.targets = train.targets  # which may be others since
 
     def step(self, image, index, is_seen=True):
         batch = {"image": image, "target": self.targets[index].clone(), "index": index}

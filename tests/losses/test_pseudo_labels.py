@@ -46,7 +46,7 @@ def test_each_step_equals_the_rule(rng, priors, where):
 
 def test_gradients_are_right(rng):
     targets = torch.randint(-1, 2, (6, 3), generator=rng)
-    loss, index = PseudoLabels(0.7, priors=[0.4] * 3), torch.arange(6)
+    loss, index = PseudoLabels(0.7, 1, priors=[0.4] * 3), torch.arange(6)
     loss.on_labels(targets, "abc")
     logits = torch.randn(6, 3, generator=rng, dtype=torch.float64, requires_grad=True)
     loss(logits, targets, index)
@@ -56,7 +56,11 @@ def test_gradients_are_right(rng):
 
 def test_a_class_that_has_no_prior_gets_no_labels(caplog):
     targets = torch.tensor([[1.0, 1, -1], [0, 1, -1], [-1, -1, -1], [-1, -1, 0]])
-    loss, logits, index = PseudoLabels(), torch.tensor([[0.0], [0], [2], [1]]).repeat(1, 3), torch.arange(4)
+    loss, logits, index = (
+        PseudoLabels(warmup_epochs=1),
+        torch.tensor([[0.0], [0], [2], [1]]).repeat(1, 3),
+        torch.arange(4),
+    )
     loss.on_labels(targets, ["car", "dog", "sun"])
     assert "dog, sun" in caplog.text
     loss(logits, targets, index)

@@ -96,5 +96,7 @@ def test_settings_that_make_no_sense_are_told():
             SelectiveLoss(**wrong)
     with pytest.raises(ConfigError, match="3 numbers for 2 classes"):
         SelectiveLoss(priors=PRIORS).on_labels(torch.zeros(1, 2), "ab")
+    with pytest.raises(ConfigError, match=r"no negative.*loss\.priors"):
+        SelectiveLoss().on_labels(torch.tensor([[1.0, -1]]), "ab")
     with pytest.raises(ConfigError, match="on_labels"):
         SelectiveLoss().start_epoch(0)
