@@ -179,24 +179,3 @@ def test_label_noise_is_counted_both_ways(tool, tmp_path):
     assert "3 images of 2 patients" in part.stdout
     refused = tool("studies/label_noise.py", tmp_path / "table.csv", "--set=train")
     assert "no row of the set 'train'; its sets are test, val" in refused.stderr
-
-
-@pytest.mark.slow
-def test_policies_are_compared_on_few_drawings(tool, tmp_path):
-    source = write_chexpert(tmp_path / "real", patients=60)
-    few = ["--trainer.max_epochs=1", "--data.batch_size=8"]
-    arguments = [
-        "--table",
-        source / "train.csv",
-        "--seeds=1",
-        "--train=60",
-        "--valid=40",
-        "--folder",
-        tmp_path / "runs",
-    ]
-    done = tool(
-        "studies/compare_policies.py", *arguments, "--policies", "U-Ones", "U-SelfTrained", "U-MultiClass", "--", *few
-    )
-    rows = [line for line in done.stdout.splitlines() if line.startswith("| U-")]
-    assert len(rows) == 3, done.stderr
-    assert all(0 <= float(row.split("|")[-2].split()[0]) <= 100 for row in rows)

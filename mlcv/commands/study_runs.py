@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mlcv.callbacks.patience import MONITOR
+from mlcv.commands import evaluate
 from mlcv.commands.training import TrainingCLI
 from mlcv.commands.unwritten import UnwrittenCLI
 from mlcv.errors import ConfigError, UserError, find_user_error, one_line
-from mlcv.files import read_json, write_text
+from mlcv.files import read_checkpoint, read_json, write_text
 from mlcv.labels.states import evaluable
-from mlcv.studies.plan import Run
+from mlcv.posthoc.predictions import read_predictions
+from mlcv.studies.plan import KL, STORED, Run
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +55,8 @@ class Job:
 
 def planned(run: Run) -> dict[str, Any]:
     """What a run is told by, in its folder."""
-    return {"condition": run.condition, "method": run.method, "seed": run.seed, "arguments": list(run.arguments)}
+    told = {"condition": run.condition, "method": run.method, "seed": run.seed, "arguments": list(run.arguments)}
+    return told | ({"then": run.then} if run.then else {})
 
 
 def result_of(folder: Path, run: Run) -> dict[str, Any] | None:
@@ -102,9 +106,39 @@ def _train(folder: Path, run: Run) -> None:
     test: Any = read_json(kept / "test.json", "metrics")
     with (kept / "test_per_class.csv").open(encoding="utf-8", newline="") as file:
         classes = list(csv.DictReader(file))
-    of_test = {"classes": classes, **{key: test[key] for key in ("metrics", "labels")}}
-    result = {"tried": tried, "chosen": chosen, **of_test}
+    for command, *options in run.then:
+        evaluate.main(options) if command == "evaluate" else TrainingCLI.run([command, *options])
+    metrics = dict(test["metrics"])
+    if run.reference is not None:
+        names = [row["class"] for row in classes]
+        metrics[KL] = _divergence(_predictions(Path(run.reference), names), _predictions(folder, names))
+    if run.stored is not None:
+        metrics[STORED] = _size(Path(run.stored))
+    result = {"tried": tried, "chosen": chosen, "classes": classes, "metrics": metrics, "labels": test["labels"]}
     write_text(folder / RESULT, json.dumps(result, indent=1) + "\n")
+
+
+def _predictions(folder: Path, names: Sequence[str]) -> Tensor:
+    """Probabilities (M, C) of the test images, of a run that is done."""
+    path = next(folder.glob("*/test_predictions.csv"))
+    return read_predictions(path, names).scores.double()
+
+
+def _divergence(true: Tensor, said: Tensor) -> float:
+    """Mean over images and classes of the Kullback-Leibler divergence of two Bernoulli distributions, in nats.
+
+    Shape:
+        true, said (M, C), probabilities.
+    """
+    true, said = (p.clamp(1e-6, 1 - 1e-6) for p in (true, said))
+    return float((true * (true / said).log() + (1 - true) * ((1 - true) / (1 - said)).log()).mean())
+
+
+def _size(path: Path) -> int:
+    """Of a file in bytes; of a checkpoint that of its weights."""
+    if path.suffix == ".ckpt":
+        return sum(tensor.nbytes for tensor in read_checkpoint(path)["state_dict"].values())
+    return path.stat().st_size
 
 
 def _try(folder: Path, run: Run, number: int) -> dict[str, Any]:

@@ -25,13 +25,16 @@ METRICS = (
     "ranking_loss", "coverage_error", "LRAP", "ECE", "pointing_game", "mAP_11point",
 )  # fmt: skip
 """Of a test, see `mlcv.metrics.multilabel_scores`."""
-LOWER_IS_BETTER = ("ranking_loss", "coverage_error", "ECE")
+OF_A_CLASS = re.compile(r"(AP|AUROC) of (.+)")
+KL, STORED = "KL", "stored"
+"""Of predictions from those of a method that the study names; bytes of a file that a method names."""
+LOWER_IS_BETTER = ("ranking_loss", "coverage_error", "ECE", KL, STORED)
 
 _SEEDS = ("seed_everything", "data.seed", "data.protocol.seed", "data.policy.seed")
 """What a run's seed is given as, unless the study says otherwise: split, order and views, draws of labels, weights."""
 _KEYS = (
     "config", "options", "methods", "conditions", "tune", "seeds", "baseline", "metrics", "sort_by", "min_positives",
-    "plot",
+    "plot", "reference",
 )  # fmt: skip
 RATES: Mapping[str, tuple[Any, ...]] = {"model.optim.lr": (0.001, 0.003, 0.01)}
 """What is tried unless a study says otherwise."""
@@ -47,6 +50,8 @@ class Method:
         tune: of an option the values of which validation chooses one; all combinations are tried.
         is_listed: whether it has a row, or is only what others start from.
         under: options behind these, by condition.
+        then: commands of mlcv that are run when it is tested, `predict` or `evaluate` with their options.
+        stored: file whose bytes are told, such as what stands for a teacher's labels; of a checkpoint its weights'.
     """
 
     configs: tuple[str, ...]
@@ -54,6 +59,8 @@ class Method:
     tune: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     is_listed: bool = True
     under: Mapping[str, Options] = field(default_factory=dict)
+    then: tuple[tuple[str, ...], ...] = ()
+    stored: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,9 @@ class Run:
         settings: what is tried, by option.
         arguments: of `mlcv fit`, for each of the settings.
         needs: names of methods whose runs it starts from, under the same condition and seed.
+        then: commands behind its test.
+        stored: file whose bytes are told.
+        reference: folder of a run; how far its predictions are from this run's is told.
     """
 
     condition: str
@@ -77,6 +87,9 @@ class Run:
     settings: tuple[Options, ...]
     arguments: tuple[tuple[str, ...], ...]
     needs: frozenset[str] = frozenset()
+    then: tuple[tuple[str, ...], ...] = ()
+    stored: str | None = None
+    reference: str | None = None
 
     @property
     def key(self) -> Key:
@@ -103,6 +116,7 @@ class Plan:
         sort_by: one of them.
         min_positives: that the test split has of a class, for the class to be in mAP and AUROC.
         plot: `dots`, a panel a condition; or `curves` over the conditions in their order.
+        reference: method from whose predictions `KL` is taken.
     """
 
     methods: Mapping[str, Method]
@@ -114,6 +128,7 @@ class Plan:
     sort_by: str = "mAP"
     min_positives: int = 1
     plot: Plot = "dots"
+    reference: str | None = None
 
     def __post_init__(self) -> None:
         for name, parts in (("methods", self.methods), ("conditions", self.conditions)):
@@ -125,7 +140,9 @@ class Plan:
         if not self.baseline:
             object.__setattr__(self, "baseline", next(iter(self.methods)))
         _check_known("baseline", [self.baseline], self.methods)
-        _check_known("metrics", [*self.metrics, self.sort_by], METRICS)
+        named = [name for name in (*self.metrics, self.sort_by) if not OF_A_CLASS.fullmatch(str(name))]
+        _check_known("metrics", named, [*METRICS, STORED, *([KL] if self.reference else [])])
+        _check_known("reference", [self.reference] if self.reference else [], self.methods)
         if self.sort_by not in self.metrics:
             object.__setattr__(self, "metrics", (self.sort_by, *self.metrics))
         _check_known("plot", [self.plot], ("dots", "curves"))
@@ -146,7 +163,7 @@ class Plan:
         """
         _check_known("--methods", names, self.methods)
         kept = {self.baseline, *names}
-        while more := {other for name in kept for other in self._needs(self.methods[name].options)} - kept:
+        while more := {other for name in kept for other in self._needs(name)} - kept:
             kept |= more
         return replace(self, methods={name: method for name, method in self.methods.items() if name in kept})
 
@@ -172,12 +189,19 @@ class Plan:
                 )
                 for setting in settings
             )
-            needs = frozenset(self._needs(method.options))
-            yield Run(condition, name, seed, place, tuple(settings), arguments, needs)
+            then, stored = _filled([list(words) for words in method.then], names), _filled(method.stored, names)
+            reference = within[self.reference] if self.reference not in (None, name) else None
+            yield Run(
+                condition, name, seed, place, tuple(settings), arguments, frozenset(self._needs(name)),
+                tuple(map(tuple, then)), stored, reference,
+            )  # fmt: skip
 
-    def _needs(self, options: Options) -> set[str]:
-        text = json.dumps(list(options.values()))
-        return {name for name in self.methods if f"{{{name}}}" in text}
+    def _needs(self, name: str) -> set[str]:
+        """Methods that one starts from; never itself."""
+        method = self.methods[name]
+        text = json.dumps([list(method.options.values()), list(method.under.values()), method.then, method.stored])
+        named = {other for other in self.methods if f"{{{other}}}" in text}
+        return (named | ({self.reference} if self.reference else set())) - {name}
 
 
 def read_plan(path: str | Path) -> Plan:
@@ -208,7 +232,8 @@ def read_plan(path: str | Path) -> Plan:
         tried = _tune(options.pop("tune"), where) if "tune" in options else tune
         is_listed, under = options.pop("is_listed", True), _table(options.pop("under", None), f"{where}, under")
         tried = {key: values for key, values in tried.items() if key not in options}  # set by itself, nothing is tried
-        methods[str(name)] = Method(own, options, tried, is_listed, under)
+        then = _commands(options.pop("then", []), where)
+        methods[str(name)] = Method(own, options, tried, is_listed, under, then, options.pop("stored", None))
     conditions = {
         str(name): dict(_table(options, f"conditions: {name}"))
         for name, options in _table(given.pop("conditions", {"labels as they are": {}}), "conditions").items()
@@ -256,6 +281,14 @@ def _configs(given: Any, folder: Path, where: str) -> tuple[str, ...]:
         raise ConfigError(f"study: {where}: config is a file or a list of them, got {str(given)[:60]!r}")
     beside = [folder / path for path in paths]
     return tuple(str(near) if near.is_file() else find_config(path) for path, near in zip(paths, beside, strict=True))
+
+
+def _commands(given: Any, where: str) -> tuple[tuple[str, ...], ...]:
+    """Each a list of words."""
+    for words in given if isinstance(given, list) else [given]:
+        if not isinstance(words, list) or not words or words[0] not in ("predict", "evaluate"):
+            raise ConfigError(f"study: {where}: then is a list of commands, such as [[predict, ...]]; got {words!r}")
+    return tuple(tuple(map(str, words)) for words in given)
 
 
 def _tune(given: Any, where: str) -> dict[str, tuple[Any, ...]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from mlcv.studies.plan import LOWER_IS_BETTER, Key, Plan, Run
+from mlcv.studies.plan import LOWER_IS_BETTER, OF_A_CLASS, Key, Plan, Run
 
 Results = Mapping[Key, Mapping[str, Any]]
 """Of each run that is done, by condition, method and seed."""
@@ -88,7 +88,12 @@ class Row:
 
 
 def score(result: Mapping[str, Any], name: str, min_positives: int) -> float:
-    """A metric of a run's test, over classes with so many positives where it is a mean over classes."""
+    """A metric of a run's test, over classes with so many positives where it is a mean over classes.
+
+    `AP of dog` and `AUROC of dog` are those of a class.
+    """
+    if of_class := OF_A_CLASS.fullmatch(name):
+        return next((float(row[of_class[1]]) for row in result["classes"] if row["class"] == of_class[2]), math.nan)
     if name in _COLUMNS and min_positives > 1:
         values = [float(row[_COLUMNS[name]]) for row in _judged(result, min_positives)]
         return statistics.fmean(values) if values else math.nan

@@ -8,11 +8,11 @@ from typing import Any
 from rich.console import Console
 
 from mlcv.files import write_table, write_text
-from mlcv.studies.plan import Plan
+from mlcv.studies.plan import KL, STORED, Plan
 from mlcv.studies.results import Interval, Row
 from mlcv.terminal import print_table
 
-_AS_IT_IS = ("coverage_error",)
+_AS_IT_IS = ("coverage_error", KL)
 """Metrics that are no parts of one, and not shown in percent."""
 
 
@@ -106,7 +106,9 @@ def _differs(value: Interval, name: str) -> str:
 def _shown(value: float, name: str, sign: str = "") -> str:
     if math.isnan(value):
         return "-"
-    return f"{value:{sign}.2f}" if name in _AS_IT_IS else f"{100 * value:{sign}.1f}"
+    if name == STORED:
+        return f"{value / 1024:{sign},.0f} KiB"
+    return f"{value:{sign}.3f}" if name in _AS_IT_IS else f"{100 * value:{sign}.1f}"
 
 
 def _by_condition(plan: Plan, rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
