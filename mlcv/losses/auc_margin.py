@@ -77,7 +77,7 @@ class AUCMarginLoss(nn.Module):
             variances = global_sum((sides * (s - means[:, None]) ** 2).sum(dim=1)) / counts
             loss = variances.sum(dim=0) + (self.margin + means[0] - means[1]).clamp(min=0) ** 2
             if self.training:
-                self._remember(means.detach(), is_there)
+                self._remember(means.detach())
             return torch.where((means >= 0).all(dim=0) & is_there.any(dim=0), loss, 0).sum()
 
     def _remembered(self, like: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class AUCMarginLoss(nn.Module):
             self.means = self.means.new_full((2, like.shape[1]), -1.0)
         return self.means.to(like)
 
-    def _remember(self, means: Tensor, is_there: Tensor) -> None:
+    def _remember(self, means: Tensor) -> None:
+        """From means that are the old ones where a side is absent."""
         old = self.means.to(means)
-        moved = torch.where(old < 0, means, self.momentum * old + (1 - self.momentum) * means)
-        self.means.copy_(torch.where(is_there, moved, old))
+        self.means.copy_(torch.where(old < 0, means, self.momentum * old + (1 - self.momentum) * means))

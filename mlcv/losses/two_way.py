@@ -61,7 +61,7 @@ class TwoWayLoss(nn.Module):
         with full_precision(logits):
             logits = at_least_float32(logits)
             filled, is_used = resolve_unknown(targets.to(logits.dtype), self.unknown)
-            positive, negative = (filled * is_used).log(), ((1 - filled) * is_used).log()  # -inf where there is none
+            positive, negative = filled.log(), ((1 - filled) * is_used).log()  # -inf where there is none
             classes, images = (self._way(logits, positive, negative, dim) for dim in (0, 1))
             return classes + images
 
