@@ -6,13 +6,23 @@ from torch import nn
 from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 
 import mlcv.losses
-from mlcv.losses import AsymmetricLoss, BCELoss, FocalLoss, HillLoss, PartialBCELoss, SPLCLoss
+from mlcv.losses import (
+    AsymmetricLoss,
+    BCELoss,
+    ClassBalancedLoss,
+    DistributionBalancedLoss,
+    FocalLoss,
+    HillLoss,
+    LogitAdjustedLoss,
+    PartialBCELoss,
+    SPLCLoss,
+)
 from mlcv.losses.base import ElementwiseLoss
 from tests.losses.test_elementwise import random_case
 
 
-def weighed():
-    loss = BCELoss(pos_weight="auto")
+def weighed(loss=None):
+    loss = loss or BCELoss(pos_weight="auto")
     loss.on_labels(torch.tensor([[0.0, 1, 1, 0], [0, 0, 1, 1], [1, 0, 0, 1], [0, 0, -1, 0]]), "abcd")
     return loss
 
@@ -32,6 +42,9 @@ LOSSES = {
     "hill 4": lambda: HillLoss(2.0, 0.5, 4.0), "splc": SPLCLoss, "correcting": correcting, "asymmetric": AsymmetricLoss,
     "asymmetric 1 2": lambda: AsymmetricLoss(1, 2, 0.2), "no margin": lambda: AsymmetricLoss(0.5, 1, 0),
     "no focus": lambda: AsymmetricLoss(0, 0, 0.3),
+    "adjusted": lambda: weighed(LogitAdjustedLoss(0.7)), "by class": lambda: weighed(ClassBalancedLoss()),
+    "distribution": lambda: weighed(DistributionBalancedLoss()),
+    "distribution 0": lambda: weighed(DistributionBalancedLoss(gamma=0.0)),
 }  # fmt: skip
 
 
