@@ -34,7 +34,7 @@ class Cleaner(Callback):
     given value is kept, as it was when the image was last seen. At the start of each epoch a mixture of two Gaussians
     is fitted to those of each class and given value, scaled to [0, 1]; entries that belong to the component of the
     higher losses are unknown (-1) in the batches of that epoch. It is DivideMix's division (Li et al., ICLR 2020, arXiv
-    2002.07394) for each class, as CPC has it (Huang et al., arXiv 2212.10766), in a form for several labels an image.
+    2002.07394) class by class, after the idea of CPC (Huang et al., arXiv 2212.10766), for several labels an image.
 
     Right entries that are hard go, too: of all negatives rather more than are wrong, and of a network that has learnt
     nothing yet about half. Clean positives only if a good part of them is wrong. The log says in each epoch how many
@@ -92,9 +92,9 @@ class Cleaner(Callback):
         taken_as = getattr(getattr(pl_module, "loss", None), "unknown", "ignore")
         if taken_as != "ignore":
             raise ConfigError(
-                f"Cleaner makes entries unknown, which model.loss.unknown {taken_as} would take for more: set it to "
-                "ignore. If unknown entries of the data are to be negatives until they are cleaned, set unknown of the "
-                "Cleaner to negative"
+                f"Cleaner makes entries unknown, and by model.loss.unknown {taken_as} they would still be labels: set "
+                "it to ignore. If unknown entries of the data are to be negatives until they are cleaned, set unknown "
+                "of the Cleaner to negative"
             )
         if self.prototypes and not hasattr(pl_module, "head"):
             raise ConfigError(f"Cleaner: prototypes are of what a head reads, and {type(pl_module).__name__} has none")

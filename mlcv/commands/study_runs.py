@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mlcv.callbacks.patience import MONITOR
-from mlcv.commands import evaluate
+from mlcv.commands.evaluate import main as evaluate
 from mlcv.commands.training import TrainingCLI
 from mlcv.commands.unwritten import UnwrittenCLI
 from mlcv.errors import ConfigError, UserError, find_user_error, one_line
@@ -107,7 +107,7 @@ def _train(folder: Path, run: Run) -> None:
     with (kept / "test_per_class.csv").open(encoding="utf-8", newline="") as file:
         classes = list(csv.DictReader(file))
     for command, *options in run.then:
-        evaluate.main(options) if command == "evaluate" else TrainingCLI.run([command, *options])
+        evaluate(options) if command == "evaluate" else TrainingCLI.run([command, *options])
     metrics = dict(test["metrics"])
     if run.reference is not None:
         names = [row["class"] for row in classes]

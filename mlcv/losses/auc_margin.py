@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mlcv.distributed import global_sum
 from mlcv.errors import ConfigError
 from mlcv.labels.states import resolve_unknown
-from mlcv.losses.base import add_buffer_of_labels
+from mlcv.losses.base import add_buffer_of_labels, check_knows_negatives
 from mlcv.numerics import at_least_float32, full_precision
 
 
@@ -64,6 +64,8 @@ class AUCMarginLoss(nn.Module):
             targets: (N, C), see `mlcv.labels`.
             class_names: C names.
         """
+        if self.unknown == "ignore":
+            check_knows_negatives(targets)
         self.means = self.means.new_full((2, targets.shape[1]), -1.0)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -77,7 +79,7 @@ class AUCMarginLoss(nn.Module):
             variances = global_sum((sides * (s - means[:, None]) ** 2).sum(dim=1)) / counts
             loss = variances.sum(dim=0) + (self.margin + means[0] - means[1]).clamp(min=0) ** 2
             if self.training:
-                self._remember(means.detach(), is_there)
+                self._remember(means.detach())
             return torch.where((means >= 0).all(dim=0) & is_there.any(dim=0), loss, 0).sum()
 
     def _remembered(self, like: Tensor) -> Tensor:
@@ -87,8 +89,9 @@ class AUCMarginLoss(nn.Module):
             self.means = self.means.new_full((2, like.shape[1]), -1.0)
         return self.means.to(like)
 
-    def _remember(self, means: Tensor, is_there: Tensor) -> None:
+    def _remember(self, means: Tensor) -> None:
+        """From means that are the old ones where a side is absent."""
         old = self.means.to(means)
-        moved = torch.where(old < 0, means, self.momentum * old + (1 - self.momentum) * means)
         # Not in place: a compiled step looks at the old ones again in its backward pass.
-        self.means = torch.where(is_there, moved, old).to(self.means)
+        moved = torch.where(old < 0, means, self.momentum * old + (1 - self.momentum) * means)
+        self.means = moved.to(self.means)

@@ -11,6 +11,7 @@ from torch.nn.functional import logsigmoid
 from mlcv.errors import ConfigError
 from mlcv.labels.states import UnknownAs, count_known, is_positive, log_odds
 from mlcv.losses.base import ElementwiseLoss, add_buffer_of_labels
+from mlcv.numerics import log_sigmoids
 
 
 class ClassStatisticsLoss(ElementwiseLoss):
@@ -138,8 +139,7 @@ class ClassBalancedLoss(ClassStatisticsLoss):
         return self.statistics(logits)[0] * cross_entropy(logits, targets, reduction="none")
 
     def with_slopes(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        weights = self.statistics(logits)[0]
-        return self.elementwise(logits, targets), logits.sigmoid().sub_(targets).mul_(weights)
+        return self.elementwise(logits, targets), logits.sigmoid().sub_(targets).mul_(self.statistics(logits)[0])
 
 
 class DistributionBalancedLoss(ClassStatisticsLoss):
@@ -199,13 +199,28 @@ class DistributionBalancedLoss(ClassStatisticsLoss):
         return torch.stack([torch.minimum(positive.clamp(min=0.5), images - 0.5), images])
 
     def elementwise(self, logits: Tensor, targets: Tensor) -> Tensor:
-        positives, images = self.statistics(logits)
-        z = logits - self.kappa / self.lam * (images / positives - 1).log()
-        weights = self._weights(targets, positives)
+        z, positive, negative = self._parts(logits, targets)
         q = self.lam * z
-        positive = targets * (self.gamma * logsigmoid(-z)).exp() * logsigmoid(z)
-        negative = (1 - targets) / self.lam * (self.gamma * logsigmoid(q)).exp() * logsigmoid(-q)
-        return -2 * weights * (positive + negative)
+        focus, negative_focus = (self.gamma * logsigmoid(-z)).exp(), (self.gamma * logsigmoid(q)).exp()
+        return -(positive * focus * logsigmoid(z) + negative / self.lam * negative_focus * logsigmoid(-q))
+
+    def with_slopes(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        z, positive, negative = self._parts(logits, targets)
+        (log_p, log_not_p), (log_q, log_not_q) = log_sigmoids(z), log_sigmoids(self.lam * z)
+        positive, negative = positive * (self.gamma * log_not_p).exp_(), negative * (self.gamma * log_q).exp_()
+        losses = -(positive * log_p + negative / self.lam * log_not_q)
+        slopes = positive * (self.gamma * log_p.exp() * log_p - log_not_p.exp())
+        return losses, slopes - negative * (self.gamma * log_not_q.exp() * log_not_q - log_q.exp())
+
+    def _parts(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What is called z' above, and the weights of an entry as positive, and as negative times lam; (B, C) each."""
+        positives, images = self.statistics(logits)
+        weights = 2 * self._weights(targets, positives)
+        return (
+            logits - self.kappa / self.lam * (images / positives - 1).log(),
+            weights * targets,
+            weights * (1 - targets),
+        )
 
     def _weights(self, targets: Tensor, positives: Tensor) -> Tensor:
         """What is called w above, (B, C)."""

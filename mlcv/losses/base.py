@@ -60,13 +60,8 @@ class ElementwiseLoss(nn.Module):
         Raises:
             ConfigError: if only positives are known and all else is ignored, by which everything would be present.
         """
-        is_known = known(targets)
-        if self.unknown == "ignore" and is_known.any() and not is_known.all() and (targets[is_known] == 1).all():
-            raise ConfigError(
-                "all known training labels are positive, and the loss ignores unknown ones, so it would learn that "
-                "everything is present. Set model.loss.unknown to weak_negative or negative, or take a loss of "
-                "positive labels: PUMLCLoss, EPRLoss, ROLELoss, LargeLoss, SPLCLoss"
-            )
+        if self.unknown == "ignore":
+            check_knows_negatives(targets)
 
     def elementwise(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Loss of each entry (B, C), from logits in full precision and targets in [0, 1] without unknowns."""
@@ -145,6 +140,24 @@ def _size_as_stored(name: str, loss: nn.Module, state: dict[str, Any], prefix: s
     stored, ours = state.get(prefix + name), getattr(loss, name)
     if isinstance(stored, Tensor) and stored.ndim == ours.ndim:
         setattr(loss, name, ours.new_empty(stored.shape))
+
+
+def check_knows_negatives(targets: Tensor) -> None:
+    """Refuses labels from which a loss that ignores unknown ones learns that everything is present.
+
+    Args:
+        targets: (N, C), those of all training images.
+
+    Raises:
+        ConfigError: if all that is known is positive, and not all is known.
+    """
+    is_known = known(targets)
+    if is_known.any() and not is_known.all() and (targets[is_known] == 1).all():
+        raise ConfigError(
+            "all known training labels are positive, and the loss ignores unknown ones, so it would learn that "
+            "everything is present. Set model.loss.unknown to weak_negative or negative, or take a loss of positive "
+            "labels: PUMLCLoss, EPRLoss, ROLELoss, LargeLoss, SPLCLoss"
+        )
 
 
 def may_see(loss: nn.Module, targets: Tensor) -> bool:

@@ -81,7 +81,7 @@ class SelectiveLoss(nn.Module):
     def on_labels(self, targets: Tensor, class_names: Sequence[str]) -> None:
         """Makes room for each class's mean; a method shows all training labels (N, C) before training."""
         if self.priors is None:
-            if not (known(targets) & (targets < 1)).any():
+            if not known(targets).all() and not (known(targets) & (targets < 1)).any():
                 raise ConfigError(
                     "loss: no negative of any class is known, so SelectiveLoss would learn in its first epoch that all "
                     "is present. Give the share of positives of each class as loss.priors, or take a loss for "

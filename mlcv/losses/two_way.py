@@ -1,5 +1,6 @@
 """Two-way multi-label loss (Kobayashi, CVPR 2023)."""
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -9,6 +10,7 @@ from torch.nn.functional import softplus
 from mlcv.distributed import gathered, global_sum
 from mlcv.errors import ConfigError
 from mlcv.labels.states import resolve_unknown
+from mlcv.losses.base import check_knows_negatives
 from mlcv.numerics import at_least_float32, full_precision
 
 
@@ -23,10 +25,9 @@ class TwoWayLoss(nn.Module):
     Without a negative l is 0. A soft target y is in both sums, weighed by 1 - y and y. The large temperature of the
     positives lets all of them count, where that of the negatives looks for the highest.
 
-    It compares entries, and probabilities are no frequencies: see `mlcv calibrate`. It needs known negatives: with
-    `unknown="ignore"` and labels that are all positive it is 0. The class part sees the images of a batch at once, so
-    that the batch size matters; under DDP it is over all processes, by which two of them with half a batch give the
-    gradients of one with the whole.
+    It compares entries, and probabilities are no frequencies: see `mlcv calibrate`. The class part
+    sees the images of a batch at once, so that the batch size matters; under DDP it is over all processes, by which two
+    of them with half a batch give the gradients of one with the whole.
 
     Args:
         pos_temperature: Tp > 0; the paper's is 4.
@@ -57,11 +58,16 @@ class TwoWayLoss(nn.Module):
             raise ConfigError(f"loss.unknown is ignore or negative, got {unknown!r}")
         self.pos_temperature, self.neg_temperature, self.unknown = pos_temperature, neg_temperature, unknown
 
+    def on_labels(self, targets: Tensor, class_names: Sequence[str]) -> None:
+        """Refuses labels (N, C) without a known negative, if unknown entries are none; called before training."""
+        if self.unknown == "ignore":
+            check_knows_negatives(targets)
+
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         with full_precision(logits):
             logits = at_least_float32(logits)
             filled, is_used = resolve_unknown(targets.to(logits.dtype), self.unknown)
-            positive, negative = (filled * is_used).log(), ((1 - filled) * is_used).log()  # -inf where there is none
+            positive, negative = filled.log(), ((1 - filled) * is_used).log()  # -inf where there is none
             classes, images = (self._way(logits, positive, negative, dim) for dim in (0, 1))
             return classes + images
 

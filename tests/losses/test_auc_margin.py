@@ -75,6 +75,7 @@ def test_running_means_stand_in_for_a_side_that_a_batch_lacks(rng):
         expected = 0.0 if None in means.values() else spread + max(0, 1 + means[0] - means[1]) ** 2
         assert loss(z[:, None], t[:, None]).item() == pytest.approx(expected, rel=1e-5)
     assert loss.means.flatten().tolist() == pytest.approx([running[0], running[1]])
+    assert loss(z[:, None], -torch.ones(5, 1)) == 0
 
 
 def test_means_move_in_training_alone_and_come_back_with_a_checkpoint(rng):

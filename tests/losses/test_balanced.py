@@ -82,6 +82,14 @@ def test_distribution_balanced_loss_equals_its_formula(rng, settings):
     assert shown(DistributionBalancedLoss(*settings), targets)(logits, targets).item() == pytest.approx(expected, 1e-5)
 
 
+def test_a_soft_target_is_no_positive_of_its_image():
+    loss = shown(DistributionBalancedLoss(), labels(100, 20, 5))
+    positives = loss.of_classes[0]
+    weights = loss._weights(torch.tensor([[1.0, 0, 0], [1, 0, 0.9], [1, 0, 1]]), positives)
+    assert torch.equal(weights[0], weights[1])
+    assert weights[1, 2] > weights[2, 2]
+
+
 def test_logit_adjusted_loss_equals_its_formula(rng):
     logits, targets = case(rng)
     odds = [math.log((n + 0.5) / (k - n + 1.5)) for k, n in zip(*known_and_positive(targets), strict=True)]

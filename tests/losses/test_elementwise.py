@@ -4,7 +4,17 @@ import pytest
 import torch
 
 from mlcv.errors import ConfigError
-from mlcv.losses import AsymmetricLoss, BCELoss, FocalLoss, HillLoss, PartialBCELoss, SPLCLoss
+from mlcv.losses import (
+    AsymmetricLoss,
+    AUCMarginLoss,
+    BCELoss,
+    ELRLoss,
+    FocalLoss,
+    HillLoss,
+    PartialBCELoss,
+    SPLCLoss,
+    TwoWayLoss,
+)
 from tests.losses import oracles
 
 X = torch.tensor([[2.0, -1.0, 0.5], [0.3, 0.8, -2.0], [-1.2, 1.5, 0.1], [0.7, -0.4, -0.9]], dtype=torch.float64)
@@ -122,3 +132,13 @@ def test_splc_never_corrects_a_known_negative():
 def test_impossible_options_are_refused(build, word):
     with pytest.raises(ConfigError, match=word):
         build()
+
+
+@pytest.mark.parametrize("loss", [BCELoss, AsymmetricLoss, HillLoss, FocalLoss, TwoWayLoss, AUCMarginLoss, ELRLoss])
+def test_who_leaves_unknown_entries_out_refuses_labels_without_a_negative(loss):
+    only = torch.tensor([[1.0, -1], [-1, 1]])
+    with pytest.raises(ConfigError, match="learn that everything is present"):
+        loss().on_labels(only, "ab")
+    loss(unknown="negative").on_labels(only, "ab")
+    for labels in (torch.tensor([[1.0, -1], [-1, 0]]), torch.tensor([[1.0, -1], [0.4, 1]]), torch.ones(2, 2)):
+        loss().on_labels(labels, "ab")

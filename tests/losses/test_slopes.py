@@ -10,6 +10,7 @@ from mlcv.losses import (
     AsymmetricLoss,
     BCELoss,
     ClassBalancedLoss,
+    DistributionBalancedLoss,
     FocalLoss,
     HillLoss,
     LogitAdjustedLoss,
@@ -20,8 +21,8 @@ from mlcv.losses.base import ElementwiseLoss
 from tests.losses.test_elementwise import random_case
 
 
-def weighed():
-    loss = BCELoss(pos_weight="auto")
+def weighed(loss=None):
+    loss = loss or BCELoss(pos_weight="auto")
     loss.on_labels(torch.tensor([[0.0, 1, 1, 0], [0, 0, 1, 1], [1, 0, 0, 1], [0, 0, -1, 0]]), "abcd")
     return loss
 
@@ -32,15 +33,7 @@ def correcting():
     return loss
 
 
-def of_classes(build):
-    loss = build()
-    loss.on_labels(torch.tensor([[0.0, 1, 1, 0], [0, 0, 1, 1], [1, 0, 0, 1], [0, 0, -1, 0]]), "abcd")
-    return loss
-
-
 LOSSES = {
-    "adjusted": lambda: of_classes(lambda: LogitAdjustedLoss(0.7)),
-    "class-balanced": lambda: of_classes(ClassBalancedLoss),
     "bce": BCELoss, "weighed": weighed, "pos_weight": lambda: BCELoss(pos_weight=3.0),
     "an": lambda: BCELoss("negative"),
     "wan": lambda: BCELoss("weak_negative"), "smoothed": lambda: FocalLoss(unknown="smoothed"),
@@ -49,6 +42,9 @@ LOSSES = {
     "hill 4": lambda: HillLoss(2.0, 0.5, 4.0), "splc": SPLCLoss, "correcting": correcting, "asymmetric": AsymmetricLoss,
     "asymmetric 1 2": lambda: AsymmetricLoss(1, 2, 0.2), "no margin": lambda: AsymmetricLoss(0.5, 1, 0),
     "no focus": lambda: AsymmetricLoss(0, 0, 0.3),
+    "adjusted": lambda: weighed(LogitAdjustedLoss(0.7)), "by class": lambda: weighed(ClassBalancedLoss()),
+    "distribution": lambda: weighed(DistributionBalancedLoss()),
+    "distribution 0": lambda: weighed(DistributionBalancedLoss(gamma=0.0)),
 }  # fmt: skip
 
 
@@ -204,6 +200,5 @@ def test_who_changes_the_formula_inherits_no_slopes(kind, rng):
 def test_every_loss_of_entries_has_slopes():
     classes = [getattr(mlcv.losses, name) for name in mlcv.losses.__all__]
     kinds = {kind for kind in classes if isinstance(kind, type) and issubclass(kind, ElementwiseLoss)}
-    # Its weights hang on all labels of an image.
-    assert {kind for kind in kinds if not kind._has_slopes} <= {ElementwiseLoss, mlcv.losses.DistributionBalancedLoss}
+    assert {kind for kind in kinds if not kind._has_slopes} <= {ElementwiseLoss}
     assert issubclass(ElementwiseLoss, nn.Module)
