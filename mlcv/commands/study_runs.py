@@ -3,7 +3,9 @@
 import csv
 import json
 import logging
+import math
 import shutil
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,7 +58,7 @@ class Job:
 def planned(run: Run) -> dict[str, Any]:
     """What a run is told by, in its folder."""
     told = {"condition": run.condition, "method": run.method, "seed": run.seed, "arguments": list(run.arguments)}
-    return told | ({"then": run.then} if run.then else {})
+    return {**told, "checkpoint": run.checkpoint, "min_val_positives": run.min_val_positives, "then": run.then}
 
 
 def result_of(folder: Path, run: Run) -> dict[str, Any] | None:
@@ -98,7 +100,8 @@ def _train(folder: Path, run: Run) -> None:
         raise ConfigError(tried[0]["error"])
     chosen = max(good, key=lambda number: float(tried[number]["val"] or 0.0))
     kept = folder / str(chosen)
-    checkpoint = next(path for name in ("best", "last") if (path := kept / "checkpoints" / f"{name}.ckpt").is_file())
+    order = ("best", "last") if run.checkpoint == "best" else ("last", "best")
+    checkpoint = next(path for name in order if (path := kept / "checkpoints" / f"{name}.ckpt").is_file())
     for number in range(len(tried)):
         if number != chosen:
             shutil.rmtree(folder / str(number))
@@ -148,10 +151,12 @@ def _try(folder: Path, run: Run, number: int) -> dict[str, Any]:
         _Run.run(["fit", *run.arguments[number], *_QUIET, f"--run_dir={folder}"])
     except Exception as failure:  # noqa: BLE001
         error = _said(failure)
-    scores = _validations(folder / "metrics.csv")
-    best, last = (max(scores), scores[-1]) if scores else (None, None)
-    seconds = round(time.perf_counter() - begun, 2)
-    return {"setting": run.settings[number], "val": best, "val_last": last, "seconds": seconds, "error": error}
+    epochs = _validations(folder / "metrics.csv")
+    found = {"setting": run.settings[number], "error": error, "seconds": round(time.perf_counter() - begun, 2)}
+    if not epochs:
+        return {**found, "val": None, "fallen": None}
+    value = max(epochs) if run.checkpoint == "best" else _last_validation(folder, run.min_val_positives)
+    return {**found, "val": value, "fallen": max(epochs) - epochs[-1]}
 
 
 def _said(error: Exception) -> str:
@@ -160,6 +165,14 @@ def _said(error: Exception) -> str:
     if said is None:
         logger.error("failed", exc_info=error)
     return str(said or one_line(error))
+
+
+def _last_validation(folder: Path, min_positives: int) -> float:
+    """Mean AP over the classes with so many positives; of none 0."""
+    with (folder / "val_per_class.csv").open(encoding="utf-8", newline="") as file:
+        judged = [float(row["AP"]) for row in csv.DictReader(file) if int(row["positives"]) >= min_positives]
+    known = [value for value in judged if not math.isnan(value)]
+    return statistics.fmean(known) if known else 0.0
 
 
 def _validations(path: Path) -> list[float]:

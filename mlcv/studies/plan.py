@@ -14,6 +14,7 @@ from mlcv.plain_config import parse
 from mlcv.shipped_configs import find_config
 
 Plot = Literal["dots", "curves"]
+Checkpoint = Literal["last", "best"]
 Options = Mapping[str, Any]
 """Of `mlcv fit`, by their names without dashes."""
 
@@ -34,7 +35,7 @@ _SEEDS = ("seed_everything", "data.seed", "data.protocol.seed", "data.policy.see
 """What a run's seed is given as, unless the study says otherwise: split, order and views, draws of labels, weights."""
 _KEYS = (
     "config", "options", "methods", "conditions", "tune", "seeds", "baseline", "metrics", "sort_by", "min_positives",
-    "plot", "reference",
+    "plot", "reference", "min_val_positives", "checkpoint",
 )  # fmt: skip
 RATES: Mapping[str, tuple[Any, ...]] = {"model.optim.lr": (0.001, 0.003, 0.01)}
 """What is tried unless a study says otherwise."""
@@ -78,6 +79,8 @@ class Run:
         then: commands behind its test.
         stored: file whose bytes are told.
         reference: folder of a run; how far its predictions are from this run's is told.
+        min_val_positives: see `Plan`.
+        checkpoint: see `Plan`.
     """
 
     condition: str
@@ -90,6 +93,8 @@ class Run:
     then: tuple[tuple[str, ...], ...] = ()
     stored: str | None = None
     reference: str | None = None
+    min_val_positives: int = 1
+    checkpoint: Checkpoint = "last"
 
     @property
     def key(self) -> Key:
@@ -117,6 +122,10 @@ class Plan:
         min_positives: that the test split has of a class, for the class to be in mAP and AUROC.
         plot: `dots`, a panel a condition; or `curves` over the conditions in their order.
         reference: method from whose predictions `KL` is taken.
+        min_val_positives: that the validation split has of a class, for the class to be in the mean AP by which
+            settings are chosen.
+        checkpoint: `last`, what a whole training ends with; or `best`, the epoch with the highest mAP in validation,
+            which hides how a method goes on.
     """
 
     methods: Mapping[str, Method]
@@ -129,6 +138,8 @@ class Plan:
     min_positives: int = 1
     plot: Plot = "dots"
     reference: str | None = None
+    min_val_positives: int = 1
+    checkpoint: Checkpoint = "last"
 
     def __post_init__(self) -> None:
         for name, parts in (("methods", self.methods), ("conditions", self.conditions)):
@@ -146,7 +157,9 @@ class Plan:
         if self.sort_by not in self.metrics:
             object.__setattr__(self, "metrics", (self.sort_by, *self.metrics))
         _check_known("plot", [self.plot], ("dots", "curves"))
-        for name, value in (("seeds", self.seeds), ("min_positives", self.min_positives)):
+        _check_known("checkpoint", [self.checkpoint], ("last", "best"))
+        for name in ("seeds", "min_positives", "min_val_positives"):
+            value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(f"study: {name} is at least 1, got {value!r}")
 
@@ -193,7 +206,7 @@ class Plan:
             reference = within[self.reference] if self.reference not in (None, name) else None
             yield Run(
                 condition, name, seed, place, tuple(settings), arguments, frozenset(self._needs(name)),
-                tuple(map(tuple, then)), stored, reference,
+                tuple(map(tuple, then)), stored, reference, self.min_val_positives, self.checkpoint,
             )  # fmt: skip
 
     def _needs(self, name: str) -> set[str]:

@@ -146,7 +146,7 @@ def _row(plan: Plan, results: Results, errors: Mapping[Key, str], condition: str
         tuple(len(_judged(one, plan.min_positives)) for one in done.values()),
         Interval(tuple(one["seconds"] for one in tried)),
         tuple(_told(one["setting"]) for one in tried),
-        Interval(tuple(one["val"] - one["val_last"] for one in tried if one["val"] is not None)),
+        Interval(tuple(one["fallen"] for one in tried if one["fallen"] is not None)),
         tuple(errors[key] for seed in range(plan.seeds) if (key := (condition, method, seed)) in errors),
     )
 
@@ -157,13 +157,13 @@ def _told(setting: Mapping[str, Any]) -> str:
 
 
 def all_runs(plan: Plan, runs: Sequence[Run], results: Results) -> list[list[Any]]:
-    """A row for each run that is done: condition, method, seed, settings, validation, seconds, and each metric."""
+    """A row for each run that is done: condition, method, seed, setting, validation, seconds, and each metric."""
     found = []
     for run in runs:
         result = results.get(run.key)
         if result is not None:
             tried = result["tried"][result["chosen"]]
             metrics = [score(result, name, plan.min_positives) for name in plan.metrics]
-            about = [_told(tried["setting"]), tried["val"], tried["val_last"], tried["seconds"], run.place]
+            about = [_told(tried["setting"]), tried["val"], tried["fallen"], tried["seconds"], run.place]
             found.append([run.condition, run.method, run.seed, *about, *metrics])
     return found

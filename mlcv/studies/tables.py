@@ -36,7 +36,7 @@ def write_csv(path: Path, plan: Plan, rows: Sequence[Row]) -> None:
 def write_runs(path: Path, plan: Plan, rows: Sequence[Sequence[Any]]) -> None:
     """A row for each run; see `results.all_runs`."""
     write_table(
-        path, ["condition", "method", "seed", "setting", "val", "val_last", "seconds", "folder", *plan.metrics], rows
+        path, ["condition", "method", "seed", "setting", "val", "fallen", "seconds", "folder", *plan.metrics], rows
     )
 
 

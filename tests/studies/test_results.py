@@ -23,7 +23,7 @@ def result(aps, positives, ece=0.1, val=0.5):
         {"class": str(n), "AP": str(ap), "AUROC": "0.5", "positives": str(count)}
         for n, (ap, count) in enumerate(zip(aps, positives, strict=True))
     ]
-    tried = [{"setting": {"model.optim.lr": 0.003}, "val": val, "val_last": val - 0.1, "seconds": 2.0}]
+    tried = [{"setting": {"model.optim.lr": 0.003}, "val": val, "fallen": 0.1, "seconds": 2.0}]
     return {"metrics": {"mAP": float(np.mean(aps)), "ECE": ece}, "classes": classes, "tried": tried, "chosen": 0}
 
 
