@@ -7,8 +7,11 @@ import signal
 import time
 
 import pytest
+import torch
+from scipy.stats import entropy
 
 from mlcv.cli import main
+from mlcv.commands.study_runs import _divergence, _last_validation
 
 SMALL = """
 config: digits/bce
@@ -152,3 +155,19 @@ def test_the_process_of_a_run_ends_with_the_study(file, tmp_path, python):
     before = sorted((path, path.stat().st_mtime_ns) for path in out.rglob("*"))
     time.sleep(3)
     assert sorted((path, path.stat().st_mtime_ns) for path in out.rglob("*")) == before
+
+
+def test_settings_are_chosen_by_classes_with_enough_positives(tmp_path):
+    rows = "class,AP,positives\na,0.2,9\nb,0.9,3\nc,0.6,4\nd,nan,7\n"
+    (tmp_path / "val_per_class.csv").write_text(rows)
+    assert _last_validation(tmp_path, 4) == pytest.approx(0.4)
+    assert _last_validation(tmp_path, 1) == pytest.approx(1.7 / 3)
+    assert _last_validation(tmp_path, 10) == 0
+
+
+def test_divergence_is_that_of_bernoulli_distributions(numpy_rng):
+    true, said = numpy_rng.uniform(0.01, 0.99, (2, 5, 3))
+    expected = [entropy([p, 1 - p], [q, 1 - q]) for p, q in zip(true.flatten(), said.flatten(), strict=True)]
+    found = _divergence(torch.from_numpy(true), torch.from_numpy(said))
+    assert found == pytest.approx(sum(expected) / len(expected))
+    assert _divergence(torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 1.0]])) < 14  # finite
