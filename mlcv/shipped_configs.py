@@ -46,7 +46,7 @@ def find_config(given: str) -> str:
     """
     if Path(given).suffix in (".csv", ".gz", ".tsv"):
         raise ConfigError(f"--config: {given} is a table; mlcv init {given} writes a config for it")
-    if Path(given).exists() or re.search(r"[:{\n]", given):  # or a config as text
+    if Path(given).is_file() or re.search(r"[:{\n]", given):  # or a config as text
         return given
     shipped = {_name(path): path for path in FOLDER.glob("*/*.yaml")}
     name = given.removesuffix(".yaml").removeprefix("configs/")

@@ -234,7 +234,7 @@ def _study() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=whole_number(1), help="runs at a time (default: one a core; with a GPU one)")
     parser.add_argument("--seeds", type=whole_number(1), help="how many (default: the study's, or 3)")
     parser.add_argument("--methods", metavar="A,B", help="some of the study's, by name")
-    parser.add_argument("--out", type=Path, help="folder of the results (default: studies/<name>)")
+    parser.add_argument("--out", type=Path, help="folder of the results (default: runs/study-<name>)")
     return parser
 
 

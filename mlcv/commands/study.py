@@ -65,7 +65,7 @@ def study(
         file: a study, see docs/studies.md; or the name of a shipped one.
         preset_name: in its place `losses`, `fractions` or `budget`, of any config with a loss.
         options: of all runs, as of `mlcv fit`; a preset's config among them.
-        out: folder; `studies/<name>` if None.
+        out: folder; `runs/study-<name>` if None.
         seeds: in place of the study's.
         methods: some of the study's.
         jobs: runs at a time; one a core if None, or one where there is a GPU.
@@ -82,7 +82,7 @@ def study(
         plan = replace(plan, seeds=seeds)
     if methods:
         plan = plan.only(methods)
-    folder = Path(out) if out is not None else Path("studies") / name
+    folder = Path(out) if out is not None else Path("runs") / f"study-{name}"
     runs = list(plan.runs(folder))
     done = _results(folder, runs)
     left = [run for run in runs if run.key not in done]

@@ -130,3 +130,48 @@ def test_budgets_cost_the_same_and_votes_err_less():
 def test_a_plan_needs_methods():
     with pytest.raises(ConfigError, match="no methods"):
         Plan({}, {"all": {}})
+
+
+def test_runs_wait_for_those_that_they_start_from(tmp_path):
+    plan = plan_of(
+        tmp_path,
+        """
+config: digits/bce
+tune: {}
+reference: teacher
+metrics: [mAP, KL, stored, AUROC of 3]
+methods:
+  teacher: {then: [[predict, --ckpt_path, "{teacher}/0/x.ckpt"]], stored: "{teacher}/soft.npy"}
+  student: {model.weights: "{teacher}/soft.npy", data.root: "d/{seed}", is_listed: false}
+""",
+    )
+    teacher, student = list(plan.runs(Path("out")))[:2]
+    folder = "out/runs/0/labels_as_they_are/teacher"
+    assert teacher.then == (("predict", "--ckpt_path", f"{folder}/0/x.ckpt"),)
+    assert teacher.stored == f"{folder}/soft.npy"
+    assert (teacher.reference, student.reference) == (None, folder)
+    assert (teacher.needed, student.needed) == (set(), {("labels as they are", "teacher", 0)})
+    assert student.settings == ({},)
+    assert "--data.root=d/0" in student.arguments[0]
+    assert plan.listed == ["teacher"]
+
+
+@pytest.mark.parametrize(("line", "words"), [
+    ("then: [predict]", "then is a list of commands"),
+    ("then: [[fit, --config, x]]", "then is a list of commands"),
+    ("under: {none: {}}", "there is no 'none'"),
+])  # fmt: skip
+def test_what_is_wrong_with_a_method_is_said(tmp_path, line, words):
+    with pytest.raises(ConfigError, match=words):
+        plan_of(tmp_path, f"config: digits/bce\nmethods:\n  a: {{{line}}}\n")
+
+
+def test_divergence_needs_a_reference(tmp_path):
+    with pytest.raises(ConfigError, match="there is no 'KL'"):
+        plan_of(tmp_path, "config: digits/bce\nmetrics: [KL]\nmethods: {a: {}}\n")
+
+
+def test_shipped_studies_are_found_by_name_where_a_folder_has_it_too(tmp_path, monkeypatch):
+    (tmp_path / "studies" / "hello").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert read_plan("studies/hello").reference == "teacher"
