@@ -1,5 +1,6 @@
 """Stored features: a head learns from them what it learns on the frozen network, and they are of these images alone."""
 
+import csv
 import json
 import shutil
 
@@ -189,3 +190,30 @@ def test_images_without_features_are_told_or_left_out(folder, tmp_path):
     data.setup("fit")
     assert len(data.datasets["train"]) == 47
     assert len(data.datasets["train"].targets) == 47
+
+
+@pytest.mark.parametrize("method", [
+    ["--model=PUMLC", "--model.global_branches=null", "--model.head=LinearHead", "--model.mixup_weight=0"],
+    ["--model=PatchCT"],
+    ["--model=MetaRescaling"],
+], ids=["PU-MLC", "PatchCT", "STORM"])  # fmt: skip
+def test_other_methods_learn_from_features_what_they_learn_on_the_frozen_network(method, folder, tmp_path):
+    options = [*method, "--model.backbone=test_resnet", "--model.optim.horizon_epochs=null"]
+    images = trained(tmp_path, "images", *options)
+    features = trained(tmp_path, "features", *options, "--data.features", folder)
+    ours, theirs = head_of(features), head_of(images)
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, atol=1e-5, rtol=1e-5)
+
+
+def test_mixup_is_of_features_where_there_are_no_images(folder, tmp_path):
+    method = [
+        "--model=PUMLC",
+        "--model.backbone=test_resnet",
+        "--model.global_branches=null",
+        "--model.head=LinearHead",
+    ]
+    trained(tmp_path, "mixed", *method, "--data.features", folder, "--trainer.log_every_n_steps=1")
+    rows = list(csv.DictReader((tmp_path / "mixed" / "metrics.csv").open()))
+    assert [row for row in rows if row["train/loss_mixup"] and float(row["train/loss_mixup"]) > 0]
