@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from mlcv.files import write_table, write_text
-from mlcv.studies.plan import KL, STORED, Plan
+from mlcv.studies.plan import KL, LOWER_IS_BETTER, STORED, Plan
 from mlcv.studies.results import Interval, Row
 from mlcv.terminal import print_table
 
@@ -41,14 +41,34 @@ def write_runs(path: Path, plan: Plan, rows: Sequence[Sequence[Any]]) -> None:
 
 
 def write_markdown(path: Path, plan: Plan, rows: Sequence[Row]) -> None:
-    """A table for each condition, with a sentence on what it shows."""
-    lines = []
+    """A table of all conditions, if there are several, and one for each, with a sentence on what it shows."""
+    lines = _overview(plan, rows) if len(plan.conditions) > 1 else []
     for condition, own in _by_condition(plan, rows):
         header, cells = _cells(plan, own)
         lines += [f"### {condition}", "", about(plan, own), "", f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
         lines += [f"| {' | '.join(_escaped(cell) for cell in row)} |" for row in cells]
         lines += ["", *(f"{row.method}: {_errors(row)}" for row in own if row.errors), ""]
     write_text(path, "\n".join(lines).rstrip() + "\n")
+
+
+def _overview(plan: Plan, rows: Sequence[Row]) -> list[str]:
+    """Methods in the study's order, a column a condition: the metric that is sorted by, with its mark."""
+    lines = [
+        f"### {plan.sort_by} under all conditions",
+        "",
+        f"| method | {' | '.join(map(_escaped, plan.conditions))} |",
+    ]
+    lines.append("|---" * (len(plan.conditions) + 1) + "|")
+    better = -1 if plan.sort_by in LOWER_IS_BETTER else 1
+    of = {(row.condition, row.method): row for row in rows}
+    for method in plan.listed:
+        cells = [method]
+        for condition in plan.conditions:
+            row = of[condition, method]
+            value = _with_half(row.metrics[plan.sort_by], plan.sort_by) if row.seeds else _absent(row)
+            cells.append(f"{value} {_mark(row.difference, better)}".strip())
+        lines.append(f"| {' | '.join(map(_escaped, cells))} |")
+    return [*lines, "", f"+ or -: better or worse than {plan.baseline}, by the interval of the paired difference.", ""]
 
 
 def show(out: Console, plan: Plan, rows: Sequence[Row], everything: Path) -> None:
@@ -70,7 +90,7 @@ def about(plan: Plan, rows: Sequence[Row]) -> str:
     spread = f"{seeds} seeds, ± 95 % (t)" if seeds > 1 else "1 seed"
     return (
         f"Sorted by {plan.sort_by}; percent; {classes}; {spread}; difference from {plan.baseline} by pairs, "
-        "+ or - where its interval leaves 0 out"
+        "+ (better) or - where its interval leaves 0 out"
     )
 
 
@@ -80,7 +100,7 @@ def _cells(plan: Plan, rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]
     cells = []
     for row in rows:
         if not row.seeds:
-            cells.append([row.method, "failed" if row.errors else "not run", *[""] * (len(header) - 2)])
+            cells.append([row.method, _absent(row), *[""] * (len(header) - 2)])
             continue
         own = row.metrics[plan.sort_by]
         compared = ["", ""]
@@ -98,9 +118,18 @@ def _with_half(value: Interval, name: str) -> str:
 
 
 def _differs(value: Interval, name: str) -> str:
-    mark = "+" if value.low > 0 else "-" if value.high < 0 else " "
     half = "" if math.isnan(value.half) else f" ± {_shown(value.half, name)}"
-    return f"{_shown(value.mean, name, sign='+')}{half}{mark}".rstrip()
+    return f"{_shown(value.mean, name, sign='+')}{half}{_mark(value, better=-1 if name in LOWER_IS_BETTER else 1)}"
+
+
+def _mark(value: Interval, better: int = 1) -> str:
+    """Whether the interval of a difference leaves 0 out, and on which side."""
+    low, high = sorted((better * value.low, better * value.high))
+    return "+" if low > 0 else "-" if high < 0 else ""
+
+
+def _absent(row: Row) -> str:
+    return "failed" if row.errors else "not run"
 
 
 def _shown(value: float, name: str, sign: str = "") -> str:

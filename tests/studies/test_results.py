@@ -103,7 +103,8 @@ def test_tables_hold_every_row(results, tmp_path):
     assert table[-1]["mAP"] == ""
     write_markdown(tmp_path / "table.md", PLAN, found)
     text = (tmp_path / "table.md").read_text()
-    assert text.count("### ") == 2
+    assert text.count("### ") == 3
+    assert "| base |" in text.split("### ")[1]
     assert f"{100 * found[0].metrics['mAP'].mean:.1f}" in text
     assert "broken: no | word" in text
     assert "2 classes with at least 5 test positives; 4 seeds" in about(PLAN, found[:4])
