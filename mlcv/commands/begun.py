@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlcv import __version__
@@ -22,8 +23,7 @@ def begin(place: str | Path, *arguments: str | Path) -> None:
         ConfigError: if it was.
     """
     parts = [str(argument) for argument in arguments]
-    files = {part: _digest(part) for part in parts}
-    now = {"mlcv": __version__, "arguments": parts, "files": {name: digest for name, digest in files.items() if digest}}
+    now = {"mlcv": __version__, "arguments": parts, "files": files_in(parts)}
     note = Path(place).with_name(f"{Path(place).name}.command.json")
     then = read_json(note, "note of a command") if note.is_file() else None
     if not Path(place).exists():  # nothing was begun, or it came to nothing
@@ -34,6 +34,15 @@ def begin(place: str | Path, *arguments: str | Path) -> None:
         changed = [part for part in parts if part not in then.get("arguments", [])] or list(now["files"])[:2]
         new = " ".join(changed[:4]) or "fewer"
         raise ConfigError(f"{place} was begun with other arguments ({note.name}; new: {new}): choose another folder")
+
+
+def files_in(arguments: Sequence[str]) -> dict[str, str]:
+    """A digest for each of a command's arguments that names a file, also behind an option's `=`.
+
+    Of a YAML file the content of those that it names counts, too.
+    """
+    found = {argument: _digest(argument) for argument in arguments}
+    return {argument: digest for argument, digest in found.items() if digest}
 
 
 def _digest(part: str, within: tuple[Path, ...] = ()) -> str | None:

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mlcv.callbacks.clock import span
 from mlcv.command_line import take
 from mlcv.commands.arguments import parser_of
-from mlcv.commands.study_runs import Job, check_error, result_of, why_failed, work
+from mlcv.commands.study_runs import Job, check_error, planned, result_of, why_failed, work
 from mlcv.data.base import usable_cores
 from mlcv.errors import ConfigError, Stopped
 from mlcv.shipped_configs import find_config
@@ -84,7 +84,8 @@ def study(
         plan = plan.only(methods)
     folder = Path(out) if out is not None else Path("runs") / f"study-{name}"
     runs = list(plan.runs(folder))
-    done = _results(folder, runs)
+    digests: dict[str, str] = {}
+    done = _results(folder, runs, digests)
     left = [run for run in runs if run.key not in done]
     count = (1 if torch.cuda.is_available() else usable_cores()) if jobs is None else jobs
     pool = Processes(min(count, max(len(left), 1)), work, lambda job: job.folder / "log.txt", _PRELOAD)
@@ -93,12 +94,12 @@ def study(
         _check(_first_of_each(left), pool, threads)
     errors: dict[Key, str] = {}
     try:
-        _run_all(folder, plan, runs, left, pool, threads, errors)
+        _run_all(folder, plan, runs, left, pool, threads, errors, digests)
     except KeyboardInterrupt as stop:
-        kept = f"{len(_results(folder, runs))} of {len(runs)} runs are done and kept"
+        kept = f"{len(_results(folder, runs, digests))} of {len(runs)} runs are done and kept"
         raise Stopped(getattr(stop, "signum", 2), f"{kept}; give the same command again to go on") from None
     finally:
-        results = _results(folder, runs)
+        results = _results(folder, runs, digests)
         found = rows(plan, results, errors)
         if results or errors:
             write_csv(folder / "table.csv", plan, found)
@@ -108,9 +109,9 @@ def study(
     return Studied(plan, folder, found)
 
 
-def _results(folder: Path, runs: Sequence[Run]) -> dict[Key, Mapping[str, Any]]:
+def _results(folder: Path, runs: Sequence[Run], digests: dict[str, str]) -> dict[Key, Mapping[str, Any]]:
     """Of the runs that are done."""
-    found = {run.key: result_of(folder / run.place, run) for run in runs}
+    found = {run.key: result_of(folder / run.place, run, digests) for run in runs}
     return {key: result for key, result in found.items() if result is not None}
 
 
@@ -189,12 +190,14 @@ def _run_all(
     pool: Processes,
     threads: int,
     errors: dict[Key, str],
+    digests: dict[str, str],
 ) -> None:
     """Trains what is left; errors are put in as they come."""
     for run in left:  # what was killed is repeated whole
         shutil.rmtree(folder / run.place, ignore_errors=True)
     done = {run.key for run in runs} - {run.key for run in left}
-    jobs = [Job(folder / run.place, run, threads) for run in left]
+    places = [folder / run.place for run in left]
+    jobs = [Job(place, run, threads, planned(place, run, digests)) for place, run in zip(places, left, strict=True)]
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
     out = console()
     with Progress(*columns, console=out, transient=True) as bar:
@@ -207,7 +210,7 @@ def _run_all(
         for ended in pool.run(jobs, is_ready):
             run = ended.job.run
             where = f"{run.method}, {run.condition}, seed {run.seed}"
-            result = None if ended.status else result_of(ended.job.folder, run)
+            result = None if ended.status else result_of(ended.job.folder, run, digests)
             taken.append(ended.seconds)
             if result is None:
                 errors[run.key] = why_failed(ended.job.folder) or f"its process ended with status {ended.status}"

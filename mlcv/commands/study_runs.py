@@ -8,7 +8,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mlcv.callbacks.patience import MONITOR
+from mlcv.commands.begun import files_in
 from mlcv.commands.evaluate import main as evaluate
 from mlcv.commands.training import TrainingCLI
 from mlcv.commands.unwritten import UnwrittenCLI
@@ -46,23 +47,37 @@ class Job:
         folder: of the run.
         run: of a plan.
         threads: of PyTorch.
+        planned: what is written about it.
         is_check: only build it, as far as nothing is trained.
     """
 
     folder: Path
     run: Run
     threads: int
+    planned: dict[str, Any] = field(default_factory=dict)
     is_check: bool = False
 
 
-def planned(run: Run) -> dict[str, Any]:
-    """What a run is told by, in its folder."""
-    told = {"condition": run.condition, "method": run.method, "seed": run.seed, "arguments": list(run.arguments)}
-    return {**told, "checkpoint": run.checkpoint, "min_val_positives": run.min_val_positives, "then": run.then}
+def planned(folder: Path, run: Run, digests: dict[str, str]) -> dict[str, Any]:
+    """What a run is told by: its options, and the content of configs and tables that they name.
+
+    Args:
+        folder: of the run.
+        run: of a plan.
+        digests: by argument, of those that are known already; others are added.
+    """
+    told = {name: getattr(run, name) for name in ("condition", "method", "seed", "checkpoint", "min_val_positives")}
+    study = str(folder).removesuffix(run.place)  # what other runs write there is no setting
+    words = sorted({word for arguments in run.arguments for word in arguments if study not in word})
+    for word in words:
+        if word not in digests:
+            digests[word] = files_in([word]).get(word, "")
+    files = {word: digests[word] for word in words if digests[word]}
+    return {**told, "arguments": list(run.arguments), "then": run.then, "files": files}
 
 
-def result_of(folder: Path, run: Run) -> dict[str, Any] | None:
-    """Of a run that is done; None of one that is not.
+def result_of(folder: Path, run: Run, digests: dict[str, str]) -> dict[str, Any] | None:
+    """Of a run that is done; None of one that is not; see `planned`.
 
     Raises:
         ConfigError: if the folder holds a run of other settings.
@@ -70,7 +85,7 @@ def result_of(folder: Path, run: Run) -> dict[str, Any] | None:
     if not (folder / PLANNED).is_file():
         return None
     then: Any = read_json(folder / PLANNED, "note of a run")
-    if then != json.loads(json.dumps(planned(run))):
+    if then != json.loads(json.dumps(planned(folder, run, digests))):
         raise ConfigError(
             f"study: {folder} holds a run of other settings: give another --out, or remove that folder to run it anew"
         )
@@ -86,14 +101,14 @@ def work(job: Job) -> None:
     torch.set_num_threads(job.threads)
     job.folder.mkdir(parents=True, exist_ok=True)
     try:
-        _check(job.run) if job.is_check else _train(job.folder, job.run)
+        _check(job.run) if job.is_check else _train(job.folder, job.run, job.planned)
     except Exception as error:  # noqa: BLE001  # whatever it is, it is one run's
         write_text(job.folder / FAILED, f"{_said(error)}\n")
         raise SystemExit(2) from None
 
 
-def _train(folder: Path, run: Run) -> None:
-    write_text(folder / PLANNED, json.dumps(planned(run), indent=1) + "\n")
+def _train(folder: Path, run: Run, told: dict[str, Any]) -> None:
+    write_text(folder / PLANNED, json.dumps(told, indent=1) + "\n")
     tried = [_try(folder / str(number), run, number) for number in range(len(run.settings))]
     good = [number for number, one in enumerate(tried) if one["error"] is None]
     if not good:

@@ -171,3 +171,17 @@ def test_divergence_is_that_of_bernoulli_distributions(numpy_rng):
     found = _divergence(torch.from_numpy(true), torch.from_numpy(said))
     assert found == pytest.approx(sum(expected) / len(expected))
     assert _divergence(torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 1.0]])) < 14  # finite
+
+
+def test_a_config_that_was_changed_since_is_another(file, tmp_path, capsys):
+    config = tmp_path / "my.yaml"
+    config.write_text(
+        "data: {class_path: DigitScenesDataModule}\nmodel: {class_path: Classifier, init_args: {backbone: test_resnet}}\n"
+    )
+    file.write_text(SMALL.replace("digits/bce", "my.yaml").replace("seeds: 2", "seeds: 1"))
+    command = ["study", str(file), "--out", str(tmp_path / "out"), "--methods", "plain"]
+    assert main(command) == 0
+    assert main(command) == 0
+    config.write_text(config.read_text() + "trainer: {gradient_clip_val: 0.5}\n")
+    assert main(command) == 2
+    assert "holds a run of other settings" in capsys.readouterr().err
