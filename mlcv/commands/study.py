@@ -94,7 +94,8 @@ def study(
         _check(_first_of_each(left), pool, threads)
     errors: dict[Key, str] = {}
     try:
-        _run_all(folder, plan, runs, left, pool, threads, errors, digests)
+        if left:
+            _run_all(folder, plan, runs, left, pool, threads, errors, digests)
     except KeyboardInterrupt as stop:
         kept = f"{len(_results(folder, runs, digests))} of {len(runs)} runs are done and kept"
         raise Stopped(getattr(stop, "signum", 2), f"{kept}; give the same command again to go on") from None
@@ -175,6 +176,7 @@ def _check(runs: Sequence[Run], pool: Processes, threads: int) -> None:
     Raises:
         UserError: if one cannot be built.
     """
+    logger.info("building each method and condition once, before any is trained")
     with tempfile.TemporaryDirectory(prefix="mlcv-study-") as place:
         checks = [Job(Path(place) / run.place, run, threads, is_check=True) for run in runs]
         for _ in pool.run(checks, lambda _: True):

@@ -45,10 +45,17 @@ def write_markdown(path: Path, plan: Plan, rows: Sequence[Row]) -> None:
     lines = _overview(plan, rows) if len(plan.conditions) > 1 else []
     for condition, own in _by_condition(plan, rows):
         header, cells = _cells(plan, own)
-        lines += [f"### {condition}", "", about(plan, own), "", f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+        lines += [
+            f"### {condition}",
+            "",
+            f"{about(plan, own)}.",
+            "",
+            f"| {' | '.join(header)} |",
+            "|---" * len(header) + "|",
+        ]
         lines += [f"| {' | '.join(_escaped(cell) for cell in row)} |" for row in cells]
         lines += ["", *(f"{row.method}: {_errors(row)}" for row in own if row.errors), ""]
-    write_text(path, "\n".join(lines).rstrip() + "\n")
+    write_text(path, "\n".join([*lines, legend(plan)]) + "\n")
 
 
 def _overview(plan: Plan, rows: Sequence[Row]) -> list[str]:
@@ -74,11 +81,12 @@ def _overview(plan: Plan, rows: Sequence[Row]) -> list[str]:
 def show(out: Console, plan: Plan, rows: Sequence[Row], everything: Path) -> None:
     """Prints a table for each condition."""
     for condition, own in _by_condition(plan, rows):
-        out.print(f"\n{condition}", style="bold")
-        print_table(out, *_cells(plan, own), about(plan, own), everything)
+        out.print(f"\n{condition}: {about(plan, own)}", soft_wrap=True)
+        print_table(out, *_cells(plan, own), "", everything)
         for row in own:
             if row.errors:
                 out.print(f"{row.method}: {_errors(row)}", soft_wrap=True)
+    out.print(f"\n{legend(plan)}")
 
 
 def about(plan: Plan, rows: Sequence[Row]) -> str:
@@ -87,10 +95,14 @@ def about(plan: Plan, rows: Sequence[Row]) -> str:
     least = f" with at least {plan.min_positives} test positives" if plan.min_positives > 1 else ""
     classes = f"{counts[0]}{f' to {counts[-1]}' if len(counts) > 1 else ''} classes{least}" if counts else "no classes"
     seeds = max((row.seeds for row in rows), default=0)
-    spread = f"{seeds} seeds, ± 95 % (t)" if seeds > 1 else "1 seed"
+    return f"{classes}, {seeds} seed{'' if seeds == 1 else 's'}"
+
+
+def legend(plan: Plan) -> str:
+    """What a table's columns are."""
     return (
-        f"Sorted by {plan.sort_by}; percent; {classes}; {spread}; difference from {plan.baseline} by pairs, "
-        "+ (better) or - where its interval leaves 0 out"
+        f"Sorted by {plan.sort_by}; percent. ±: 95 % over seeds (t). difference: from {plan.baseline}, seed by seed; + "
+        "(better) or - where its interval leaves 0 out. won: seeds that are better. s: seconds of a training."
     )
 
 

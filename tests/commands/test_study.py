@@ -175,9 +175,8 @@ def test_divergence_is_that_of_bernoulli_distributions(numpy_rng):
 
 def test_a_config_that_was_changed_since_is_another(file, tmp_path, capsys):
     config = tmp_path / "my.yaml"
-    config.write_text(
-        "data: {class_path: DigitScenesDataModule}\nmodel: {class_path: Classifier, init_args: {backbone: test_resnet}}\n"
-    )
+    model = "{class_path: Classifier, init_args: {backbone: test_resnet}}"
+    config.write_text(f"data: {{class_path: DigitScenesDataModule}}\nmodel: {model}\n")
     file.write_text(SMALL.replace("digits/bce", "my.yaml").replace("seeds: 2", "seeds: 1"))
     command = ["study", str(file), "--out", str(tmp_path / "out"), "--methods", "plain"]
     assert main(command) == 0
