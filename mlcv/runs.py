@@ -56,8 +56,12 @@ def new_run_folder(parent: Path) -> Path:
             return parent / str(number)
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, option: str = "--run_dir") -> None:
     """Makes a folder, and tries to write there.
+
+    Args:
+        folder: of a run.
+        option: that it is chosen by.
 
     Raises:
         ConfigError: if it cannot be written.
@@ -68,7 +72,7 @@ def check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise ConfigError(
-            f"the run's folder {folder} cannot be written ({error.strerror}); choose one with --run_dir"
+            f"the run's folder {folder} cannot be written ({error.strerror}); choose one with {option}"
         ) from error
 
 

@@ -4,6 +4,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from mlcv.commands.arguments import parser_of
 from mlcv.commands.study_runs import Job, check_error, planned, result_of, why_failed, work
 from mlcv.data.base import usable_cores
 from mlcv.errors import ConfigError, Stopped
+from mlcv.runs import check_writable
 from mlcv.shipped_configs import find_config
 from mlcv.studies.plan import Key, Plan, Run, read_plan
 from mlcv.studies.plot import draw
@@ -84,14 +86,19 @@ def study(
         plan = plan.only(methods)
     folder = Path(out) if out is not None else Path("runs") / f"study-{name}"
     runs = list(plan.runs(folder))
+    check_writable(folder, "--out")
     digests: dict[str, str] = {}
     done = _results(folder, runs, digests)
     left = [run for run in runs if run.key not in done]
     count = (1 if torch.cuda.is_available() else usable_cores()) if jobs is None else jobs
     pool = Processes(min(count, max(len(left), 1)), work, lambda job: job.folder / "log.txt", _PRELOAD)
     threads = max(usable_cores() // pool.count, 1)
-    if left:
+    try:
         _check(_first_of_each(left), pool, threads)
+    except BaseException:
+        with suppress(OSError):
+            folder.rmdir()  # which works if there is nothing in it
+        raise
     errors: dict[Key, str] = {}
     try:
         if left:
@@ -107,6 +114,8 @@ def study(
             write_runs(folder / "runs.csv", plan, all_runs(plan, runs, results))
             write_markdown(folder / "table.md", plan, found)
             draw(folder / "plot.png", plan, found)
+    if not results:
+        raise ConfigError(f"study: none of {len(runs)} runs is done; the first said: {next(iter(errors.values()))}")
     return Studied(plan, folder, found)
 
 
@@ -176,6 +185,8 @@ def _check(runs: Sequence[Run], pool: Processes, threads: int) -> None:
     Raises:
         UserError: if one cannot be built.
     """
+    if not runs:
+        return
     logger.info("building each method and condition once, before any is trained")
     with tempfile.TemporaryDirectory(prefix="mlcv-study-") as place:
         checks = [Job(Path(place) / run.place, run, threads, is_check=True) for run in runs]

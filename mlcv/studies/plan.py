@@ -9,6 +9,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
 from mlcv.errors import ConfigError
 from mlcv.plain_config import parse
 from mlcv.shipped_configs import find_config
@@ -151,6 +153,7 @@ class Plan:
         if not self.baseline:
             object.__setattr__(self, "baseline", next(iter(self.methods)))
         _check_known("baseline", [self.baseline], self.methods)
+        self._check_order()
         named = [name for name in (*self.metrics, self.sort_by) if not OF_A_CLASS.fullmatch(str(name))]
         _check_known("metrics", named, [*METRICS, STORED, *([KL] if self.reference else [])])
         _check_known("reference", [self.reference] if self.reference else [], self.methods)
@@ -162,6 +165,15 @@ class Plan:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(f"study: {name} is at least 1, got {value!r}")
+
+    def _check_order(self) -> None:
+        """No method starts from itself, by whatever others."""
+        left, done = dict(self.methods), set[str]()
+        while ready := [name for name in left if self._needs(name) <= done]:
+            done |= set(ready)
+            left = {name: method for name, method in left.items() if name not in done}
+        if left:
+            raise ConfigError(f"study: the methods {', '.join(left)} start from each other, so none can be the first")
 
     @property
     def listed(self) -> list[str]:
@@ -232,6 +244,7 @@ def read_plan(path: str | Path) -> Plan:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"study: {path} cannot be read ({type(error).__name__})") from error
     given = parse(text, f"study: {path}")
+    _check_once(yaml.compose(text, Loader=yaml.SafeLoader), path)
     _check_known(f"{path}, keys of a study", list(given), _KEYS)
     configs = _configs(given.pop("config", None), path.parent, "config")
     tune = _tune(given.pop("tune", RATES), "tune")
@@ -252,8 +265,10 @@ def read_plan(path: str | Path) -> Plan:
         for name, options in _table(given.pop("conditions", {"labels as they are": {}}), "conditions").items()
     }
     given["options"] = dict(_table(given.get("options", {}), "options"))
-    if "metrics" in given:
-        given["metrics"] = tuple(given["metrics"])
+    metrics = given.pop("metrics", list(Plan.metrics))
+    if not isinstance(metrics, list) or not all(isinstance(name, str) for name in [*metrics, given.get("sort_by", "")]):
+        raise ConfigError("study: metrics is a list of names, sort_by one of them")
+    given["metrics"] = tuple(metrics)
     return Plan(methods, conditions, **given)
 
 
@@ -278,6 +293,21 @@ def _check_known(what: str, names: Sequence[str], known: Mapping[str, Any] | Seq
             near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise ConfigError(f"study: {what}: there is no {name!r}; {hint}Choose from {', '.join(known)}")
+
+
+def _check_once(node: Any, path: Path) -> None:
+    """YAML itself takes the last of two keys of one name."""
+    if isinstance(node, yaml.MappingNode):
+        seen = set[str]()
+        for key, value in node.value:
+            name = str(key.value)
+            if name in seen:
+                raise ConfigError(f"study: {path}:{key.start_mark.line + 1}: {name!r} is there twice")
+            seen.add(name)
+            _check_once(value, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _check_once(value, path)
 
 
 def _table(given: Any, where: str) -> dict[str, Any]:

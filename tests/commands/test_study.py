@@ -138,6 +138,16 @@ def test_what_is_wrong_is_said_in_one_sentence_before_any_run(file, tmp_path, ca
     assert not out.exists()
 
 
+def test_a_study_of_which_no_run_is_done_says_so(file, tmp_path, capsys):
+    wild = "methods:\n  wild: {model.optim.name: sgd, tune: {model.optim.lr: [1.0e+30]}}\n"
+    file.write_text(SMALL[: SMALL.index("methods:")] + wild + "seeds: 1\n")
+    assert main(["study", str(file), "--out", str(tmp_path / "out")]) == 2
+    assert "none of 1 runs is done; the first said: the loss was" in capsys.readouterr().err
+    (tmp_path / "taken").write_text("")
+    assert main(["study", str(file), "--out", str(tmp_path / "taken")]) == 2
+    assert "taken" in capsys.readouterr().err
+
+
 def test_a_preset_needs_a_config(capsys):
     assert main(["study", "--preset", "losses"]) == 2
     assert "needs --config" in capsys.readouterr().err

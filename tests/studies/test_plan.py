@@ -73,6 +73,10 @@ def test_some_methods_bring_the_baseline_and_what_they_start_from(tmp_path):
     ("[0.001, 0.01]", "0.001", "is a list of values to try"),
     ("config: digits/bce", "config: digits/bxe", "did you mean"),
     ("config: digits/bce", "", "has no config"),
+    ("seeds: 2", "metrics: mAP", "metrics is a list of names"),
+    ("seeds: 2", "sort_by: [mAP]", "metrics is a list of names"),
+    ("  b: {", "  a: {}\n  b: {", "s.yaml:6: 'a' is there twice"),
+    ("  a: {model.loss: mlcv.losses.BCELoss,", "  a: {data.root: '{c}/x',", "a, c start from each other"),
     ("methods:", "methods: 3\nconditionss:", "there is no 'conditionss'"),
 ])  # fmt: skip
 def test_what_is_wrong_in_a_file_is_said_in_one_sentence(tmp_path, before, after, words):
