@@ -148,6 +148,22 @@ def test_a_study_of_which_no_run_is_done_says_so(file, tmp_path, capsys):
     assert "taken" in capsys.readouterr().err
 
 
+def test_options_of_fit_stand_anywhere(file, tmp_path, capsys):
+    small = SMALL.partition("options:")[2].partition("tune:")[0].split("\n")
+    options = [
+        word
+        for line in small
+        if line
+        for key, _, value in [line.strip().partition(": ")]
+        for word in (f"--{key}", value)
+    ]
+    given = ["--config", "digits/bce", *options, "--model.optim.lr", "0.01"]
+    out = ["--out", str(tmp_path / "out"), "--methods", "BCE weak negative"]
+    assert main(["study", *given, "--preset", "losses", *out, "--seeds", "1"]) == 0
+    assert {row["method"] for row in read(tmp_path / "out" / "runs.csv")} == {"BCE negative", "BCE weak negative"}
+    assert main(["study", "--seeds", "1", "--data.num_val", "12", str(file), "--out", str(tmp_path / "other")]) == 0
+
+
 def test_a_preset_needs_a_config(capsys):
     assert main(["study", "--preset", "losses"]) == 2
     assert "needs --config" in capsys.readouterr().err
