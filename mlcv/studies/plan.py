@@ -1,7 +1,9 @@
 """What a study is to compare, as a file says it or a preset."""
 
 import difflib
+import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,6 +35,10 @@ _KEYS = (
     "config", "options", "methods", "conditions", "tune", "seeds", "baseline", "metrics", "sort_by", "min_positives",
     "plot",
 )  # fmt: skip
+_LONGEST = 200
+"""Bytes of a name that is a folder's as it is; file systems take 255."""
+_NESTED = 8
+"""Configs within configs."""
 RATES: Mapping[str, tuple[Any, ...]] = {"model.optim.lr": (0.001, 0.003, 0.01)}
 """What is tried unless a study says otherwise."""
 
@@ -44,14 +50,14 @@ class Method:
     Args:
         configs: files, as of `--config`.
         options: behind those of the study and of the condition.
-        tune: of an option the values of which validation chooses one; all combinations are tried.
+        tune: of an option the values of which validation chooses one; all combinations are tried. None: the study's.
         is_listed: whether it has a row, or is only what others start from.
         under: options behind these, by condition.
     """
 
     configs: tuple[str, ...]
     options: Options = field(default_factory=dict)
-    tune: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    tune: Mapping[str, tuple[Any, ...]] | None = None
     is_listed: bool = True
     under: Mapping[str, Options] = field(default_factory=dict)
 
@@ -68,6 +74,7 @@ class Run:
         settings: what is tried, by option.
         arguments: of `mlcv fit`, for each of the settings.
         needs: names of methods whose runs it starts from, under the same condition and seed.
+        content: a fingerprint of its configs' content.
     """
 
     condition: str
@@ -77,6 +84,7 @@ class Run:
     settings: tuple[Options, ...]
     arguments: tuple[tuple[str, ...], ...]
     needs: frozenset[str] = frozenset()
+    content: str = ""
 
     @property
     def key(self) -> Key:
@@ -97,6 +105,7 @@ class Plan:
         methods: by name.
         conditions: options of each, by name.
         options: of all runs.
+        tune: what is tried of a method that says nothing else, but for options that are set in any way.
         seeds: how many, from 0.
         baseline: name of the method that the others are compared with.
         metrics: of the test split, that the table shows.
@@ -108,6 +117,7 @@ class Plan:
     methods: Mapping[str, Method]
     conditions: Mapping[str, Options]
     options: Options = field(default_factory=dict)
+    tune: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     seeds: int = 3
     baseline: str = ""
     metrics: tuple[str, ...] = ("mAP", "CF1", "OF1", "ECE")
@@ -122,6 +132,11 @@ class Plan:
             _check_apart(name, parts)
         for name, method in self.methods.items():
             _check_known(f"methods: {name}, under", list(method.under), self.conditions)
+            if name in ("seed", "folder"):
+                raise ConfigError(
+                    f"study: {{{name}}} in an option is the {name}; give the method {name!r} another name"
+                )
+        self._check_order()
         if not self.baseline:
             object.__setattr__(self, "baseline", next(iter(self.methods)))
         _check_known("baseline", [self.baseline], self.methods)
@@ -146,7 +161,7 @@ class Plan:
         """
         _check_known("--methods", names, self.methods)
         kept = {self.baseline, *names}
-        while more := {other for name in kept for other in self._needs(self.methods[name].options)} - kept:
+        while more := {other for name in kept for other in self._needs(self._all_options(name))} - kept:
             kept |= more
         return replace(self, methods={name: method for name, method in self.methods.items() if name in kept})
 
@@ -156,28 +171,53 @@ class Plan:
         Args:
             folder: of the study, which options may name.
         """
+        contents = {name: _fingerprint(method.configs) for name, method in self.methods.items()}
         for seed, (condition, differs), (name, method) in product(
             range(self.seeds), self.conditions.items(), self.methods.items()
         ):
             place = f"runs/{seed}/{slug(condition)}/{slug(name)}"
             within = {other: str(folder / f"runs/{seed}/{slug(condition)}/{slug(other)}") for other in self.methods}
             names = {"seed": str(seed), "folder": str(folder), **within}
-            given = {**self.options, **differs, **method.options, **method.under.get(condition, {})}
+            own = {**method.options, **method.under.get(condition, {})}
+            given = {**self.options, **differs, **own}
             seeds = {key: seed for key in _SEEDS if key not in given}
-            settings = [dict(zip(method.tune, values, strict=True)) for values in product(*method.tune.values())]
+            tried, fixed = (self.tune, given) if method.tune is None else (method.tune, own)
+            tried = {key: values for key, values in tried.items() if key not in fixed}
+            settings = [dict(zip(tried, values, strict=True)) for values in product(*tried.values())]
             arguments = tuple(
                 (
                     *(f"--config={_filled(config, names)}" for config in method.configs),
-                    *(_argument(key, _filled(value, names)) for key, value in {**given, **setting, **seeds}.items()),
+                    *(
+                        _argument(key, _filled(value, names))
+                        for key, value in _parents_first({**given, **setting, **seeds})
+                    ),
                 )
                 for setting in settings
             )
-            needs = frozenset(self._needs(method.options))
-            yield Run(condition, name, seed, place, tuple(settings), arguments, needs)
+            needs = frozenset(self._needs([given, tried]))
+            yield Run(condition, name, seed, place, tuple(settings), arguments, needs, contents[name])
 
-    def _needs(self, options: Options) -> set[str]:
-        text = json.dumps(list(options.values()))
-        return {name for name in self.methods if f"{{{name}}}" in text}
+    def _all_options(self, name: str) -> list[Options]:
+        """A method's, whatever the condition."""
+        method = self.methods[name]
+        tried = self.tune if method.tune is None else method.tune
+        return [self.options, *self.conditions.values(), method.options, *method.under.values(), tried]
+
+    def _needs(self, options: Sequence[Options]) -> set[str]:
+        """Methods that options name."""
+        values = [list(values) if isinstance(values, tuple) else values for one in options for values in one.values()]
+        return {name for name in self.methods if _filled(values, {name: ""}) != values}
+
+    def _check_order(self) -> None:
+        """Refuses methods none of which could be the first."""
+        left = {name: self._needs(self._all_options(name)) for name in self.methods}
+        while free := [name for name, needs in left.items() if not needs & set(left)]:
+            for name in free:
+                del left[name]
+        if left:
+            raise ConfigError(
+                f"study: methods: {', '.join(left)}: each would start from a run that needs its own first"
+            )
 
 
 def read_plan(path: str | Path) -> Plan:
@@ -197,31 +237,36 @@ def read_plan(path: str | Path) -> Plan:
     given = parse(text, f"study: {path}")
     _check_known(f"{path}, keys of a study", list(given), _KEYS)
     configs = _configs(given.pop("config", None), path.parent, "config")
-    tune = _tune(given.pop("tune", RATES), "tune")
+    given["tune"] = _tune(given.get("tune", RATES), "tune")
     methods = {}
-    for name, differs in _table(given.pop("methods", None), "methods").items():
+    for name, differs in _tables(given.pop("methods", None), "methods").items():
         where = f"methods: {name}"
-        options = dict(_table(differs, where))
+        options = dict(differs)
         own = _configs(options.pop("config", None), path.parent, where) or configs
         if not own:
             raise ConfigError(f"study: {where} has no config, and the study has none")
-        tried = _tune(options.pop("tune"), where) if "tune" in options else tune
-        is_listed, under = options.pop("is_listed", True), _table(options.pop("under", None), f"{where}, under")
-        tried = {key: values for key, values in tried.items() if key not in options}  # set by itself, nothing is tried
-        methods[str(name)] = Method(own, options, tried, is_listed, under)
-    conditions = {
-        str(name): dict(_table(options, f"conditions: {name}"))
-        for name, options in _table(given.pop("conditions", {"labels as they are": {}}), "conditions").items()
-    }
-    given["options"] = dict(_table(given.get("options", {}), "options"))
+        tried = _tune(options.pop("tune"), where) if "tune" in options else None
+        is_listed, under = options.pop("is_listed", True), _tables(options.pop("under", None), f"{where}, under")
+        if not isinstance(is_listed, bool):
+            raise ConfigError(f"study: {where}: is_listed is true or false, got {is_listed!r}")
+        methods[name] = Method(own, options, tried, is_listed, under)
+    conditions = _tables(given.pop("conditions", {"labels as they are": {}}), "conditions")
+    given["options"] = _table(given.get("options"), "options")
     if "metrics" in given:
-        given["metrics"] = tuple(given["metrics"])
+        if not isinstance(given["metrics"], list):
+            raise ConfigError(f"study: metrics is a list of names, got {given['metrics']!r}")
+        given["metrics"] = tuple(dict.fromkeys(map(str, given["metrics"])))
+    if "baseline" in given:
+        given["baseline"] = str(given["baseline"])
     return Plan(methods, conditions, **given)
 
 
 def slug(name: str) -> str:
     """A name as part of a path."""
-    return re.sub(r"[^\w.+-]+", "_", name.replace("%", "percent")).strip("_.") or "_"
+    text = re.sub(r"[^\w.+-]+", "_", name.replace("%", "percent")).strip("_.") or "_"
+    return (
+        text if len(os.fsencode(text)) <= _LONGEST else f"{text[:40]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    )
 
 
 def _check_apart(what: str, names: Mapping[str, Any]) -> None:
@@ -250,6 +295,10 @@ def _table(given: Any, where: str) -> dict[str, Any]:
     return given
 
 
+def _tables(given: Any, where: str) -> dict[str, dict[str, Any]]:
+    return {str(name): dict(_table(options, f"{where}: {name}")) for name, options in _table(given, where).items()}
+
+
 def _configs(given: Any, folder: Path, where: str) -> tuple[str, ...]:
     paths = [given] if isinstance(given, str) else given or []
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
@@ -267,9 +316,43 @@ def _tune(given: Any, where: str) -> dict[str, tuple[Any, ...]]:
     return found
 
 
+def _fingerprint(configs: Sequence[str]) -> str:
+    content = [_content(Path(config)) for config in configs]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _content(config: Path, depth: int = 0) -> Any:
+    """What a config says, comments aside, with what the configs say that it names; None of one that cannot be read."""
+    try:
+        text = config.read_text(encoding="utf-8")
+        tree: Any = parse(text, str(config))
+    except ConfigError:  # more than a study may have
+        return text
+    except (OSError, UnicodeDecodeError):  # the run will tell
+        return None
+
+    def names(node: Any) -> Iterator[str]:
+        if isinstance(node, (dict, list)):
+            for one in node.values() if isinstance(node, dict) else node:
+                yield from names(one)
+        elif isinstance(node, str) and node.endswith((".yaml", ".yml")) and depth < _NESTED:
+            yield node
+
+    return [tree, *(_content(config.parent / name, depth + 1) for name in names(tree))]
+
+
+def _parents_first(options: Options) -> Iterator[tuple[str, Any]]:
+    """In their order, but a class before its own options, which it would refuse or forget."""
+    ordered: dict[str, None] = {}
+    for key in options:
+        parents = [other for other in options if str(key).startswith(f"{str(other).removesuffix('+')}.")]
+        ordered.update(dict.fromkeys([*sorted(parents, key=len), key]))
+    return ((key, options[key]) for key in ordered)
+
+
 def _argument(key: str, value: Any) -> str:
     """As the command line has it; what is not a word or a number as JSON, which is YAML."""
-    return f"--{key}={value if isinstance(value, str) else json.dumps(value)}"
+    return f"--{key}={value if isinstance(value, str) else json.dumps(value, default=str)}"
 
 
 def _filled(value: Any, names: Mapping[str, str]) -> Any:
