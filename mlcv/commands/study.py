@@ -3,7 +3,8 @@
 import logging
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,13 @@ from mlcv.studies.plot import draw
 from mlcv.studies.presets import preset
 from mlcv.studies.processes import Processes
 from mlcv.studies.results import Row, all_runs, rows, score
-from mlcv.studies.tables import show, write_csv, write_markdown, write_runs
+from mlcv.studies.tables import show, shown, write_csv, write_markdown, write_runs
 from mlcv.terminal import console, set_up_logging
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +89,8 @@ def study(
     if methods:
         plan = plan.only(methods)
     folder = Path(out) if out is not None else Path("studies") / name
+    if not next(path for path in (folder, *folder.absolute().parents) if path.exists()).is_dir():
+        raise ConfigError(f"--out: {folder} is no folder, nor can be one, as a file is in its place; choose another")
     runs = list(plan.runs(folder))
     done = _results(folder, runs)
     left = [run for run in runs if run.key not in done]
@@ -93,7 +101,9 @@ def study(
         _check(_first_of_each(left), pool, threads)
     errors: dict[Key, str] = {}
     try:
-        _run_all(folder, plan, runs, left, pool, threads, errors)
+        with _alone(folder) if left else nullcontext():
+            left = [run for run in left if result_of(folder / run.place, run) is None]
+            _run_all(folder, plan, runs, left, pool, threads, errors)
     except KeyboardInterrupt as stop:
         kept = f"{len(_results(folder, runs))} of {len(runs)} runs are done and kept"
         raise Stopped(getattr(stop, "signum", 2), f"{kept}; give the same command again to go on") from None
@@ -106,6 +116,31 @@ def study(
             write_markdown(folder / "table.md", plan, found)
             draw(folder / "plot.png", plan, found)
     return Studied(plan, folder, found)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps other studies out of a folder: each removes runs that are not done, and would another's that are at work.
+
+    Raises:
+        ConfigError: if one is at work there, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("w")  # closed below
+    except OSError as error:
+        raise ConfigError(f"--out: {folder} cannot be written ({error.strerror}); choose another folder") from error
+    with file:
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # however the process ends, its lock ends
+        except BlockingIOError:
+            raise ConfigError(
+                f"study: another one is at work in {folder}; wait for it, or give another --out"
+            ) from None
+        except OSError:  # a file system without locks
+            logger.debug("no lock in %s", folder)
+        yield
 
 
 def _results(folder: Path, runs: Sequence[Run]) -> dict[Key, Mapping[str, Any]]:
@@ -150,8 +185,10 @@ def _as_options(words: Sequence[str]) -> dict[str, str]:
     while left:
         word = left.pop(0)
         name, equals, value = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or not (equals or left):
+        if not word.startswith("--") or not (equals or (left and not left[0].startswith("--"))):
             raise ConfigError(f"study: {word!r} is no option with a value; mlcv study --help")
+        if name in found and name.endswith("+"):
+            raise ConfigError(f"study: --{name} is given twice, and only one is kept; give a list, as JSON")
         found[name] = value if equals else left.pop(0)
     return found
 
@@ -176,9 +213,13 @@ def _check(runs: Sequence[Run], pool: Processes, threads: int) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="mlcv-study-") as place:
         checks = [Job(Path(place) / run.place, run, threads, is_check=True) for run in runs]
-        for _ in pool.run(checks, lambda _: True):
+        for ended in pool.run(checks, lambda _: True):
             if (error := check_error(checks)) is not None:
                 raise error
+            if ended.status:
+                raise ConfigError(
+                    f"{ended.job.run.method}: the process that was to build it ended with status {ended.status}"
+                )
 
 
 def _run_all(
@@ -214,8 +255,8 @@ def _run_all(
                 out.print(f"{where}: failed: {errors[run.key]}", soft_wrap=True)
             else:
                 done.add(run.key)
-                value = 100 * score(result, plan.sort_by, plan.min_positives)
-                out.print(f"{where}: {plan.sort_by} {value:.1f} ({ended.seconds:.0f} s)", soft_wrap=True)
+                value = shown(score(result, plan.sort_by, plan.min_positives), plan.sort_by)
+                out.print(f"{where}: {plan.sort_by} {value} ({ended.seconds:.0f} s)", soft_wrap=True)
             ahead = sum(taken) / len(taken) * (len(jobs) - len(taken)) / pool.count
             bar.update(task, advance=1, description=f"runs, {span(ahead)} left")
     for run in left:

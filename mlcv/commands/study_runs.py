@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -52,7 +53,8 @@ class Job:
 
 def planned(run: Run) -> dict[str, Any]:
     """What a run is told by, in its folder."""
-    return {"condition": run.condition, "method": run.method, "seed": run.seed, "arguments": list(run.arguments)}
+    about = {"condition": run.condition, "method": run.method, "seed": run.seed, "configs": run.content}
+    return {**about, "arguments": list(run.arguments)}
 
 
 def result_of(folder: Path, run: Run) -> dict[str, Any] | None:
@@ -64,11 +66,18 @@ def result_of(folder: Path, run: Run) -> dict[str, Any] | None:
     if not (folder / PLANNED).is_file():
         return None
     then: Any = read_json(folder / PLANNED, "note of a run")
-    if then != json.loads(json.dumps(planned(run))):
+    now = json.loads(json.dumps(planned(run)))
+    if then != {key: value for key, value in now.items() if key in then or key != "configs"}:  # older ones have none
         raise ConfigError(
-            f"study: {folder} holds a run of other settings: give another --out, or remove that folder to run it anew"
+            f"study: {folder} holds a run of other settings{_of_config(then, now)}: give another --out, or remove that "
+            "folder to run it anew"
         )
     return read_json(folder / RESULT, "result of a run") if (folder / RESULT).is_file() else None
+
+
+def _of_config(then: Any, now: Any) -> str:
+    same = isinstance(then, dict) and then.get("arguments") == now["arguments"]
+    return ", as a config has changed since" if same else ""
 
 
 def work(job: Job) -> None:
@@ -92,19 +101,34 @@ def _train(folder: Path, run: Run) -> None:
     good = [number for number, one in enumerate(tried) if one["error"] is None]
     if not good:
         raise ConfigError(tried[0]["error"])
+    if len(tried) > 1 and any(tried[number]["val"] is None for number in good):
+        raise ConfigError(
+            f"no epoch has written {MONITOR} into metrics.csv, by which a setting is chosen: leave trainer.logger and "
+            "how often is validated as they are, or give the study tune: {}"
+        )
     chosen = max(good, key=lambda number: float(tried[number]["val"] or 0.0))
     kept = folder / str(chosen)
-    checkpoint = next(path for name in ("best", "last") if (path := kept / "checkpoints" / f"{name}.ckpt").is_file())
+    checkpoints = [path for name in ("best", "last") if (path := kept / "checkpoints" / f"{name}.ckpt").is_file()]
+    if not checkpoints:
+        raise ConfigError("the training has written no checkpoint to test: leave trainer.enable_checkpointing as it is")
     for number in range(len(tried)):
         if number != chosen:
             shutil.rmtree(folder / str(number))
-    TrainingCLI.run(["test", f"--ckpt_path={checkpoint}", "--calibration=none"])
+    TrainingCLI.run(["test", f"--ckpt_path={checkpoints[0]}", "--calibration=none"])
+    _link(checkpoints[0], folder / "best.ckpt")  # a path that others can name, whatever was chosen
     test: Any = read_json(kept / "test.json", "metrics")
     with (kept / "test_per_class.csv").open(encoding="utf-8", newline="") as file:
         classes = list(csv.DictReader(file))
     of_test = {"classes": classes, **{key: test[key] for key in ("metrics", "labels")}}
     result = {"tried": tried, "chosen": chosen, **of_test}
     write_text(folder / RESULT, json.dumps(result, indent=1) + "\n")
+
+
+def _link(path: Path, to: Path) -> None:
+    try:
+        os.link(path, to)
+    except OSError:  # not all file systems have them
+        shutil.copyfile(path, to)
 
 
 def _try(folder: Path, run: Run, number: int) -> dict[str, Any]:

@@ -5,10 +5,16 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 
 from mlcv.cli import main
+from mlcv.commands.study import _alone
+from mlcv.commands.study_runs import planned, result_of
+from mlcv.errors import ConfigError
+from mlcv.files import write_text
+from mlcv.studies.plan import Run
 
 SMALL = """
 config: digits/bce
@@ -124,6 +130,8 @@ def test_what_was_killed_is_repeated_whole_and_what_was_done_is_kept(file, tmp_p
     (("", ""), ["--preset", "losses"], "not both"),
     (("", ""), ["surplus"], "no option with a value"),
     (("", ""), ["--data.features=/nowhere"], "/nowhere has no features.json"),
+    (("", ""), ["--data.root", "--data.batch_size", "8"], "'--data.root' is no option with a value"),
+    (("", ""), ["--trainer.callbacks+=A", "--trainer.callbacks+=B"], "--trainer.callbacks+ is given twice"),
 ])  # fmt: skip
 def test_what_is_wrong_is_said_in_one_sentence_before_any_run(file, tmp_path, capsys, change, more, words):
     file.write_text(SMALL.replace(*change))
@@ -133,6 +141,61 @@ def test_what_is_wrong_is_said_in_one_sentence_before_any_run(file, tmp_path, ca
     assert words in said
     assert len(said.strip().splitlines()[-1]) < 600
     assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_folder_that_cannot_be_is_refused_before_any_run(file, tmp_path, capsys, name):
+    (tmp_path / "file").touch()
+    assert main(["study", str(file), "--out", str(tmp_path / name)]) == 2
+    assert "a file is in its place" in capsys.readouterr().err
+
+
+def test_of_two_studies_in_one_folder_the_second_is_refused(tmp_path):
+    with _alone(tmp_path / "out"):
+        with pytest.raises(ConfigError, match="another one is at work"), _alone(tmp_path / "out"):
+            pass
+        with _alone(tmp_path / "other"):
+            pass
+    with _alone(tmp_path / "out"):
+        pass
+
+
+def test_runs_of_a_config_that_has_changed_are_not_mixed_with_new_ones(tmp_path):
+    run = Run("all", "a", 0, "", ({},), (("--config=a.yaml",),), content="1")
+    write_text(tmp_path / "run.json", json.dumps(planned(run)))
+    assert result_of(tmp_path, run) is None
+    with pytest.raises(ConfigError, match="other settings, as a config has changed since: give"):
+        result_of(tmp_path, replace(run, content="2"))
+    with pytest.raises(ConfigError, match="other settings: give"):
+        result_of(tmp_path, replace(run, arguments=(("--config=b.yaml",),)))
+    write_text(tmp_path / "run.json", json.dumps({k: v for k, v in planned(run).items() if k != "configs"}))
+    assert result_of(tmp_path, replace(run, content="2")) is None  # of a time when this was not written down
+
+
+@pytest.mark.parametrize(("option", "words"), [
+    ("trainer.logger: false", "no epoch has written val/mAP"),
+    ("trainer.check_val_every_n_epoch: 5", "no epoch has written val/mAP"),
+    ("trainer.enable_checkpointing: false", "no checkpoint to test"),
+])  # fmt: skip
+def test_no_setting_is_chosen_without_validation(file, tmp_path, option, words):
+    text = SMALL.replace("seeds: 2", "seeds: 1").replace(
+        "  trainer.max_epochs: 2", f"  trainer.max_epochs: 1\n  {option}"
+    )
+    file.write_text(text)
+    assert main(["study", str(file), "--out", str(tmp_path / "out"), "--methods", "plain"]) == 0
+    assert words in read(tmp_path / "out" / "table.csv")[0]["error"]
+
+
+def test_a_method_starts_from_the_chosen_checkpoint_of_another(file, tmp_path):
+    more = "  after: {model.loss: FocalLoss, tune: {}, under: {x: {start_from: '{plain}/best.ckpt'}}}\n"
+    more += "conditions: {x: {}}\n"
+    file.write_text(SMALL.replace("seeds: 2", "seeds: 1").replace("  focal: {model.loss: FocalLoss}\n", more))
+    out = tmp_path / "out"
+    assert main(["study", str(file), "--out", str(out)]) == 0
+    assert [row["error"] for row in read(out / "table.csv")] == ["", ""]
+    folder = out / "runs" / "0" / "x" / "plain"
+    chosen = json.loads((folder / "result.json").read_text())["chosen"]
+    assert (folder / "best.ckpt").read_bytes() == (folder / str(chosen) / "checkpoints" / "best.ckpt").read_bytes()
 
 
 def test_a_preset_needs_a_config(capsys):
