@@ -44,10 +44,11 @@ def parse(text: Any, where: str) -> dict[str, Any]:
     """A configuration's text, YAML or JSON, as a mapping.
 
     Limits are counted on the parser's events, before anything is built: 1 MiB, 16 levels, 100,000 nodes; no anchors,
-    aliases and tags, by which a small text becomes a large tree or an object.
+    aliases and tags, by which a small text becomes a large tree or an object; and no key
+    twice, of which one would be lost.
 
     Raises:
-        ConfigError: for a text beyond the limits, or that is no YAML mapping.
+        ConfigError: for a text beyond the limits, or that is no YAML mapping, or has a key twice.
     """
     if not isinstance(text, str) or len(text.encode(errors="replace")) > MOST_BYTES:
         raise ConfigError(f"{where} is no text of at most 1 MiB, and is not read")
@@ -62,12 +63,27 @@ def parse(text: Any, where: str) -> dict[str, Any]:
                 raise ConfigError(
                     f"{where} has aliases, tags, more than {MOST_DEPTH} levels or {MOST_NODES} values; it is not read"
                 )
+        twice = _key_twice(yaml.compose(text, Loader=_Loader))
         tree = yaml.load(text, Loader=_Loader)  # noqa: S506  # a safe loader, in C where there is one
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{where} is no YAML ({str(error).partition(chr(10))[0]})") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{where} is no mapping of sections")
+    if twice is not None:
+        raise ConfigError(f"{where}: {twice!r} is there twice, and one of them would be lost; rename it")
     return tree
+
+
+def _key_twice(node: Any) -> str | None:
+    if not isinstance(node, yaml.CollectionNode):
+        return None
+    below = node.value
+    if isinstance(node, yaml.MappingNode):
+        keys = [str(key.value) for key, _ in node.value]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            return twice[0]
+        below = [value for _, value in node.value]
+    return next((found for one in below if (found := _key_twice(one)) is not None), None)
 
 
 def resolve(name: Any, base: type, where: str) -> type:

@@ -1,6 +1,7 @@
 """`mlcv features`: what a config's backbone makes of its images, stored once, so that epochs need neither of them."""
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,6 +48,9 @@ class _Extractor(LightningModule):
     @staticmethod
     def _dims(kind: str) -> int:
         return {"done": 0, "pooled": 1, "places": 2}[kind]
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -107,6 +111,11 @@ def features(
     data, backbone = cli.datamodule, getattr(cli.model, "backbone", None)
     if not isinstance(backbone, Backbone):
         raise ConfigError(f"model: {type(cli.model).__name__} has no backbone of which features could be stored")
+    if cli.model.hparams.get("weights") is None:
+        logger.warning(
+            "the backbone has random weights, which a seed draws: give model.weights, or use these features with this "
+            "seed_everything alone"
+        )
     backbone.freeze()
     data.features, data.check = None, False  # each image keeps its place
     splits = data.readable_splits()

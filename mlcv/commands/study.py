@@ -3,8 +3,8 @@
 import logging
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence, Set
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,13 @@ from mlcv.studies.plot import draw
 from mlcv.studies.presets import preset
 from mlcv.studies.processes import Processes
 from mlcv.studies.results import Row, all_runs, rows, score
-from mlcv.studies.tables import show, write_csv, write_markdown, write_runs
+from mlcv.studies.tables import show, shown, write_csv, write_markdown, write_runs
 from mlcv.terminal import console, set_up_logging
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +106,8 @@ def study(
         raise
     errors: dict[Key, str] = {}
     try:
-        if left:
+        with _alone(folder) if left else nullcontext():
+            left = [run for run in left if result_of(folder / run.place, run, digests) is None]
             _run_all(folder, plan, runs, left, pool, threads, errors, digests)
     except KeyboardInterrupt as stop:
         kept = f"{len(_results(folder, runs, digests))} of {len(runs)} runs are done and kept"
@@ -117,6 +123,26 @@ def study(
     if not results:
         raise ConfigError(f"study: none of {len(runs)} runs is done; the first said: {next(iter(errors.values()))}")
     return Studied(plan, folder, found)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps other studies out of a folder: each removes runs that are not done, and would another's that are at work.
+
+    Raises:
+        ConfigError: if one is at work there.
+    """
+    with (folder / ".lock").open("w") as file:
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # however the process ends, its lock ends
+        except BlockingIOError:
+            raise ConfigError(
+                f"study: another one is at work in {folder}; wait for it, or give another --out"
+            ) from None
+        except OSError:  # a file system without locks
+            logger.debug("no lock in %s", folder)
+        yield
 
 
 def _results(folder: Path, runs: Sequence[Run], digests: dict[str, str]) -> dict[Key, Mapping[str, Any]]:
@@ -175,19 +201,21 @@ def _as_options(words: Sequence[str]) -> dict[str, str]:
     while left:
         word = left.pop(0)
         name, equals, value = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or not (equals or left):
+        if not word.startswith("--") or not (equals or (left and not left[0].startswith("--"))):
             raise ConfigError(f"study: {word!r} is no option with a value; mlcv study --help")
+        if name in found and name.endswith("+"):
+            raise ConfigError(f"study: --{name} is given twice, and only one is kept; give a list, as JSON")
         found[name] = value if equals else left.pop(0)
     return found
 
 
 def _first_of_each(runs: Sequence[Run]) -> list[Run]:
-    """A run of each method, and one of each condition, but for those that start from others' files."""
+    """A run of each method, of each condition, and with each seed, but for those that start from others' files."""
     found: list[Run] = []
     for run in runs:
-        is_new = run.method not in {one.method for one in found} or run.condition not in {
-            one.condition for one in found
-        }
+        is_new = any(
+            getattr(run, name) not in {getattr(one, name) for one in found} for name in ("method", "condition", "seed")
+        )
         if not run.needs and is_new:
             found.append(run)
     return found
@@ -204,9 +232,13 @@ def _check(runs: Sequence[Run], pool: Processes, threads: int) -> None:
     logger.info("building each method and condition once, before any is trained")
     with tempfile.TemporaryDirectory(prefix="mlcv-study-") as place:
         checks = [Job(Path(place) / run.place, run, threads, is_check=True) for run in runs]
-        for _ in pool.run(checks, lambda _: True):
+        for ended in pool.run(checks, lambda _: True):
             if (error := check_error(checks)) is not None:
                 raise error
+            if ended.status:
+                raise ConfigError(
+                    f"{ended.job.run.method}: the process that was to build it ended with status {ended.status}"
+                )
 
 
 def _run_all(
@@ -244,8 +276,8 @@ def _run_all(
                 out.print(f"{where}: failed: {errors[run.key]}", soft_wrap=True)
             else:
                 done.add(run.key)
-                value = 100 * score(result, plan.sort_by, plan.min_positives)
-                out.print(f"{where}: {plan.sort_by} {value:.1f} ({ended.seconds:.0f} s)", soft_wrap=True)
+                value = shown(score(result, plan.sort_by, plan.min_positives), plan.sort_by)
+                out.print(f"{where}: {plan.sort_by} {value} ({ended.seconds:.0f} s)", soft_wrap=True)
             ahead = sum(taken) / len(taken) * (len(jobs) - len(taken)) / pool.count
             bar.update(task, advance=1, description=f"runs, {span(ahead)} left")
     for run in left:

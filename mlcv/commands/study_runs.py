@@ -101,26 +101,37 @@ def work(job: Job) -> None:
     torch.set_num_threads(job.threads)
     job.folder.mkdir(parents=True, exist_ok=True)
     try:
-        _check(job.run) if job.is_check else _train(job.folder, job.run, job.planned)
+        _check(job.run) if job.is_check else _train(job.folder, job.run, job.planned, job.threads)
     except Exception as error:  # noqa: BLE001  # whatever it is, it is one run's
         write_text(job.folder / FAILED, f"{_said(error)}\n")
         raise SystemExit(2) from None
 
 
-def _train(folder: Path, run: Run, told: dict[str, Any]) -> None:
+def _train(folder: Path, run: Run, told: dict[str, Any], threads: int) -> None:
     write_text(folder / PLANNED, json.dumps(told, indent=1) + "\n")
-    tried = [_try(folder / str(number), run, number) for number in range(len(run.settings))]
+    # With a core for each run, loader processes would only be waited for; what they give is the same.
+    alone = threads == 1 and not any(word.startswith("--data.num_workers=") for word in run.arguments[0])
+    more = ["--data.num_workers=0"] if alone else []
+    tried = [_try(folder / str(number), run, number, more) for number in range(len(run.settings))]
     good = [number for number, one in enumerate(tried) if one["error"] is None]
     if not good:
         raise ConfigError(tried[0]["error"])
+    if len(tried) > 1 and any(tried[number]["val"] is None for number in good):
+        raise ConfigError(
+            f"no epoch has written {MONITOR} into metrics.csv, by which a setting is chosen: leave trainer.logger and "
+            "how often is validated as they are, or give the study tune: {}"
+        )
     chosen = max(good, key=lambda number: float(tried[number]["val"] or 0.0))
     kept = folder / str(chosen)
     order = ("best", "last") if run.checkpoint == "best" else ("last", "best")
-    checkpoint = next(path for name in order if (path := kept / "checkpoints" / f"{name}.ckpt").is_file())
+    checkpoints = [path for name in order if (path := kept / "checkpoints" / f"{name}.ckpt").is_file()]
+    if not checkpoints:
+        raise ConfigError("the training has written no checkpoint to test: leave trainer.enable_checkpointing as it is")
     for number in range(len(tried)):
         if number != chosen:
             shutil.rmtree(folder / str(number))
-    TrainingCLI.run(["test", f"--ckpt_path={checkpoint}", "--calibration=none"])
+    TrainingCLI.run(["test", f"--ckpt_path={checkpoints[0]}", "--calibration=none"])
+    _link(checkpoints[0], folder / "chosen.ckpt")  # a path that others can name, whatever was chosen
     test: Any = read_json(kept / "test.json", "metrics")
     with (kept / "test_per_class.csv").open(encoding="utf-8", newline="") as file:
         classes = list(csv.DictReader(file))
@@ -134,6 +145,13 @@ def _train(folder: Path, run: Run, told: dict[str, Any]) -> None:
         metrics[STORED] = _size(Path(run.stored))
     result = {"tried": tried, "chosen": chosen, "classes": classes, "metrics": metrics, "labels": test["labels"]}
     write_text(folder / RESULT, json.dumps(result, indent=1) + "\n")
+
+
+def _link(path: Path, to: Path) -> None:
+    try:
+        to.hardlink_to(path)
+    except OSError:  # not all file systems have them
+        shutil.copyfile(path, to)
 
 
 def _predictions(folder: Path, names: Sequence[str]) -> Tensor:
@@ -159,11 +177,11 @@ def _size(path: Path) -> int:
     return path.stat().st_size
 
 
-def _try(folder: Path, run: Run, number: int) -> dict[str, Any]:
+def _try(folder: Path, run: Run, number: int, more: Sequence[str]) -> dict[str, Any]:
     """Trains by one of the settings; one that fails, such as too high a rate, loses against those that do not."""
     begun, error = time.perf_counter(), None
     try:
-        _Run.run(["fit", *run.arguments[number], *_QUIET, f"--run_dir={folder}"])
+        _Run.run(["fit", *run.arguments[number], *more, *_QUIET, f"--run_dir={folder}"])
     except Exception as failure:  # noqa: BLE001
         error = _said(failure)
     epochs = _validations(folder / "metrics.csv")

@@ -1,15 +1,15 @@
 """What a study is to compare, as a file says it or a preset."""
 
 import difflib
+import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
-
-import yaml
 
 from mlcv.errors import ConfigError
 from mlcv.plain_config import parse
@@ -39,6 +39,8 @@ _KEYS = (
     "config", "options", "methods", "conditions", "tune", "seeds", "baseline", "metrics", "sort_by", "min_positives",
     "plot", "reference", "min_val_positives", "checkpoint",
 )  # fmt: skip
+_LONGEST = 200
+"""Bytes of a name that is a folder's as it is; file systems take 255."""
 RATES: Mapping[str, tuple[Any, ...]] = {"model.optim.lr": (0.001, 0.003, 0.01)}
 """What is tried unless a study says otherwise."""
 
@@ -50,7 +52,7 @@ class Method:
     Args:
         configs: files, as of `--config`.
         options: behind those of the study and of the condition.
-        tune: of an option the values of which validation chooses one; all combinations are tried.
+        tune: of an option the values of which validation chooses one; all combinations are tried. None: the study's.
         is_listed: whether it has a row, or is only what others start from.
         under: options behind these, by condition.
         then: commands of mlcv that are run when it is tested, `predict` or `evaluate` with their options.
@@ -59,7 +61,7 @@ class Method:
 
     configs: tuple[str, ...]
     options: Options = field(default_factory=dict)
-    tune: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    tune: Mapping[str, tuple[Any, ...]] | None = None
     is_listed: bool = True
     under: Mapping[str, Options] = field(default_factory=dict)
     then: tuple[tuple[str, ...], ...] = ()
@@ -117,6 +119,7 @@ class Plan:
         methods: by name.
         conditions: options of each, by name.
         options: of all runs.
+        tune: what is tried of a method that says nothing else, but for options that are set in any way.
         seeds: how many, from 0.
         baseline: name of the method that the others are compared with.
         metrics: of the test split, that the table shows.
@@ -133,6 +136,7 @@ class Plan:
     methods: Mapping[str, Method]
     conditions: Mapping[str, Options]
     options: Options = field(default_factory=dict)
+    tune: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     seeds: int = 3
     baseline: str = ""
     metrics: tuple[str, ...] = ("mAP", "CF1", "OF1", "ECE")
@@ -150,6 +154,10 @@ class Plan:
             _check_apart(name, parts)
         for name, method in self.methods.items():
             _check_known(f"methods: {name}, under", list(method.under), self.conditions)
+            if name in ("seed", "folder"):
+                raise ConfigError(
+                    f"study: {{{name}}} in an option is the {name}; give the method {name!r} another name"
+                )
         if not self.baseline:
             object.__setattr__(self, "baseline", next(iter(self.methods)))
         _check_known("baseline", [self.baseline], self.methods)
@@ -167,13 +175,15 @@ class Plan:
                 raise ConfigError(f"study: {name} is at least 1, got {value!r}")
 
     def _check_order(self) -> None:
-        """No method starts from itself, by whatever others."""
+        """No method starts from itself, nor by others that do."""
         left, done = dict(self.methods), set[str]()
         while ready := [name for name in left if self._needs(name) <= done]:
             done |= set(ready)
             left = {name: method for name, method in left.items() if name not in done}
         if left:
-            raise ConfigError(f"study: the methods {', '.join(left)} start from each other, so none can be the first")
+            raise ConfigError(
+                f"study: methods: {', '.join(left)}: each would start from a run that needs its own first"
+            )
 
     @property
     def listed(self) -> list[str]:
@@ -204,13 +214,19 @@ class Plan:
             place = f"runs/{seed}/{slug(condition)}/{slug(name)}"
             within = {other: str(folder / f"runs/{seed}/{slug(condition)}/{slug(other)}") for other in self.methods}
             names = {"seed": str(seed), "folder": str(folder), **within}
-            given = {**self.options, **differs, **method.options, **method.under.get(condition, {})}
+            own = {**method.options, **method.under.get(condition, {})}
+            given = {**self.options, **differs, **own}
             seeds = {key: seed for key in _SEEDS if key not in given}
-            settings = [dict(zip(method.tune, values, strict=True)) for values in product(*method.tune.values())]
+            tried, fixed = (self.tune, given) if method.tune is None else (method.tune, own)
+            tried = {key: values for key, values in tried.items() if key not in fixed}
+            settings = [dict(zip(tried, values, strict=True)) for values in product(*tried.values())]
             arguments = tuple(
                 (
                     *(f"--config={_filled(config, names)}" for config in method.configs),
-                    *(_argument(key, _filled(value, names)) for key, value in {**given, **setting, **seeds}.items()),
+                    *(
+                        _argument(key, _filled(value, names))
+                        for key, value in _parents_first({**given, **setting, **seeds})
+                    ),
                 )
                 for setting in settings
             )
@@ -221,12 +237,22 @@ class Plan:
                 tuple(map(tuple, then)), stored, reference, self.min_val_positives, self.checkpoint,
             )  # fmt: skip
 
-    def _needs(self, name: str) -> set[str]:
-        """Methods that one starts from; never itself."""
+    def _starts_from(self, name: str) -> set[str]:
+        """Methods that a method's options name, whatever the condition."""
         method = self.methods[name]
-        text = json.dumps([list(method.options.values()), list(method.under.values()), method.then, method.stored])
-        named = {other for other in self.methods if f"{{{other}}}" in text}
-        return (named | ({self.reference} if self.reference else set())) - {name}
+        tried = self.tune if method.tune is None else method.tune
+        options = [self.options, *self.conditions.values(), method.options, *method.under.values(), tried]
+        return self._named([list(one.values()) for one in options])
+
+    def _needs(self, name: str) -> set[str]:
+        """Methods whose runs come before one's own."""
+        method = self.methods[name]
+        later = self._named([*map(list, method.then), method.stored]) | ({self.reference} if self.reference else set())
+        return self._starts_from(name) | (later - {name})
+
+    def _named(self, values: Any) -> set[str]:
+        values = json.loads(json.dumps(values, default=str))
+        return {name for name in self.methods if _filled(values, {name: ""}) != values}
 
 
 def read_plan(path: str | Path) -> Plan:
@@ -244,10 +270,9 @@ def read_plan(path: str | Path) -> Plan:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"study: {path} cannot be read ({type(error).__name__})") from error
     given = parse(text, f"study: {path}")
-    _check_once(yaml.compose(text, Loader=yaml.SafeLoader), path)
     _check_known(f"{path}, keys of a study", list(given), _KEYS)
     configs = _configs(given.pop("config", None), path.parent, "config")
-    tune = _tune(given.pop("tune", RATES), "tune")
+    given["tune"] = _tune(given.get("tune", RATES), "tune")
     methods = {}
     for name, differs in _table(given.pop("methods", None), "methods").items():
         where = f"methods: {name}"
@@ -255,26 +280,28 @@ def read_plan(path: str | Path) -> Plan:
         own = _configs(options.pop("config", None), path.parent, where) or configs
         if not own:
             raise ConfigError(f"study: {where} has no config, and the study has none")
-        tried = _tune(options.pop("tune"), where) if "tune" in options else tune
-        is_listed, under = options.pop("is_listed", True), _table(options.pop("under", None), f"{where}, under")
-        tried = {key: values for key, values in tried.items() if key not in options}  # set by itself, nothing is tried
+        tried = _tune(options.pop("tune"), where) if "tune" in options else None
+        is_listed, under = options.pop("is_listed", True), _tables(options.pop("under", None), f"{where}, under")
+        if not isinstance(is_listed, bool):
+            raise ConfigError(f"study: {where}: is_listed is true or false, got {is_listed!r}")
         then = _commands(options.pop("then", []), where)
         methods[str(name)] = Method(own, options, tried, is_listed, under, then, options.pop("stored", None))
-    conditions = {
-        str(name): dict(_table(options, f"conditions: {name}"))
-        for name, options in _table(given.pop("conditions", {"labels as they are": {}}), "conditions").items()
-    }
+    conditions = _tables(given.pop("conditions", {"labels as they are": {}}), "conditions")
     given["options"] = dict(_table(given.get("options", {}), "options"))
     metrics = given.pop("metrics", list(Plan.metrics))
-    if not isinstance(metrics, list) or not all(isinstance(name, str) for name in [*metrics, given.get("sort_by", "")]):
-        raise ConfigError("study: metrics is a list of names, sort_by one of them")
-    given["metrics"] = tuple(metrics)
+    if not isinstance(metrics, list):
+        raise ConfigError(f"study: metrics is a list of names, got {metrics!r}")
+    given["metrics"] = tuple(dict.fromkeys(map(str, metrics)))
+    given |= {name: str(given[name]) for name in ("baseline", "sort_by", "reference") if name in given}
     return Plan(methods, conditions, **given)
 
 
 def slug(name: str) -> str:
     """A name as part of a path."""
-    return re.sub(r"[^\w.+-]+", "_", name.replace("%", "percent")).strip("_.") or "_"
+    text = re.sub(r"[^\w.+-]+", "_", name.replace("%", "percent")).strip("_.") or "_"
+    if len(os.fsencode(text)) <= _LONGEST:
+        return text
+    return f"{text[:40]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _check_apart(what: str, names: Mapping[str, Any]) -> None:
@@ -295,27 +322,16 @@ def _check_known(what: str, names: Sequence[str], known: Mapping[str, Any] | Seq
             raise ConfigError(f"study: {what}: there is no {name!r}; {hint}Choose from {', '.join(known)}")
 
 
-def _check_once(node: Any, path: Path) -> None:
-    """YAML itself takes the last of two keys of one name."""
-    if isinstance(node, yaml.MappingNode):
-        seen = set[str]()
-        for key, value in node.value:
-            name = str(key.value)
-            if name in seen:
-                raise ConfigError(f"study: {path}:{key.start_mark.line + 1}: {name!r} is there twice")
-            seen.add(name)
-            _check_once(value, path)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            _check_once(value, path)
-
-
 def _table(given: Any, where: str) -> dict[str, Any]:
     if given is None:
         return {}
     if not isinstance(given, dict):
         raise ConfigError(f"study: {where} is a table of names and values, got {str(given)[:60]!r}")
     return given
+
+
+def _tables(given: Any, where: str) -> dict[str, dict[str, Any]]:
+    return {str(name): dict(_table(one, f"{where}: {name}")) for name, one in _table(given, where).items()}
 
 
 def _configs(given: Any, folder: Path, where: str) -> tuple[str, ...]:
@@ -343,9 +359,18 @@ def _tune(given: Any, where: str) -> dict[str, tuple[Any, ...]]:
     return found
 
 
+def _parents_first(options: Options) -> Iterator[tuple[str, Any]]:
+    """In their order, but a class before its own options, which it would refuse or forget."""
+    ordered: dict[str, None] = {}
+    for key in options:
+        parents = [other for other in options if str(key).startswith(f"{str(other).removesuffix('+')}.")]
+        ordered.update(dict.fromkeys([*sorted(parents, key=len), key]))
+    return ((key, options[key]) for key in ordered)
+
+
 def _argument(key: str, value: Any) -> str:
     """As the command line has it; what is not a word or a number as JSON, which is YAML."""
-    return f"--{key}={value if isinstance(value, str) else json.dumps(value)}"
+    return f"--{key}={value if isinstance(value, str) else json.dumps(value, default=str)}"
 
 
 def _filled(value: Any, names: Mapping[str, str]) -> Any:

@@ -55,19 +55,18 @@ def preset(name: str, configs: Sequence[str], options: Options) -> Plan:
     """
     # One start of the bias for all: it decides more than most losses.
     options = {"model.prior_bias": True, **options}
-    tune = {key: values for key, values in RATES.items() if key not in options}
 
     def of(*names: str) -> dict[str, Method]:
-        return {one: Method(tuple(configs), LOSSES[one], tune) for one in names}
+        return {one: Method(tuple(configs), LOSSES[one]) for one in names}
 
     if name == "losses":
-        return Plan(of(*LOSSES), {"labels as they are": {}}, options)
+        return Plan(of(*LOSSES), {"labels as they are": {}}, options, RATES)
     if name == "fractions":
         known = {f"{100 * part:g} % known": {"data.protocol.known_fraction": part} for part in FRACTIONS}
         some = of(AN, WEAK, IGNORED, ASL, PU, "ROLE", "LL-R", "two-way")
-        return Plan(some, known, options, plot="curves")
+        return Plan(some, known, options, RATES, plot="curves")
     if name == "budget":
-        return Plan(of(IGNORED, AN, "two-way"), {**_budgets(), **_everything()}, options, baseline=IGNORED)
+        return Plan(of(IGNORED, AN, "two-way"), {**_budgets(), **_everything()}, options, RATES, baseline=IGNORED)
     raise ConfigError(f"study: --preset is losses, fractions or budget, got {name!r}")
 
 

@@ -11,7 +11,9 @@ import torch
 from scipy.stats import entropy
 
 from mlcv.cli import main
+from mlcv.commands.study import _alone
 from mlcv.commands.study_runs import _divergence, _last_validation
+from mlcv.errors import ConfigError
 
 SMALL = """
 config: digits/bce
@@ -126,6 +128,8 @@ def test_what_was_killed_is_repeated_whole_and_what_was_done_is_kept(file, tmp_p
     (("", ""), ["--config", "digits/bce"], "leave --config out"),
     (("", ""), ["--preset", "losses"], "not both"),
     (("", ""), ["surplus"], "no option with a value"),
+    (("", ""), ["--data.root", "--data.batch_size", "8"], "'--data.root' is no option with a value"),
+    (("", ""), ["--trainer.callbacks+=A", "--trainer.callbacks+=B"], "--trainer.callbacks+ is given twice"),
     (("", ""), ["--data.features=/nowhere"], "/nowhere has no features.json"),
 ])  # fmt: skip
 def test_what_is_wrong_is_said_in_one_sentence_before_any_run(file, tmp_path, capsys, change, more, words):
@@ -162,6 +166,40 @@ def test_options_of_fit_stand_anywhere(file, tmp_path, capsys):
     assert main(["study", *given, "--preset", "losses", *out, "--seeds", "1"]) == 0
     assert {row["method"] for row in read(tmp_path / "out" / "runs.csv")} == {"BCE negative", "BCE weak negative"}
     assert main(["study", "--seeds", "1", "--data.num_val", "12", str(file), "--out", str(tmp_path / "other")]) == 0
+
+
+def test_of_two_studies_in_one_folder_the_second_is_refused(tmp_path):
+    with _alone(tmp_path), pytest.raises(ConfigError, match="another one is at work"), _alone(tmp_path):
+        pass
+    with _alone(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(("option", "words"), [
+    ("trainer.logger: false", "no epoch has written val/mAP"),
+    ("trainer.enable_checkpointing: false", "no checkpoint to test"),
+])  # fmt: skip
+def test_no_setting_is_chosen_without_validation(file, tmp_path, option, words, capsys):
+    text = SMALL.replace("seeds: 2", "seeds: 1").replace(
+        "  trainer.max_epochs: 2", f"  trainer.max_epochs: 1\n  {option}"
+    )
+    file.write_text(text)
+    assert main(["study", str(file), "--out", str(tmp_path / "out"), "--methods", "plain"]) == 2
+    assert words in read(tmp_path / "out" / "table.csv")[0]["error"]
+    assert words in capsys.readouterr().err
+
+
+def test_a_method_starts_from_the_chosen_checkpoint_of_another(file, tmp_path):
+    more = "  after: {model.loss: FocalLoss, tune: {}, under: {x: {start_from: '{plain}/chosen.ckpt'}}}\n"
+    more += "conditions: {x: {}}\n"
+    file.write_text(SMALL.replace("seeds: 2", "seeds: 1").replace("  focal: {model.loss: FocalLoss}\n", more))
+    out = tmp_path / "out"
+    assert main(["study", str(file), "--out", str(out)]) == 0
+    assert [row["error"] for row in read(out / "table.csv")] == ["", ""]
+    folder = out / "runs" / "0" / "x" / "plain"
+    chosen = json.loads((folder / "result.json").read_text())["chosen"]
+    assert (folder / "chosen.ckpt").read_bytes() == (folder / str(chosen) / "checkpoints" / "last.ckpt").read_bytes()
+    assert main(["study", str(file), "--out", str(out)]) == 0  # what other runs wrote is no other setting
 
 
 def test_a_preset_needs_a_config(capsys):

@@ -53,6 +53,57 @@ def test_a_grid_has_a_run_of_each_method_condition_and_seed(tmp_path):
     assert [run.arguments[0][-1] for run in runs[6:]] == ["--data.policy.seed=1"] * 6
 
 
+def one_run(tmp_path, text, method="a", condition="x"):
+    plan = plan_of(tmp_path, f"config: digits/bce\n{text}\n")
+    return next(run for run in plan.runs(Path("out")) if (run.method, run.condition) == (method, condition))
+
+
+RATE = "model.optim.lr"
+
+
+@pytest.mark.parametrize(("text", "rates"), [
+    ("methods: {a: {}}\nconditions: {x: {}}\ntune: {model.optim.lr: [1, 2]}", [1, 2]),
+    ("methods: {a: {}}\nconditions: {x: {}}\noptions: {model.optim.lr: 3}", [3]),
+    ("methods: {a: {}}\nconditions: {x: {model.optim.lr: 3}}", [3]),
+    ("methods: {a: {under: {x: {model.optim.lr: 3}}}}\nconditions: {x: {}}", [3]),
+    ("methods: {a: {tune: {model.optim.lr: [1, 2]}, under: {x: {model.optim.lr: 3}}}}\nconditions: {x: {}}", [3]),
+    ("methods: {a: {tune: {model.optim.lr: [1, 2]}}}\nconditions: {x: {}}\noptions: {model.optim.lr: 3}", [1, 2]),
+    ("methods: {a: {tune: {}}}\nconditions: {x: {}}\noptions: {model.optim.lr: 3}", [3]),
+])  # fmt: skip
+def test_what_is_set_is_not_tried(tmp_path, text, rates):
+    given = one_run(tmp_path, text).arguments
+    assert [[word for word in words if RATE in word] for words in given] == [[f"--{RATE}={rate}"] for rate in rates]
+
+
+@pytest.mark.parametrize("text", [
+    "methods: {a: {model.loss: X}}\nconditions: {x: {model.loss.unknown: negative}}",
+    "options: {model.loss.unknown: negative}\nmethods: {a: {model.loss: X}}\nconditions: {x: {}}",
+    "methods: {a: {model.loss.unknown: negative, tune: {model.loss: [X]}}}\nconditions: {x: {}}",
+    "options: {model.loss.unknown: negative}\nmethods: {a: {model: M, model.loss: X}}\nconditions: {x: {}}",
+])  # fmt: skip
+def test_a_class_comes_before_its_options(tmp_path, text):
+    words = [word for word in one_run(tmp_path, text).arguments[0] if word.startswith("--model")]
+    assert [word for word in words if RATE not in word][-2:] == ["--model.loss=X", "--model.loss.unknown=negative"]
+    assert "--model=M" not in words[1:]
+
+
+@pytest.mark.parametrize("text", [
+    "methods: {é: {}, a: {under: {x: {start_from: '{é}/best.ckpt'}}}}\nconditions: {x: {}}",
+    "methods: {é: {}, a: {tune: {start_from: ['{é}/best.ckpt']}}}\nconditions: {x: {}}",
+    "methods: {é: {}, a: {model.ensemble: [{from: '{é}/best.ckpt'}]}}\nconditions: {x: {}}",
+])  # fmt: skip
+def test_what_a_run_starts_from_is_found_wherever_it_is_named(tmp_path, text):
+    assert one_run(tmp_path, text).needs == {"é"}
+    assert set(plan_of(tmp_path, f"config: digits/bce\n{text}\n").only(["a"]).methods) == {"é", "a"}
+
+
+def test_names_of_any_kind_are_names(tmp_path):
+    text = "config: digits/bce\nmethods: {on: {under: {1.0: {a: 1}}}, 7: {}}\nconditions: {1.0: {}}\nbaseline: 7\n"
+    plan = plan_of(tmp_path, text)
+    assert list(plan.methods) == ["True", "7"]
+    assert next(plan.runs(Path("out"))).arguments[0][1] == "--a=1"
+
+
 def test_some_methods_bring_the_baseline_and_what_they_start_from(tmp_path):
     plan = plan_of(tmp_path)
     assert list(plan.only(["c"]).methods) == ["a", "b", "c"]
@@ -62,6 +113,14 @@ def test_some_methods_bring_the_baseline_and_what_they_start_from(tmp_path):
 @pytest.mark.parametrize(("before", "after", "words"), [
     ("baseline: b", "baseline: bb", "baseline: there is no 'bb'; did you mean 'b'"),
     ("baseline: b", "metrics: [mAPP]", "no 'mAPP'; did you mean 'mAP'"),
+    ("baseline: b", "metrics: mAP", "metrics is a list of names, got 'mAP'"),
+    ("baseline: b", "baseline: [b]", "there is no \"['b']\""),
+    ("config: digits/pu_mlc,", "is_listed: 'no',", "is_listed is true or false"),
+    ("{a}/", "{c}/", "methods: c: each would start from a run that needs its own first"),
+    ("all: {}, few", "all: {model.weights: '{a}/best.ckpt'}, few", "methods: a, b, c: each would start from"),
+    ("  b:", "  a:", "'a' is there twice"),
+    ("few:", "1: {}, '1':", "'1' is there twice"),
+    ("  b:", "  seed:", "give the method 'seed' another name"),
     ("baseline: b", "sort_by: AP", "there is no 'AP'"),
     ("baseline: b", "plots: dots", "no 'plots'; did you mean 'plot'"),
     ("seeds: 2", "seeds: 0", "seeds is at least 1"),
@@ -73,10 +132,7 @@ def test_some_methods_bring_the_baseline_and_what_they_start_from(tmp_path):
     ("[0.001, 0.01]", "0.001", "is a list of values to try"),
     ("config: digits/bce", "config: digits/bxe", "did you mean"),
     ("config: digits/bce", "", "has no config"),
-    ("seeds: 2", "metrics: mAP", "metrics is a list of names"),
-    ("seeds: 2", "sort_by: [mAP]", "metrics is a list of names"),
-    ("  b: {", "  a: {}\n  b: {", "s.yaml:6: 'a' is there twice"),
-    ("  a: {model.loss: mlcv.losses.BCELoss,", "  a: {data.root: '{c}/x',", "a, c start from each other"),
+    ("  a: {model.loss: mlcv.losses.BCELoss,", "  a: {data.root: '{c}/x',", "a, c: each would start from"),
     ("methods:", "methods: 3\nconditionss:", "there is no 'conditionss'"),
 ])  # fmt: skip
 def test_what_is_wrong_in_a_file_is_said_in_one_sentence(tmp_path, before, after, words):
@@ -100,6 +156,9 @@ def test_names_make_folders():
     assert slug("10 % known") == "10_percent_known"
     assert slug("..") == "_"
     assert "/" not in slug("../a/b")
+    long = slug("é" * 300), slug("é" * 301)
+    assert max(len(name.encode()) for name in long) < 200
+    assert long[0] != long[1]
 
 
 def test_presets_hold_the_bias_equal_and_leave_what_the_user_sets():
