@@ -104,6 +104,10 @@ class Cleaner(Callback):
         self.memory.begin(self._targets)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if 0 <= (trainer.max_epochs or -1) <= self.start_epoch:
+            logger.warning(
+                "Cleaner begins after %d epochs, and there are no more: nothing is cleaned", self.start_epoch
+            )
         self._hooks = [pl_module.register_forward_hook(self._see_logits)]
         if self.prototypes:
             self._hooks.append(cast("Any", pl_module.head).register_forward_pre_hook(self._see_features))

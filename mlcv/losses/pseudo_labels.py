@@ -90,6 +90,11 @@ class PseudoLabels(MemoryLoss):
             logger.warning("no pseudo-labels for %s: no positive or no negative is known", ", ".join(none[:10]))
         return torch.where(tells, positive / (positive + negative), torch.nan)
 
+    def plan_epochs(self, epochs: int | None) -> None:
+        """Told how many epochs training has; called by the method before the first."""
+        if epochs is not None and 0 <= epochs <= self.warmup_epochs:
+            logger.warning("loss.warmup_epochs is %d, and there are no more: no pseudo-labels", self.warmup_epochs)
+
     def start_epoch(self, epoch: int) -> None:
         """Labels what is unknown, told the number of finished epochs; called by the method at each epoch's start."""
         if epoch < self.warmup_epochs:

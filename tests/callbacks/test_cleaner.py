@@ -45,7 +45,7 @@ class Work:
         train = SimpleNamespace(targets=targets)
         data = SimpleNamespace(datasets={"train": train})
         source = SimpleNamespace(_data_source=SimpleNamespace(instance=None))
-        self.trainer = SimpleNamespace(datamodule=data, fit_loop=source, current_epoch=0)
+        self.trainer = SimpleNamespace(datamodule=data, fit_loop=source, current_epoch=0, max_epochs=9)
         self.cleaner.setup(self.trainer, self.network, "fit")
         self.cleaner.on_train_start(self.trainer, self.network)
         self.targets = train.targets  # which may be others since
