@@ -27,8 +27,8 @@ class MetaRescaling(BackboneMethod):
     of an entry:
 
         w = Omega(phi), divided by its mean over the batch, see `normalize`
-        Theta' = Theta - a grad_Theta mean_S sum_c w l         the virtual step, in closed form:
-            z'(f) = z(f) - a mean_S (f f_S + 1) w (p - y)
+        Theta' = Theta - a grad_Theta mean_S sum_c w l     the virtual step
+        z'(f) = z(f) - a mean_S (f f_S + 1) w (p - y)      the same in closed form
         w', l' = Omega(phi'), l of M under Theta'
         loss = mean_{S and M} sum_c [w] l + mean_M sum_c w' l'
 

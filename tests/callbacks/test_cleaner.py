@@ -111,9 +111,9 @@ def test_batches_have_what_is_left_and_losses_are_of_the_given_values(rng):
     targets = torch.randint(-1, 2, (30, 3), generator=rng).float()
     loss = LogitAdjustedLoss()
     loss.on_labels(targets, "abc")
-    work = Work(targets, Network(loss), unknown="negative")
     index, image = torch.randperm(30, generator=rng)[:8], torch.randn(8, 5, generator=rng)
     targets[index[0], 1] = 1
+    work = Work(targets, Network(loss), unknown="negative")
     assert torch.equal(work.step(image, index), targets[index].clamp(min=0))
     logits = loss.undo(work.network.head(image)).tolist()
     for place, i in enumerate(index.tolist()):
