@@ -56,8 +56,12 @@ def new_run_folder(parent: Path) -> Path:
             return parent / str(number)
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, option: str = "--run_dir") -> None:
     """Makes a folder, and tries to write there.
+
+    Args:
+        folder: that is to be made.
+        option: by which another is chosen.
 
     Raises:
         ConfigError: if it cannot be written.
@@ -67,8 +71,9 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
+        what = "run's folder" if option == "--run_dir" else "folder"
         raise ConfigError(
-            f"the run's folder {folder} cannot be written ({error.strerror}); choose one with --run_dir"
+            f"the {what} {folder} cannot be written ({error.strerror}); choose one with {option}"
         ) from error
 
 

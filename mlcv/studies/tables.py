@@ -12,7 +12,7 @@ from mlcv.studies.plan import Plan
 from mlcv.studies.results import Interval, Row
 from mlcv.terminal import print_table
 
-_AS_IT_IS = ("coverage_error",)
+AS_IT_IS = ("coverage_error",)
 """Metrics that are no parts of one, and not shown in percent."""
 
 
@@ -87,26 +87,27 @@ def _cells(plan: Plan, rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]
         if row.difference.values:
             compared = [_differs(row.difference, plan.sort_by), f"{row.wins}/{row.wins + row.losses}"]
         chosen = " ".join(dict.fromkeys(row.settings))
-        means = [_shown(row.metrics[name].mean, name) for name in others]
+        means = [shown(row.metrics[name].mean, name) for name in others]
         cells.append([row.method, _with_half(own, plan.sort_by), *compared, *means, chosen, f"{row.seconds.mean:.0f}"])
     return header, cells
 
 
 def _with_half(value: Interval, name: str) -> str:
-    half = "" if math.isnan(value.half) else f" ± {_shown(value.half, name)}"
-    return f"{_shown(value.mean, name)}{half}"
+    half = "" if math.isnan(value.half) else f" ± {shown(value.half, name)}"
+    return f"{shown(value.mean, name)}{half}"
 
 
 def _differs(value: Interval, name: str) -> str:
     mark = "+" if value.low > 0 else "-" if value.high < 0 else " "
-    half = "" if math.isnan(value.half) else f" ± {_shown(value.half, name)}"
-    return f"{_shown(value.mean, name, sign='+')}{half}{mark}".rstrip()
+    half = "" if math.isnan(value.half) else f" ± {shown(value.half, name)}"
+    return f"{shown(value.mean, name, sign='+')}{half}{mark}".rstrip()
 
 
-def _shown(value: float, name: str, sign: str = "") -> str:
+def shown(value: float, name: str, sign: str = "") -> str:
+    """A metric as text: in percent, but for those that are no parts of one."""
     if math.isnan(value):
         return "-"
-    return f"{value:{sign}.2f}" if name in _AS_IT_IS else f"{100 * value:{sign}.1f}"
+    return f"{value:{sign}.2f}" if name in AS_IT_IS else f"{100 * value:{sign}.1f}"
 
 
 def _by_condition(plan: Plan, rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
