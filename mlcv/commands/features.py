@@ -19,11 +19,14 @@ from mlcv.commands.unwritten import UnwrittenCLI
 from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.features import MANIFEST, NAMES, Features, Kind
 from mlcv.data.samples import Batch, Collate, LabeledImages, MultiLabelDataset, Sample, Split
-from mlcv.errors import ConfigError
-from mlcv.files import write_text
+from mlcv.errors import ConfigError, UserError
+from mlcv.files import read_json, write_text
 from mlcv.fingerprints import weights_fingerprint
 from mlcv.models.backbones import Backbone
+from mlcv.runs import check_writable
 from mlcv.terminal import console, set_up_logging
+
+logger = logging.getLogger(__name__)
 
 
 class _Extractor(LightningModule):
@@ -195,16 +198,31 @@ def _begun(
             raise ConfigError(
                 f"--out: {folder} has features of another {', '.join(changed)}; choose another folder, or remove it"
             )
-        return stored
-    folder.mkdir(parents=True, exist_ok=True)
-    train = about["splits"].get("train", {"count": 0})["count"]
-    for are_views, lead in ((False, (len(names),)), (True, (views, train)))[: 1 + bool(views)]:
-        open_memmap(stored.path("done", are_views), "w+", np.uint8, lead).flush()
-        for kind, shape in shapes.items():
-            open_memmap(stored.path(kind, are_views), "w+", np.dtype(dtype), (*lead, *shape)).flush()  # type: ignore[arg-type]
+        if _is_whole(stored, kinds):
+            return stored
+        logger.warning("%s is damaged; all of it is stored again", folder)
+    check_writable(folder, "--out")
+    for are_views in (False, True)[: 1 + bool(views)]:
+        arrays: list[Kind | Literal["done"]] = ["done", *kinds]
+        for kind in arrays:
+            numbers = np.dtype(np.uint8 if kind == "done" else dtype)
+            open_memmap(stored.path(kind, are_views), "w+", numbers, stored.shape(kind, are_views)).flush()
     write_text(folder / NAMES, json.dumps(names))
     write_text(folder / MANIFEST, json.dumps(about, indent=1) + "\n")
     return stored
+
+
+def _is_whole(stored: Features, kinds: Sequence[Kind]) -> bool:
+    """Whether all files that an earlier call began can be read; what was damaged would never be done again."""
+    arrays: list[Kind | Literal["done"]] = ["done", *kinds]
+    try:
+        read_json(stored.folder / NAMES, "list of images")
+        for are_views in (False, True)[: 1 + bool(stored.about["views"])]:
+            for kind in arrays:
+                stored.array(kind, are_views)
+    except UserError:
+        return False
+    return True
 
 
 def _left(stored: Features, split: str, done: Any, are_views: bool) -> Any:

@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 MANIFEST, NAMES = "features.json", "images.json"
 Kind = Literal["pooled", "places"]
+_FACTS = (
+    "backbone", "weights", "image_size", "statistics", "augment", "grey", "dtype", "views", "shapes", "splits"
+)  # fmt: skip
 _PARTS = 3
 """Last parts of a path by which an image is found again, wherever its folder lies."""
 
@@ -47,7 +50,7 @@ class Features:
         """
         path = folder / MANIFEST
         about = read_json(path, "manifest of `mlcv features`") if is_file(path) else None
-        if not isinstance(about, dict) or not isinstance(about.get("splits"), dict) or "weights" not in about:
+        if not isinstance(about, dict) or not set(_FACTS) <= set(about) or not isinstance(about["splits"], dict):
             raise ConfigError(f"data.features: {folder} has no {MANIFEST}; `mlcv features --out {folder}` makes it")
         return cls(folder, about)
 
@@ -55,21 +58,31 @@ class Features:
         """Of an array: (M, ...) of images as evaluation sees them, or (K, M of training, ...) of augmented ones."""
         return self.folder / f"{kind}{'.views' if are_views else ''}.npy"
 
+    def shape(self, kind: Kind | Literal["done"], are_views: bool = False) -> tuple[int, ...]:
+        """Of an array, see `path`."""
+        splits = self.about["splits"]
+        images = max((one["start"] + one["count"] for one in splits.values()), default=0)
+        train = splits["train"]["count"] if "train" in splits else 0
+        return (*((self.about["views"], train) if are_views else (images,)), *self.about["shapes"].get(kind, ()))
+
     def array(self, kind: Kind | Literal["done"], are_views: bool = False) -> NDArray[Any]:
         """Of which only what is looked at is read.
 
         Raises:
-            ConfigError: if there is none.
+            ConfigError: if there is none, or of another size.
         """
         path = self.path(kind, are_views)
         try:
             array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+            why = "" if array.shape == self.shape(kind, are_views) else "it is of another size"
         except (OSError, ValueError) as error:
+            why = type(error).__name__
+        if why:
             more = " with --patches" if kind == "places" else ""
             raise ConfigError(
-                f"data.features: {path} cannot be read ({type(error).__name__}); give `mlcv features --out "
-                f"{self.folder}` again, with this config{more}"
-            ) from error
+                f"data.features: {path} cannot be read ({why}); give `mlcv features --out {self.folder}` again, with "
+                f"this config{more}"
+            )
         return array
 
     @cached_property

@@ -217,3 +217,34 @@ def test_mixup_is_of_features_where_there_are_no_images(folder, tmp_path):
     trained(tmp_path, "mixed", *method, "--data.features", folder, "--trainer.log_every_n_steps=1")
     rows = list(csv.DictReader((tmp_path / "mixed" / "metrics.csv").open()))
     assert [row for row in rows if row["train/loss_mixup"] and float(row["train/loss_mixup"]) > 0]
+
+
+@pytest.mark.parametrize("harm", ["cut", "short", "gone", "names"])
+def test_what_was_damaged_is_told_and_stored_again(folder, tmp_path, harm):
+    path = tmp_path / "torn"
+    shutil.copytree(folder, path)
+    file = path / ("images.json" if harm == "names" else "places.npy")
+    if harm == "short":
+        np.save(file, np.load(file)[:-1])
+    elif harm == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-9])
+    if harm != "names":
+        with pytest.raises(ConfigError, match=r"places.npy cannot be read .*with --patches"):
+            Features.open(path).array("places")
+    stored(path, patches=True)
+    for name in ("places.npy", "pooled.npy", "images.json"):
+        assert (path / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_a_manifest_of_something_else_is_none(tmp_path):
+    (tmp_path / "features.json").write_text('{"splits": {}, "weights": "x"}')
+    with pytest.raises(ConfigError, match="has no features.json"):
+        Features.open(tmp_path)
+
+
+def test_a_file_in_the_folders_place_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"file cannot be written .*--out"):
+        stored(tmp_path / "file")

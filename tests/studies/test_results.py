@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from mlcv.studies.plan import Method, Plan
-from mlcv.studies.plot import draw
+from mlcv.studies.plot import _curves, draw
 from mlcv.studies.results import Interval, rows, score
 from mlcv.studies.tables import about, write_csv, write_markdown
 
@@ -116,3 +116,16 @@ def test_a_picture_of_any_results(results, tmp_path, plot):
     draw(tmp_path / "plot.png", plan, rows(plan, results, {}))
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     draw(tmp_path / "none.png", plan, rows(plan, {}, {}))
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "place"), [("ECE", "ECE (%)", 10), ("coverage_error", "coverage_error", 1.5)]
+)
+def test_a_picture_has_the_units_of_the_table(name, label, place):
+    plan = Plan({"a": Method(("x",)), "b" * 90: Method(("x",))}, {"one": {}}, seeds=1, sort_by=name, plot="curves")
+    one = result([0.5], [9])
+    one["metrics"] |= {"coverage_error": 1.5}
+    figure = _curves(plan, rows(plan, {("one", method, 0): one for method in plan.methods}, {}))
+    assert figure.axes[0].get_ylabel() == label
+    assert figure.axes[0].lines[0].get_ydata()[0] == pytest.approx(place)
+    assert max(len(text.get_text()) for text in figure.legends[0].get_texts()) <= 34
