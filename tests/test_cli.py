@@ -192,7 +192,7 @@ def test_a_wrong_key_in_a_config_file_is_told_with_the_right_one(tmp_path, capsy
     assert "did you mean 'model.backbone'?" in complaint(capsys)
     path.write_text("model: Clasifier\ndata: DigitScenesDataModule\n")
     assert main(["fit", "--config", str(path)]) == 2
-    assert "there is no class 'Clasifier'; did you mean Classifier?" in complaint(capsys)
+    assert "there is no class 'Clasifier'; did you mean Classifier or Cleaner?" in complaint(capsys)
 
 
 class Limited(Callback):

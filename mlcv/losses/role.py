@@ -110,7 +110,7 @@ class ROLELoss(MemoryLoss):
 
     Args:
         expected_positives: see `EPRLoss`.
-        lr: learning rate of the estimates, > 0.
+        estimate_lr: learning rate of the estimates, > 0.
         trust_negatives: see `EPRLoss`.
         memory_on: see `Memory`; twelve bytes an entry.
 
@@ -121,15 +121,16 @@ class ROLELoss(MemoryLoss):
     def __init__(
         self,
         expected_positives: float | Literal["auto"] = "auto",
-        lr: float = 0.1,
+        estimate_lr: float = 0.1,
         trust_negatives: bool = True,
         memory_on: MemoryOn = "device",
     ) -> None:
         kinds = dict.fromkeys(("z", "first", "second"), torch.float32)  # moments underflow in half precision
         super().__init__(memory_on, **kinds, steps=(torch.int32, ()))
-        if not 0 < lr < math.inf:
-            raise ConfigError(f"loss.lr is a number above 0, got {lr}")
-        self.expected_positives, self.lr, self.trust_negatives = expected_positives, lr, trust_negatives
+        if not 0 < estimate_lr < math.inf:
+            raise ConfigError(f"loss.estimate_lr is a number above 0, got {estimate_lr}")
+        self.expected_positives, self.trust_negatives = expected_positives, trust_negatives
+        self.estimate_lr = estimate_lr
         self.epr = EPRLoss(expected_positives, trust_negatives)
 
     def on_labels(self, targets: Tensor, class_names: Sequence[str]) -> None:
@@ -170,4 +171,4 @@ class ROLELoss(MemoryLoss):
         first.lerp_(rows[:-1], 1 - _BETA1)
         second.mul_(_BETA2).addcmul_(rows[:-1], rows[:-1], value=1 - _BETA2)
         deviation = (second / (1 - _BETA2 ** steps[:, None])).sqrt_().add_(_EPS)
-        z.sub_(first / (1 - _BETA1 ** steps[:, None]) / deviation, alpha=self.lr)
+        z.sub_(first / (1 - _BETA1 ** steps[:, None]) / deviation, alpha=self.estimate_lr)

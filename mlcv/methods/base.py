@@ -263,7 +263,7 @@ class MultiLabelModule(LightningModule):
 
     def objective(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """What a step lowers, and numbers to log with it by their names. It is one graph for `torch.compile`."""
-        return self._loss(self(batch["image"]), batch["target"], batch["index"]), {}
+        return self._loss(self(batch["image"]), batch["target"], batch.get("index")), {}
 
     def _loss(self, logits: Tensor, targets: Tensor, index: Tensor | None = None) -> Tensor:
         """The loss of a batch; with the images' `index`, as training has it, one with a memory reads and writes it."""

@@ -123,7 +123,7 @@ def test_no_images_are_no_loss():
     assert shown(ROLELoss(2.0), targets)(nothing, nothing, torch.zeros(0, dtype=torch.long)) == 0
 
 
-@pytest.mark.parametrize("wrong", [{"expected_positives": 0}, {"expected_positives": math.inf}, {"lr": 0}])
+@pytest.mark.parametrize("wrong", [{"expected_positives": 0}, {"expected_positives": math.inf}, {"estimate_lr": 0}])
 def test_settings_that_make_no_sense_are_told(wrong):
     with pytest.raises(ConfigError, match=f"loss.{next(iter(wrong))}"):
         ROLELoss(**wrong)
