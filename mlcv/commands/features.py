@@ -53,9 +53,6 @@ class _Extractor(LightningModule):
         return {"done": 0, "pooled": 1, "places": 2}[kind]
 
 
-logger = logging.getLogger(__name__)
-
-
 @dataclass
 class _Chosen(Dataset[Sample]):
     """Images of some views: sample n is named by its place in the array.

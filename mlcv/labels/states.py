@@ -67,16 +67,25 @@ def count_known(targets: Tensor) -> tuple[Tensor, Tensor]:
     return positive, is_known.double().sum(dim=0) - positive
 
 
-def log_odds(targets: Tensor) -> Tensor:
-    """Of each class among what is known of it: p = (positives + 0.5) / (known + 2), by which neither end is infinite.
+def prior_counts(targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each class the positives, and the images that they are among: those of which it is known.
 
     Where no negative of any class is known, all images that are not positive count as such.
 
     Shape:
-        targets (M, C), see `mlcv.labels`; returns float64 (C,).
+        targets (M, C), see `mlcv.labels`; returns two float64 tensors (C,).
     """
     positive, negative = count_known(targets)
-    count = positive + negative if negative.any() else torch.full_like(positive, len(targets))
+    return positive, positive + negative if negative.any() else torch.full_like(positive, len(targets))
+
+
+def log_odds(targets: Tensor) -> Tensor:
+    """Of each class: p = (positives + 0.5) / (count + 2), by which neither end is infinite; see `prior_counts`.
+
+    Shape:
+        targets (M, C), see `mlcv.labels`; returns float64 (C,).
+    """
+    positive, count = prior_counts(targets)
     return ((positive + 0.5) / (count + 2)).logit()
 
 

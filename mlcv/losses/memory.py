@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mlcv.distributed import gathered
 from mlcv.errors import ConfigError
 from mlcv.labels.protocols import fingerprint
-from mlcv.labels.states import count_known
+from mlcv.labels.states import prior_counts
 
 MemoryOn = Literal["device", "cpu"]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -161,6 +161,5 @@ def expected_positives(targets: Tensor) -> float:
     Shape:
         targets (N, C), see `mlcv.labels`. Where no negative is known, the positives an image that are.
     """
-    positive, negative = count_known(targets)
-    count = positive + negative if negative.any() else torch.full_like(positive, len(targets))
+    positive, count = prior_counts(targets)
     return float((positive / count.clamp(min=1)).sum())

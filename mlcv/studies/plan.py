@@ -296,6 +296,11 @@ def read_plan(path: str | Path) -> Plan:
     return Plan(methods, conditions, **given)
 
 
+def direction(metric: str) -> int:
+    """1 where more is better, else -1."""
+    return -1 if metric in LOWER_IS_BETTER else 1
+
+
 def slug(name: str) -> str:
     """A name as part of a path."""
     text = re.sub(r"[^\w.+-]+", "_", name.replace("%", "percent")).strip("_.") or "_"

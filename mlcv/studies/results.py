@@ -8,7 +8,7 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from mlcv.studies.plan import LOWER_IS_BETTER, OF_A_CLASS, Key, Plan, Run
+from mlcv.studies.plan import OF_A_CLASS, Key, Plan, Run, direction
 
 Results = Mapping[Key, Mapping[str, Any]]
 """Of each run that is done, by condition, method and seed."""
@@ -116,7 +116,7 @@ def rows(plan: Plan, results: Results, errors: Mapping[Key, str]) -> list[Row]:
         errors: of those that failed, in a sentence.
     """
     found = []
-    sign = -1 if plan.sort_by in LOWER_IS_BETTER else 1
+    sign = direction(plan.sort_by)
     for condition in plan.conditions:
         own = [_row(plan, results, errors, condition, method, sign) for method in plan.listed]
         own.sort(key=lambda row: (math.isnan(mean := row.metrics[plan.sort_by].mean), -sign * mean))

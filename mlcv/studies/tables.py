@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from mlcv.files import write_table, write_text
-from mlcv.studies.plan import KL, LOWER_IS_BETTER, STORED, Plan
+from mlcv.studies.plan import KL, STORED, Plan, direction
 from mlcv.studies.results import Interval, Row
 from mlcv.terminal import print_table
 
@@ -66,14 +66,13 @@ def _overview(plan: Plan, rows: Sequence[Row]) -> list[str]:
         f"| method | {' | '.join(map(_escaped, plan.conditions))} |",
     ]
     lines.append("|---" * (len(plan.conditions) + 1) + "|")
-    better = -1 if plan.sort_by in LOWER_IS_BETTER else 1
     of = {(row.condition, row.method): row for row in rows}
     for method in plan.listed:
         cells = [method]
         for condition in plan.conditions:
             row = of[condition, method]
             value = _with_half(row.metrics[plan.sort_by], plan.sort_by) if row.seeds else _absent(row)
-            cells.append(f"{value} {_mark(row.difference, better)}".strip())
+            cells.append(f"{value} {_mark(row.difference, plan.sort_by)}".strip())
         lines.append(f"| {' | '.join(map(_escaped, cells))} |")
     return [*lines, "", f"+ or -: better or worse than {plan.baseline}, by the interval of the paired difference.", ""]
 
@@ -131,12 +130,12 @@ def _with_half(value: Interval, name: str) -> str:
 
 def _differs(value: Interval, name: str) -> str:
     half = "" if math.isnan(value.half) else f" ± {shown(value.half, name)}"
-    return f"{shown(value.mean, name, sign='+')}{half}{_mark(value, better=-1 if name in LOWER_IS_BETTER else 1)}"
+    return f"{shown(value.mean, name, sign='+')}{half}{_mark(value, name)}"
 
 
-def _mark(value: Interval, better: int = 1) -> str:
-    """Whether the interval of a difference leaves 0 out, and on which side."""
-    low, high = sorted((better * value.low, better * value.high))
+def _mark(value: Interval, name: str) -> str:
+    """Whether the interval of a difference in a metric leaves 0 out, and on which side."""
+    low, high = sorted((direction(name) * value.low, direction(name) * value.high))
     return "+" if low > 0 else "-" if high < 0 else ""
 
 

@@ -46,16 +46,20 @@ def head_of(path):
     return {name: value for name, value in Run(path).contents["state_dict"].items() if not name.startswith("backbone.")}
 
 
+def assert_same_head(features, images):
+    ours, theirs = head_of(features), head_of(images)
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("head", ["LinearHead", "CSRAHead", "MLDecoderHead", "Query2LabelHead"])
 def test_a_head_learns_what_it_learns_on_the_frozen_network(head, folder, tmp_path):
     small = ["--model.head.width=32", "--model.head.hidden=64"] if head in ("MLDecoderHead", "Query2LabelHead") else []
     options = ("--model.head", head, *small)
     images = trained(tmp_path, "images", *options)
     features = trained(tmp_path, "features", *options, "--data.features", folder)
-    ours, theirs = head_of(features), head_of(images)
-    assert ours.keys() == theirs.keys()
-    for name, value in theirs.items():
-        torch.testing.assert_close(ours[name], value, atol=1e-5, rtol=1e-5)
+    assert_same_head(features, images)
     assert main(["validate", "--ckpt_path", str(features)]) == 0
 
 
@@ -201,10 +205,7 @@ def test_other_methods_learn_from_features_what_they_learn_on_the_frozen_network
     options = [*method, "--model.backbone=test_resnet", "--model.optim.horizon_epochs=null"]
     images = trained(tmp_path, "images", *options)
     features = trained(tmp_path, "features", *options, "--data.features", folder)
-    ours, theirs = head_of(features), head_of(images)
-    assert ours.keys() == theirs.keys()
-    for name, value in theirs.items():
-        torch.testing.assert_close(ours[name], value, atol=1e-5, rtol=1e-5)
+    assert_same_head(features, images)
 
 
 def test_mixup_is_of_features_where_there_are_no_images(folder, tmp_path):
