@@ -31,7 +31,7 @@ def gathered(tensor: Tensor) -> Tensor:
     counts = [
         torch.zeros(1, dtype=torch.int64, device=tensor.device) for _ in range(torch.distributed.get_world_size())
     ]
-    torch.distributed.all_gather(counts, counts[0].new_tensor([len(tensor)]))
+    torch.distributed.all_gather(counts, torch.full_like(counts[0], len(tensor)))
     longest = int(max(counts))
     padded = torch.cat([tensor, tensor.new_zeros(longest - len(tensor), *tensor.shape[1:])]).contiguous()
     everyone = [torch.empty_like(padded) for _ in counts]
@@ -41,9 +41,9 @@ def gathered(tensor: Tensor) -> Tensor:
 
 def own_rows(rows: Tensor, count: int) -> Tensor:
     """Of rows that came from `gathered`, or have their order, those of this process, which gave `count` of them."""
-    before = gathered(torch.tensor([count], device=rows.device))
-    if len(before) == 1:
+    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
         return rows
+    before = gathered(torch.full((1,), count, device=rows.device))
     first = int(before[: torch.distributed.get_rank()].sum())
     return rows[first : first + count]
 
