@@ -38,14 +38,18 @@ def experiments() -> list[Experiment]:
     return [_read(path) for path in paths]
 
 
-def find_config(given: str) -> str:
+def find_config(given: str, what: str = "--config") -> str:
     """A path as it stands if there is such a file; of a shipped config's name, with or without .yaml, its file.
+
+    Args:
+        given: path or name.
+        what: it was given as, for messages.
 
     Raises:
         ConfigError: with the nearest names, if it is neither.
     """
     if Path(given).suffix in (".csv", ".gz", ".tsv"):
-        raise ConfigError(f"--config: {given} is a table; mlcv init {given} writes a config for it")
+        raise ConfigError(f"{what}: {given} is a table; mlcv init {given} writes a config for it")
     if Path(given).is_file() or re.search(r"[:{\n]", given):  # or a config as text
         return given
     shipped = {_name(path): path for path in FOLDER.glob("*/*.yaml")}
@@ -56,7 +60,7 @@ def find_config(given: str) -> str:
             other for other in shipped if other.rpartition("/")[2] == name.rpartition("/")[2] and other not in near
         ]
         hint = f"; did you mean {' or '.join(near[:3])}?" if near else ";"
-        raise ConfigError(f"--config: no file {given}, nor a config of that name{hint} `mlcv configs` lists them")
+        raise ConfigError(f"{what}: no file {given}, nor a config of that name{hint} `mlcv configs` lists them")
     return str(shipped[name])
 
 

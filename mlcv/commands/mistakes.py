@@ -64,8 +64,14 @@ def explain(message: str, arguments: Sequence[str], options: Sequence[str]) -> s
         hint = f" Several are called so: write {cls.__module__.rpartition('.')[0]}.{match[1]}" if cls else ""
         return f"{match[1]!r} is no class or file that can stand there.{hint}"
     if match := _WRONG_VALUE.search(message):
-        return f"option {match[1]!r}: {match[2].strip()}"
+        return f"option {match[1]!r}: {_one_of(match[2].strip())}"
     return message
+
+
+def _one_of(said: str) -> str:
+    """What the library says of a value that is none of a few words, in words."""
+    match = re.fullmatch(r"Expected a typing\.Literal\[(.+)\]\. Got value: (.+)", said)
+    return f"is one of {match[1].replace(chr(39), '')}, got {match[2]!r}" if match else said
 
 
 def check_values(given: Any, where: str, cls: Any = None) -> None:
@@ -176,9 +182,10 @@ def public_classes() -> dict[str, type]:
 def _unknown_option(name: str, options: Sequence[str]) -> str:
     renamed = renamed_option(name)
     if name in options:
+        whose = name.rpartition(".")[0] or "model"
         return (
-            f"{name!r} is an option of other classes, not of the chosen one: `mlcv fit --model.help NAME` lists its own"
-            + (f"; {renamed}" if renamed else "")
+            f"{name!r} is an option of other classes, not of the chosen one: "
+            f"`mlcv fit --config ... --{whose}.help NAME` lists its own" + (f"; {renamed}" if renamed else "")
         )
     if renamed:
         return renamed

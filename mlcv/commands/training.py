@@ -249,6 +249,7 @@ class TrainingCLI(LightningCLI):
         calibration = self._calibration(model) if self.subcommand in ("test", "predict") else None
         decide = calibration.decide if calibration is not None else None
         own = given.get("callbacks") or []
+        own = own if isinstance(own, list) else [own]  # as a Trainer takes one by itself, too
         callbacks = [*shown(given, own), *own, ResultsWriter(self.run_dir, decide, model, self.calibrated_by)]
         if self.subcommand == "predict":
             path = Path(self._get(self.config, "predictions") or self.run_dir / "predictions.csv")

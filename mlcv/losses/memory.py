@@ -107,6 +107,20 @@ class Memory:
             self._arrays = {key: array.to(like.device) for key, array in self._arrays.items()}
         return self._arrays[name]
 
+    @staticmethod
+    def rows(index: Tensor | None, is_training: bool) -> tuple[Tensor, ...]:
+        """What a loss with a memory is called with besides logits and targets: the images' index, if there is one.
+
+        Raises:
+            ConfigError: if there is none in training, where nothing would be remembered.
+        """
+        if index is None and is_training:
+            raise ConfigError(
+                "model.loss: it remembers each training image, so a training batch needs `index` besides `image` and "
+                "`target`: (B,) whole numbers, the images' positions in the training data"
+            )
+        return () if index is None else (index,)
+
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
         return {"labels": self._labels, **{name: array.cpu() for name, array in self._arrays.items()}}

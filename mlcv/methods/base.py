@@ -269,7 +269,7 @@ class MultiLabelModule(LightningModule):
         """The loss of a batch; with the images' `index`, as training has it, one with a memory reads and writes it."""
         if self.loss is None:
             raise ConfigError(f"{type(self).__name__} has no `loss`, so it needs a training_step of its own")
-        remembered = () if index is None or self._memory is None else (index,)
+        remembered = () if self._memory is None else self._memory.rows(index, self.training)
         loss: Tensor = self.loss(logits, targets, *remembered)
         if loss.ndim:
             raise ConfigError(f"model.loss: has shape {tuple(loss.shape)}, and one number is needed, such as the mean")

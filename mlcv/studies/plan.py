@@ -264,7 +264,7 @@ def read_plan(path: str | Path) -> Plan:
     Raises:
         ConfigError: naming the key that is wrong.
     """
-    path = Path(find_config(str(path)))
+    path = Path(find_config(str(path), "study"))
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

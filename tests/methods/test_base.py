@@ -9,7 +9,7 @@ import mlcv.losses
 from mlcv import Classifier, DigitScenesDataModule, Optim, Protocol
 from mlcv.cli import main
 from mlcv.errors import ConfigError
-from mlcv.losses import AsymmetricLoss, BCELoss, SPLCLoss
+from mlcv.losses import AsymmetricLoss, BCELoss, ELRLoss, SPLCLoss
 from mlcv.methods import BackboneMethod
 from mlcv.methods.base import MultiLabelModule
 from mlcv.models import CSRAHead, Head, LinearHead, MLDecoderHead, Query2LabelHead, SemanticGraphHead
@@ -254,6 +254,16 @@ def test_own_losses_that_handle_unknown_labels_are_taken(tmp_path):
     fit_with(Own(), 0.5, tmp_path)
     for name in mlcv.losses.__all__:
         assert getattr(getattr(mlcv.losses, name), "knows_unknown", name == "PUMixup"), name
+
+
+def test_a_loss_with_a_memory_refuses_training_batches_that_do_not_say_of_which_images_they_are():
+    module = build(loss=ELRLoss())
+    batch = {"image": torch.randn(2, 3, 32, 32), "target": torch.randint(0, 2, (2, 10)).float()}
+    module.on_labels(batch["target"])
+    with pytest.raises(ConfigError, match="a training batch needs `index`"):
+        module.objective(batch)
+    with torch.no_grad():
+        module.eval().objective(batch)
 
 
 def test_a_method_without_a_loss_trains_and_is_tested_by_its_own_steps(tmp_path):
