@@ -100,6 +100,7 @@ function go(place) {
   here = place;
   isHot = false;
   show();
+  if (at("card").getBoundingClientRect().top < 0) at("card").scrollIntoView();
 }
 
 const DOES = {
@@ -164,15 +165,15 @@ function show() {
   at("place").textContent = `${places.indexOf(here) + 1} of ${places.length}${filter === "" ? "" : " of this class"}`;
   at("class").textContent = entry.class;
   at("given").textContent = STATES[entry.given];
-  at("suggested").textContent = `${STATES[entry.suggested]}; ${entry.words}`;
+  at("suggested").textContent = `${STATES[entry.suggested]}; ${entry.words.replace(" %", "\u00a0%")}`;
   at("reason").textContent = entry.reason || "-";
   at("labels").replaceChildren(...(entry.labels.length ? entry.labels.map((name) => make("span", name, "chip")) : ["none"]));
   at("of-known").hidden = !known;
   at("of-unknown").hidden = known;
   at("decided").replaceChildren();
   if (done) {
-    const label = done[1] === "wrong" ? `, it is ${STATES[done[2]]}` : "";
-    at("decided").append(make("span", `Decided: ${done[1]}${label}`, "badge"), done[3] ? ` by ${done[3]}` : "");
+    const label = STATES[done[2]], said = done[1] !== "wrong" ? done[1] : known ? `wrong, it is ${label}` : label;
+    at("decided").append(make("span", `Decided: ${said}`, "badge"), done[3] ? ` by ${done[3]}` : "");
   }
   for (const button of document.querySelectorAll(".deciding button")) {
     const does = button.dataset.does;
@@ -186,28 +187,37 @@ function show() {
   at("beside").hidden = full.length === 0;
 }
 
+// A label that nobody gave is not wrong: it is added.
+const KINDS = ["wrong", "right", "unsure", ...(entries.every(isKnown) ? [] : ["added"])];
+
 function counts(places, done) {
-  const found = { of: places.length, decided: 0, wrong: 0, right: 0, unsure: 0 };
-  for (const place of places) {
-    if (done.has(place)) { found.decided += 1; found[done.get(place)[1]] += 1; }
+  const found = { of: places.length, decided: 0, wrong: 0, right: 0, unsure: 0, added: 0 };
+  for (const place of places.filter((one) => done.has(one))) {
+    const decision = done.get(place)[1];
+    found.decided += 1;
+    found[decision === "wrong" && !isKnown(entries[place]) ? "added" : decision] += 1;
   }
   return found;
+}
+
+function row(tag, cells) {
+  const node = make("tr");
+  node.append(...cells.map((cell) => make(tag, cell)));
+  return node;
 }
 
 function progress() {
   const done = decisions(), all = counts([...entries.keys()], done);
   at("progress").max = Math.max(all.of, 1);
   at("progress").value = all.decided;
-  at("count").textContent = `${all.decided} of ${all.of} decided: ${all.wrong} wrong, ${all.right} right, ${all.unsure} unsure`;
+  at("count").textContent = `${all.decided} of ${all.of} decided: ${KINDS.map((kind) => `${all[kind]} ${kind}`).join(", ")}`;
   at("storage").hidden = isKept;
   const classes = [...new Set(entries.map((entry) => entry.class))];
   const found = classes.map((name) => [name, counts([...entries.keys()].filter((place) => entries[place].class === name), done)]);
   at("by-class").hidden = classes.length === 0;
-  at("by-class").querySelector("tbody").replaceChildren(...found.map(([name, one]) => {
-    const row = make("tr");
-    row.append(...[name, one.decided, one.of, one.wrong, one.right, one.unsure].map((cell) => make("td", cell)));
-    return row;
-  }));
+  const head = ["decided", "of", ...KINDS];
+  at("by-class").querySelector("thead").replaceChildren(row("th", ["class", ...head]));
+  at("by-class").querySelector("tbody").replaceChildren(...found.map(([name, one]) => row("td", [name, ...head.map((kind) => one[kind])])));
   const options = [["", `all (${all.decided} of ${all.of})`], ...found.map(([name, one]) => [name, `${name} (${one.decided} of ${one.of})`])];
   at("filter").replaceChildren(...options.map(([value, text]) => {
     const option = make("option", text);
@@ -226,7 +236,7 @@ function health(done) {
   const chances = judged.map((one) => entries[one[0]].probability), sum = (all) => all.reduce((a, b) => a + b, 0);
   const wrong = judged.filter((one) => one[1] === "wrong").length, expected = sum(chances);
   const spread = 2 * Math.sqrt(sum(chances.map((p) => p * (1 - p))));
-  const percent = (count) => `${Math.round(100 * count / judged.length)} %`;
+  const percent = (count) => `${Math.round(100 * count / judged.length)}\u00a0%`;
   const verdict = wrong > expected + spread ? "more than expected" : wrong < expected - spread
     ? "fewer than expected: the page is too sure" : "as expected";
   at("health").textContent = `Of ${judged.length} given labels decided, ${wrong} were wrong (${percent(wrong)}); expected were `
@@ -287,7 +297,8 @@ at("ask").addEventListener("close", () => {
 document.addEventListener("keydown", (event) => {
   const isUndo = (event.ctrlKey || event.metaKey) && event.key === "z";
   if (document.querySelector("dialog[open]") || event.altKey || ((event.ctrlKey || event.metaKey) && !isUndo)) return;
-  if (["INPUT", "SELECT", "TEXTAREA"].includes(event.target.tagName) || !entries.length || event.repeat) return;
+  // The question's field may have the focus for a moment after it is closed.
+  if (["who", "filter"].includes(event.target.id) || !entries.length || event.repeat) return;
   const does = KEYS[event.key.toLowerCase()];
   if (does) { event.preventDefault(); DOES[does](); }
 });
