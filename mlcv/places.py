@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-OF_DATA = ("path", "root", "image_root", "val_path", "test_path", "prepared")
+OF_DATA = ("path", "root", "image_root", "val_path", "test_path", "prepared", "corrections")
 NAMES = (*OF_DATA, "weights", "teacher", "embeddings", "label_embeddings", "soft_labels", "start_from")
 """Arguments that name files or folders; beyond the data's, or a word."""
 

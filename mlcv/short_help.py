@@ -23,6 +23,7 @@ _DATA = {
     "--data.on_error WORD": "raise, or skip unreadable images",
     "--data.prepared FOLDER": "of `mlcv prepare`: images that were made small once",
     "--data.features FOLDER": "of `mlcv features`: a frozen backbone's, in place of images",
+    "--data.corrections FILE": "labels that somebody has put right, from the page of `mlcv audit`",
 }
 _MODEL = {
     "--model.backbone NAME": "any of timm's, or open_clip:NAME",

@@ -12,6 +12,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
+from mlcv.callbacks.resuming import TRAINED_ON, training_facts
 from mlcv.files import read_checkpoint, write_table, write_text
 from mlcv.fingerprints import weights_fingerprint
 from mlcv.metrics.scores import Scores, scores_of_decisions
@@ -90,6 +91,7 @@ class ResultsWriter(Callback):
             "step": trainer.global_step,
             "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
             "labels": getattr(trainer.datamodule, "label_summary", None) if hasattr(trainer, "datamodule") else None,
+            "trained_with_corrections": _corrections_of(trainer),
             "skipped_images": skipped,
             "calibration": self.calibrated_by if stage == "test" else None,
         }
@@ -130,6 +132,15 @@ class ResultsWriter(Callback):
         write_predictions(
             self.directory / f"{stage}_predictions.csv", method.class_names, rows, self.model or _fingerprint(trainer)
         )
+
+
+def _corrections_of(trainer: Trainer) -> str | None:
+    """With which corrected labels the weights were trained; None for none, and of other checkpoints than ours."""
+    if not trainer.ckpt_path:
+        return training_facts(trainer).get("corrections")
+    facts = read_checkpoint(Path(trainer.ckpt_path)).get(TRAINED_ON)
+    found = facts.get("corrections") if isinstance(facts, dict) else None
+    return found[:40] if isinstance(found, str) else None
 
 
 def _fingerprint(trainer: Trainer) -> str:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mlcv.errors import ConfigError
 
-_KEY = "trained_on"
+TRAINED_ON = "trained_on"
+"""Under which a checkpoint says what its training depended on."""
 _SCHEDULER = {"last_epoch": 0, "_step_count": 0, "total_steps": 0, "base_lrs": [0.0], "_last_lr": [0.0]}
 """What schedulers of torch hold."""
 
@@ -26,13 +27,13 @@ class Resuming(Callback):
         self._has_loaded = False
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint[_KEY] = training_facts(trainer)
+        checkpoint[TRAINED_ON] = training_facts(trainer)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn != "fit":
             return
         self._has_loaded = True
-        before, now = checkpoint.get(_KEY), training_facts(trainer)
+        before, now = checkpoint.get(TRAINED_ON), training_facts(trainer)
         before = before if isinstance(before, dict) else now
         then = {name: str(before.get(name))[:40] for name in now}
         changed = [f"{name}: {then[name]} (now {value})" for name, value in now.items() if then[name] != str(value)]
@@ -64,15 +65,17 @@ class Resuming(Callback):
 
 
 def training_facts(trainer: Trainer) -> dict[str, Any]:
-    """What a training's steps depend on: images a step, training images, and a fingerprint of their labels."""
+    """What a training's steps depend on: images a step, training images, a fingerprint of their labels, corrections."""
     data: Any = getattr(trainer, "datamodule", None)
     labels = getattr(data, "label_summary", {}).get("train")
     if labels is None:
         return {}
+    corrected = f"{labels['corrections']} ({labels['corrected']} training labels)" if "corrections" in labels else None
     return {
         "images a step": data.batch_size * trainer.world_size * trainer.accumulate_grad_batches,
         "training images": labels["images"],
         "labels": labels["fingerprint"],
+        "corrections": corrected,
     }
 
 

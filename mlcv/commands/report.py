@@ -76,9 +76,8 @@ def report(
     chosen = [_chosen(path, model, names) for path, model in zip(paths, models, strict=True)]
     gallery = Gallery(None if checkpoint is None else Path(checkpoint), models[0].truth.ids)
     strips = _examples(gallery, examples, models[0], names)
-    page = _page(
-        title, models, list(map(_calibrated, paths)), chosen, states, names, resamples, strips, gallery.has_maps
-    )
+    labels_of = [_calibrated(path) + _corrected(path) for path in paths]
+    page = _page(title, models, labels_of, chosen, states, names, resamples, strips, gallery.has_maps)
     write_text(Path(out), page, keep=True)
     return Path(out)
 
@@ -123,15 +122,33 @@ def _chosen(path: Path, model: Judged, names: tuple[str, ...]) -> Tensor:
 
 def _calibrated(path: Path) -> str:
     """Whether a file's numbers are calibrated, by what, and where its labels come from, in a sentence."""
-    facts_file = path.with_name(f"{path.name.removesuffix(_PREDICTIONS)}.json")
-    facts = read_json(facts_file, "result") if path.name.endswith(_PREDICTIONS) and facts_file.is_file() else None
+    facts = _facts(path)
     has_labels = "labels" in read_table(path).names
-    if not isinstance(facts, dict) or "calibration" not in facts:
+    if "calibration" not in facts:
         labels = "Predicted labels are the file's own" if has_labels else "Predicted is what is above 0.5"
         return f"{labels}; whether its probabilities are calibrated it does not say."
     if facts["calibration"]:
         return f"Calibrated by {facts['calibration']}. Predicted labels are by these thresholds."
     return "Not calibrated: probabilities are the network's own, and predicted is what is above 0.5."
+
+
+def _corrected(path: Path) -> str:
+    """Whether a model was trained with corrected labels, and judged by some, in a sentence; nothing if neither."""
+    facts = _facts(path)
+    labels = facts.get("labels")
+    tested = labels.get("test") if isinstance(labels, dict) else None
+    tested = tested if isinstance(tested, dict) and "corrections" in tested else None
+    trained = facts.get("trained_with_corrections")
+    by = f"judged by labels of which {tested['corrected']} are corrected ({tested['corrections']})" if tested else ""
+    said = [f"trained with corrections {trained}" if trained else "", by]
+    return f" Labels: {', '.join(filter(None, said))}." if any(said) else ""
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """What a run wrote beside its predictions; nothing of others."""
+    file = path.with_name(f"{path.name.removesuffix(_PREDICTIONS)}.json")
+    facts = read_json(file, "result") if path.name.endswith(_PREDICTIONS) and file.is_file() else None
+    return facts if isinstance(facts, dict) else {}
 
 
 def _page(

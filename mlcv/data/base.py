@@ -2,13 +2,11 @@
 
 import logging
 import os
-import shutil
 from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
@@ -17,9 +15,11 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from mlcv.data.corrections import Corrections, read_corrections
 from mlcv.data.features import FeatureDataset, Features, Kind
 from mlcv.data.images import MAX_MEGAPIXELS
 from mlcv.data.items import Files
+from mlcv.data.loading import PREFETCH, as_it_is, check_shared_memory, one_thread
 from mlcv.data.prepared import prepared_files
 from mlcv.data.samplers import SAMPLERS, Sampling
 from mlcv.data.samples import Batch, Collate, LabeledImages, MultiLabelDataset, Normalize, OnError, Sample, Split
@@ -34,9 +34,6 @@ from mlcv.labels.states import UNKNOWN, check_states, count_states
 from mlcv.tables import check_class_names
 
 logger = logging.getLogger(__name__)
-
-PREFETCH = 2
-"""Batches that each worker prepares ahead."""
 
 
 class MultiLabelDataModule(LightningDataModule):
@@ -60,6 +57,8 @@ class MultiLabelDataModule(LightningDataModule):
         features: folder of `mlcv features`, of what a frozen backbone makes of the images: none is opened then.
         sampling: of training images: each once an epoch, or `class_aware`, all classes as often; then probabilities are
             not the labels' frequencies before `mlcv calibrate`.
+        corrections: CSV file of the page of `mlcv audit`: labels of any split that somebody has put right, see
+            `mlcv.data.corrections`; training goes on from these, and evaluation judges by them.
     """
 
     class_names: tuple[str, ...] = ()
@@ -87,6 +86,7 @@ class MultiLabelDataModule(LightningDataModule):
         prepared: str | None = None,
         features: str | None = None,
         sampling: Sampling = "uniform",
+        corrections: str | None = None,
     ) -> None:
         super().__init__()
         if sampling not in SAMPLERS:
@@ -105,7 +105,8 @@ class MultiLabelDataModule(LightningDataModule):
         self.statistics, self._has_statistics = statistics or ImageStatistics(), statistics is not None
         self.check, self.on_error, self.seed, self.max_megapixels = check, on_error, seed, max_megapixels
         self.prepared, self.features = (None if path is None else Path(path) for path in (prepared, features))
-        self.sampling = sampling
+        self.sampling, self.corrections = sampling, None if corrections is None else Path(corrections)
+        self._corrections: Corrections | None = None
         self.stored: Features | None = None
         self.predict_split: Split = "test"
         self.datasets: dict[Split | Literal["predict"], MultiLabelDataset] = {}
@@ -134,7 +135,7 @@ class MultiLabelDataModule(LightningDataModule):
         check_class_names(self.class_names, type(self).__name__)
         self._ask_backbone()
         if stage == "predict":  # which judges nothing, so that no other split is read
-            labeled = self._read(self.predict_split)
+            labeled = self._given(self.predict_split)
             check_once(labeled, self.class_names, f"{type(self).__name__}, {self.predict_split} split")
             self.datasets["predict"] = self._build(self.predict_split, labeled, training=False)
             return
@@ -240,6 +241,8 @@ class MultiLabelDataModule(LightningDataModule):
         states = self.protocol.apply(labeled.states) if training else labeled.states
         counts = count_states(states)
         self.label_summary[split] = {"images": len(labeled), **counts, "fingerprint": fingerprint(states)}
+        if self._corrections is not None:
+            self.label_summary[split] |= self._corrections.facts(split)
         shares = ", ".join(
             f"{100 * count / max(states.size, 1):.1f} % {name}" for name, count in counts.items() if count
         )
@@ -267,6 +270,15 @@ class MultiLabelDataModule(LightningDataModule):
         return "pooled" if module is None or getattr(head, "features", "patches") == "pooled" else "places"
 
     def _read(self, split: Split) -> LabeledImages:
+        """With corrected labels."""
+        if self.corrections is None:
+            return self._given(split)
+        if self._corrections is None:
+            self._corrections = read_corrections(self.corrections, self._given, self.class_names)
+            logger.info("%s", self._corrections)
+        return self._corrections.apply(split, self._given(split))
+
+    def _given(self, split: Split) -> LabeledImages:
         if not self.val_fraction or split == "test":
             return self.read_split(split)
         labeled = self.read_split("train")
@@ -302,8 +314,7 @@ class MultiLabelDataModule(LightningDataModule):
         if is_stored := isinstance(dataset, FeatureDataset):
             dataset.use(self._kind)
         workers = 0 if is_stored else self.num_workers  # reading an array is no work
-        if workers:
-            self._check_shared_memory()
+        check_shared_memory(workers, self.batch_size * 3 * self.image_size**2 * (1 if self._is_driven else 4))
         sampler, filler = None, self._filler(dataset) if self.on_error == "skip" else None
         if split == "train":
             processes, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
@@ -319,11 +330,11 @@ class MultiLabelDataModule(LightningDataModule):
             sampler=sampler,
             drop_last=split == "train",  # a small last batch would weigh its images more, and unsettle BatchNorm
             num_workers=workers,
-            collate_fn=_as_it_is if is_stored else Collate(None if self._is_driven else self.normalize, filler),
+            collate_fn=as_it_is if is_stored else Collate(None if self._is_driven else self.normalize, filler),
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
             prefetch_factor=PREFETCH if workers else None,
-            worker_init_fn=_one_thread,
+            worker_init_fn=one_thread,
         )
 
     def _filler(self, dataset: MultiLabelDataset) -> Sample:
@@ -332,21 +343,6 @@ class MultiLabelDataModule(LightningDataModule):
         black, unknown = np.zeros((side, side, 3), np.uint8), torch.full((self.num_classes,), float(UNKNOWN))
         filler: Sample = {"image": black, "target": unknown, "index": -1}
         return filler if dataset.labeled.boxes is None else {**filler, "boxes": torch.zeros(0, 5)}
-
-    def _check_shared_memory(self) -> None:
-        """Too little of it kills workers with a bus error in the middle of an epoch."""
-        shared = Path("/dev/shm")  # noqa: S108  # where Linux keeps it
-        if not self.num_workers or not shared.is_dir():
-            return
-        batch = self.batch_size * 3 * self.image_size**2 * (1 if self._is_driven else 4)
-        needed = batch * (PREFETCH * self.num_workers + 1)
-        free = shutil.disk_usage(shared).free
-        if free < needed:
-            raise ConfigError(
-                f"{self.num_workers} loader workers pass batches of {batch / 2**20:.0f} MiB through /dev/shm: that "
-                f"takes up to {needed / 2**20:.0f} MiB, and {free / 2**20:.0f} MiB are free. Give the container more "
-                "(docker run --shm-size=8g), or lower data.num_workers (0 needs none) or data.batch_size"
-            )
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         for error in batch["errors"]:
@@ -384,13 +380,3 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _as_it_is(batch: Any) -> Any:
-    """A batch that is one already."""
-    return batch
-
-
-def _one_thread(_worker: int) -> None:
-    """Each worker is one core's work; OpenCV's own threads would fight with the other workers."""
-    cv2.setNumThreads(0)

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from mlcv.data.items import Files
+from mlcv.data.paths import end_of
 from mlcv.data.samples import Batch, LabeledImages, MultiLabelDataset, OnError, Sample
 from mlcv.errors import ConfigError, DataError
 from mlcv.files import read_json
@@ -24,8 +25,6 @@ Kind = Literal["pooled", "places"]
 _FACTS = (
     "backbone", "weights", "image_size", "statistics", "augment", "grey", "dtype", "views", "shapes", "splits"
 )  # fmt: skip
-_PARTS = 3
-"""Last parts of a path by which an image is found again, wherever its folder lies."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class Features:
     def _places(self) -> dict[str, int]:
         """Rows by the ends of paths; empty if these do not tell all images apart."""
         names = read_json(self.folder / NAMES, "list of images")
-        found = {_short(name): row for row, name in enumerate(names)}
+        found = {end_of(name): row for row, name in enumerate(names)}
         return found if len(found) == len(names) else {}
 
     def rows(self, split: str, labeled: LabeledImages) -> NDArray[np.intp]:
@@ -104,7 +103,7 @@ class Features:
         again = f"give `mlcv features --out FOLDER` again, with this config ({self.folder} is of others)"
         if not isinstance(labeled.items, Files):
             raise DataError(f"data.features: the images of the {split} split are not those of {self.folder}; {again}")
-        found = [self._places.get(_short(name), -1) for name in labeled.items]
+        found = [self._places.get(end_of(name), -1) for name in labeled.items]
         if not self._places:
             raise DataError(f"data.features: images in {self.folder} cannot be told apart by their paths; {again}")
         if -1 in found:
@@ -194,7 +193,3 @@ class FeatureDataset(MultiLabelDataset):
             "index": torch.from_numpy(index),
             "errors": [],
         }
-
-
-def _short(name: str) -> str:
-    return "/".join(name.split("/")[-_PARTS:])

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlcv.data.images import MinSide, Pixels, find_unreadable, read_image
+from mlcv.data.paths import end_of
 from mlcv.errors import ConfigError, DataError
 from mlcv.fingerprints import fingerprint_of
 
@@ -98,7 +99,7 @@ class Files(Sequence[str]):
 
     def fingerprint(self) -> str:
         """Wherever their folder lies."""
-        return fingerprint_of(["/".join(path.split("/")[-3:]) for path in self])
+        return fingerprint_of([end_of(path) for path in self])
 
     def unreadable(self, min_side: int, threads: int, max_megapixels: float) -> Mapping[int, DataError]:
         return find_unreadable(self, min_side, threads, max_megapixels)

@@ -7,6 +7,9 @@ from pathlib import Path, PurePosixPath
 from mlcv.errors import DataError
 from mlcv.tables import Table, is_file
 
+PARTS = 3
+"""Last parts of a path that tell images apart."""
+
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _DRIVE = re.compile(r"[a-z]:[\\/]|\\\\", re.IGNORECASE)
 
@@ -16,6 +19,11 @@ def canonical(path: str) -> str:
     if "//" in path or "/." in path or path[-1:] == "/" or path[:2] == "./":  # of many paths few need more
         return str(PurePosixPath(re.sub("^/+", "/", path)))
     return path
+
+
+def end_of(path: str, parts: int = PARTS) -> str:
+    """The last parts of a path, by which an image is found again wherever its folder lies."""
+    return "/".join(path.split("/")[-parts:])
 
 
 def image_paths(root: Path, table: Table, column: str, rows: Iterable[int] | None = None) -> Iterator[str]:

@@ -158,7 +158,7 @@ def test_too_little_shared_memory_is_found_before_training(tmp_path, monkeypatch
     data = csv_images(tmp_path, num_workers=2)
     data.setup("fit")
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr("mlcv.data.base.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("mlcv.data.loading.shutil.disk_usage", lambda path: usage)
     with pytest.raises(ConfigError, match=r"--shm-size=8g.*data.num_workers"):
         data.train_dataloader()
 
