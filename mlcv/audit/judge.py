@@ -80,7 +80,13 @@ class Judgement:
 
 
 def judge(
-    logits: Array, states: States, *, groups: Array | None = None, folds: Array | None = None, seed: int = 0
+    logits: Array,
+    states: States,
+    *,
+    groups: Array | None = None,
+    folds: Array | None = None,
+    seed: int = 0,
+    other_labels: bool = True,
 ) -> Judgement:
     """Judges the given labels by logits of models that did not see them.
 
@@ -94,6 +100,7 @@ def judge(
         groups: (N,), images of one group (a patient) share a fold, in which other labels' weights are not learned.
         folds: (N,) ints, in place of a deal at random.
         seed: of the deal.
+        other_labels: whether the other given labels of an image may help, if they make the given ones likelier.
 
     Raises:
         DataError: if shapes differ, or a logit is not finite.
@@ -107,7 +114,7 @@ def judge(
     points = Points.of(logits, states)
     alone = curve = fit_shared(points)
     used = logits
-    if logits.shape[1] > 1:
+    if other_labels and logits.shape[1] > 1:
         stacked = stack(logits, states, deal(len(logits), groups, seed) if folds is None else np.asarray(folds), seed)
         stacked_points = Points.of(stacked, states)
         stacked_curve = fit_shared(stacked_points)

@@ -226,7 +226,9 @@ def _to_rates(free: Array) -> tuple[Array, Array]:
     return MOST_MISSING * missing, MOST_FALSE * false
 
 
-def _minimise(points: Points, start: Array, prior: Array, free: Array | None = None) -> Array:
+def _minimise(
+    points: Points, start: Array, prior: Array, free: Array | None = None, tolerance: float = 1e-13
+) -> Array:
     """Parameters at which `objective` is least, from a start; only some of them free if this is said."""
     some = np.arange(len(start)) if free is None else free
     total = max(points.count.sum(), 1.0)
@@ -237,7 +239,7 @@ def _minimise(points: Points, start: Array, prior: Array, free: Array | None = N
         loss, gradient = objective(parameters, points, prior)
         return loss / total, gradient[some] / total
 
-    options = {"maxiter": 1000, "maxfun": 2000, "ftol": 1e-13, "gtol": 1e-9, "maxcor": 30}
+    options = {"maxiter": 1000, "maxfun": 2000, "ftol": tolerance, "gtol": 1e-9, "maxcor": 30}
     found = start.copy()
     found[some] = minimize(scaled, start[some], jac=True, method="L-BFGS-B", options=options).x
     return found
@@ -262,7 +264,7 @@ def _profile(points: Points, curve: Curve, own: Array, kind: int) -> tuple[float
         nonlocal latest
         latest = latest.copy()
         latest[place] = value
-        latest = _minimise(points, latest, curve.prior, others)
+        latest = _minimise(points, latest, curve.prior, others, tolerance=1e-9)
         return 2 * (objective(latest, points, curve.prior)[0] - best) - _CHI2
 
     ends = []
@@ -271,7 +273,7 @@ def _profile(points: Points, curve: Curve, own: Array, kind: int) -> tuple[float
         while True:
             far = np.clip(near + sign * step, -16, 16)
             if excess(far) > 0:
-                ends.append(brentq(excess, near, far, xtol=0.01))
+                ends.append(brentq(excess, near, far, xtol=0.02))
                 break
             if abs(far) == 16:
                 ends.append(far)

@@ -13,7 +13,7 @@ Array = NDArray[Any]
 FOLDS = 5
 _OWN_SCALE = 3.0
 _PENALTY = 20.0
-_MOST = 20_000
+_MOST = 30_000
 """Images of either given value that a class's weights are fitted to; a draw of more moves no weight by much."""
 
 
@@ -42,7 +42,7 @@ def stack(logits: Array, states: States, folds: Array, seed: int = 0) -> Array:
         logits: (N, C), of models that did not see the image.
         states: (N, C), label states; also unknown entries get a logit.
         folds: (N,).
-        seed: of the draw where a given value has more than 20,000 images.
+        seed: of the draw where a given value has more than 30,000 images.
     """
     inputs = _inputs(logits, states)
     C = logits.shape[1]
