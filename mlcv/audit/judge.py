@@ -60,13 +60,13 @@ class Judgement:
     @property
     def expected_wrong(self) -> Array:
         """Number of known entries whose label is wrong, (C,): a lower bound where noise depends on the image."""
-        return np.nansum(self.wrong, axis=0)
+        return np.asarray(np.nansum(self.wrong, axis=0))
 
     @property
     def class_health(self) -> Array:
         """Expected share of each class's known entries whose label is right: (C,), NaN without any."""
         count = (~np.isnan(self.wrong)).sum(axis=0)
-        return 1 - np.where(count > 0, self.expected_wrong, np.nan) / np.maximum(count, 1)
+        return np.asarray(1 - np.where(count > 0, self.expected_wrong, np.nan) / np.maximum(count, 1))
 
     @property
     def health(self) -> float:

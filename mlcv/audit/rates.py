@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq, minimize
+from scipy.optimize import minimize
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
@@ -30,6 +30,8 @@ _TAIL = 0.002
 _STEPS = 1000
 """Logits are counted in steps of this part of their spread: 3 million entries become 50,000 points."""
 _CHI2 = 3.841
+_FAR, _STEP = 16.0, 0.01
+"""Of a rate's log odds: where an interval ends at the latest, and how finely its end is sought."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ class Curve:
 
     def present(self, logits: Array) -> Array:
         """P(y = 1 | z), never nearer to 0 or 1 than `_TAIL`, as no curve is right so far out: (N, C)."""
-        return _TAIL + (1 - 2 * _TAIL) * expit(self.slope * logits + self.offset)
+        there: Array = expit(self.slope * logits + self.offset)
+        return _TAIL + (1 - 2 * _TAIL) * there
 
 
 def wrong(present: Array, states: States, missing: Array, false: Array) -> Array:
@@ -109,7 +112,8 @@ def wrong(present: Array, states: States, missing: Array, false: Array) -> Array
     Args:
         present: (N, C), P(y = 1 | z) before the given label is looked at.
         states: (N, C), label states.
-        missing, false: (C,), rates.
+        missing: (C,), rates.
+        false: (C,), rates.
     """
     absent = 1 - present
     of_absent = present * missing / (present * missing + absent * (1 - false))
@@ -137,12 +141,13 @@ def expected_rates(points: Points, rounds: int = 50) -> tuple[float, float]:
     It takes the rates out of the curve's errors everywhere, not out of its ends as `fit_shared` does, and so finds some
     where noise depends on the image.
     """
+    regression: Any = LogisticRegression
     q = np.empty(len(points.z))
     for c in range(points.num_classes):
         rows = points.column == c
         z, n, count = points.z[rows, None], points.present[rows], points.count[rows]
         if len(np.unique(n)) == 2:
-            q[rows] = LogisticRegression(C=1e3, solver="newton-cholesky").fit(z, n, sample_weight=count).predict_proba(z)[:, 1]
+            q[rows] = regression(C=1e3, solver="newton-cholesky").fit(z, n, count).predict_proba(z)[:, 1]
         else:
             q[rows] = n
     m, a, n, weight = 0.1, 0.01, points.present, points.count
@@ -198,9 +203,8 @@ def objective(parameters: Array, points: Points, prior: Array) -> tuple[float, A
         points: of C classes.
         prior: (2, 2) pseudo-counts (wrong, right) of missing and of false rates.
     """
-    C = points.num_classes
-    rates, (log_slope, offset, centre) = parameters[: -2 * C - 1], np.split(parameters[-2 * C - 1 :], [C, 2 * C])
-    m, a = (np.broadcast_to(rate, C) for rate in _to_rates(rates))
+    rates, log_slope, offset, centre = _parts(parameters, points.num_classes)
+    m, a = (np.broadcast_to(rate, points.num_classes) for rate in _to_rates(rates))
     loss, (by_m, by_a, by_slope, by_offset) = negative_log_likelihood(points, m, a, log_slope, offset)
     away = (log_slope - centre) / _SPREAD
     loss += 0.5 * float(away @ away) + _RIDGE * float(offset @ offset)
@@ -209,10 +213,16 @@ def objective(parameters: Array, points: Points, prior: Array) -> tuple[float, A
         _to_rates(rates), (MOST_MISSING, MOST_FALSE), (by_m, by_a), prior, strict=True
     ):
         loss -= float((wrong_ * np.log(rate) + right * np.log1p(-rate)).sum())
-        by_rate = by_rate if len(rate) == C else by_rate.sum(keepdims=True)
+        by_rate = by_rate if len(rate) == len(by_rate) else by_rate.sum(keepdims=True)
         by_rates.append((by_rate - wrong_ / rate + right / (1 - rate)) * rate * (1 - rate / most))
     by_centre = -away.sum(keepdims=True) / _SPREAD
     return loss, np.concatenate([*by_rates, by_slope + away / _SPREAD, by_offset + 2 * _RIDGE * offset, by_centre])
+
+
+def _parts(parameters: Array, num_classes: int) -> list[Array]:
+    """Rates, log slopes, offsets, and what the log slopes are shrunk to."""
+    rates = len(parameters) - 2 * num_classes - 1
+    return np.split(parameters, [rates, rates + num_classes, rates + 2 * num_classes])
 
 
 def _to_free(missing: float, false: float) -> Array:
@@ -226,9 +236,7 @@ def _to_rates(free: Array) -> tuple[Array, Array]:
     return MOST_MISSING * missing, MOST_FALSE * false
 
 
-def _minimise(
-    points: Points, start: Array, prior: Array, free: Array | None = None, tolerance: float = 1e-13
-) -> Array:
+def _minimise(points: Points, start: Array, prior: Array, free: Array | None = None, tolerance: float = 1e-13) -> Array:
     """Parameters at which `objective` is least, from a start; only some of them free if this is said."""
     some = np.arange(len(start)) if free is None else free
     total = max(points.count.sum(), 1.0)
@@ -240,15 +248,15 @@ def _minimise(
         return loss / total, gradient[some] / total
 
     options = {"maxiter": 1000, "maxfun": 2000, "ftol": tolerance, "gtol": 1e-9, "maxcor": 30}
-    found = start.copy()
-    found[some] = minimize(scaled, start[some], jac=True, method="L-BFGS-B", options=options).x
-    return found
+    found: Any = minimize(scaled, start[some], jac=True, method="L-BFGS-B", options=options)  # type: ignore[no-untyped-call]
+    parameters = start.copy()
+    parameters[some] = found.x
+    return parameters
 
 
 def _curve(points: Points, parameters: Array, prior: Array) -> Curve:
-    C = points.num_classes
-    log_slope, offset = parameters[-2 * C - 1 : -C - 1], parameters[-C - 1 : -1]
-    m, a = (np.array(np.broadcast_to(rate, C)) for rate in _to_rates(parameters[: -2 * C - 1]))
+    rates, log_slope, offset, _ = _parts(parameters, points.num_classes)
+    m, a = (np.array(np.broadcast_to(rate, points.num_classes)) for rate in _to_rates(rates))
     loss, _ = negative_log_likelihood(points, m, a, log_slope, offset)
     return Curve(np.exp(log_slope) / points.scale, offset, m, a, -loss, parameters, prior)
 
@@ -258,25 +266,24 @@ def _profile(points: Points, curve: Curve, own: Array, kind: int) -> tuple[float
     most = (MOST_MISSING, MOST_FALSE)[kind]
     place, others = own[kind], np.delete(own, kind)
     best, _ = objective(curve.parameters, points, curve.prior)
-    latest = curve.parameters.copy()
 
-    def excess(value: float) -> float:
-        nonlocal latest
-        latest = latest.copy()
-        latest[place] = value
-        latest = _minimise(points, latest, curve.prior, others, tolerance=1e-9)
-        return 2 * (objective(latest, points, curve.prior)[0] - best) - _CHI2
+    def at(value: float, start: Array) -> tuple[bool, Array]:
+        """Whether a value is too bad, and all parameters there."""
+        parameters = start.copy()
+        parameters[place] = value
+        parameters = _minimise(points, parameters, curve.prior, others, tolerance=1e-9)
+        return 2 * (objective(parameters, points, curve.prior)[0] - best) > _CHI2, parameters
 
     ends = []
     for sign in (-1, 1):
-        latest, near, step = curve.parameters.copy(), curve.parameters[place], 0.1
-        while True:
-            far = np.clip(near + sign * step, -16, 16)
-            if excess(far) > 0:
-                ends.append(brentq(excess, near, far, xtol=0.02))
-                break
-            if abs(far) == 16:
-                ends.append(far)
-                break
-            near, step = far, 2 * step
+        parameters, near, step = curve.parameters, float(curve.parameters[place]), 0.1
+        is_outside = False
+        while step > _STEP and abs(near) < _FAR:  # longer and longer steps, until one is too long; then shorter ones
+            far = float(np.clip(near + sign * step, -_FAR, _FAR))
+            is_too_far, there = at(far, parameters)
+            is_outside |= is_too_far
+            if not is_too_far:
+                parameters, near = there, far
+            step *= 0.5 if is_outside else 2
+        ends.append(near)
     return tuple(float(most * expit(end)) for end in ends)  # type: ignore[return-value]

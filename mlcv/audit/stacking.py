@@ -45,12 +45,13 @@ def stack(logits: Array, states: States, folds: Array, seed: int = 0) -> Array:
         seed: of the draw where a given value has more than 30,000 images.
     """
     inputs = _inputs(logits, states)
-    C = logits.shape[1]
+    count = logits.shape[1]
     stacked = logits.astype(np.float64)
     rng = np.random.default_rng(seed)
-    for c in range(C):
-        scale = np.ones(2 * C, np.float32)
-        scale[c], scale[C + c] = _OWN_SCALE, 0
+    regression: Any = LogisticRegression
+    for c in range(count):
+        scale = np.ones(2 * count, np.float32)
+        scale[c], scale[count + c] = _OWN_SCALE, 0
         for fold in np.unique(folds):
             tested = np.flatnonzero(folds == fold)
             drawn = [_draw(np.flatnonzero((states[:, c] == value) & (folds != fold)), rng) for value in (0, 1)]
@@ -58,7 +59,7 @@ def stack(logits: Array, states: States, folds: Array, seed: int = 0) -> Array:
                 continue
             rows = np.concatenate([rows for rows, _ in drawn])
             weight = np.concatenate([np.full(len(rows), weight) for rows, weight in drawn])
-            model = LogisticRegression(C=1 / (2 * _PENALTY), solver="newton-cholesky")
+            model = regression(C=1 / (2 * _PENALTY), solver="newton-cholesky")
             model.fit((inputs[rows] * scale).astype(np.float64), states[rows, c], sample_weight=weight)
             stacked[tested, c] = inputs[tested] @ (scale * model.coef_[0]).astype(np.float32) + model.intercept_[0]
     return stacked
@@ -66,9 +67,9 @@ def stack(logits: Array, states: States, folds: Array, seed: int = 0) -> Array:
 
 def _inputs(logits: Array, states: States) -> Array:
     """Standardised logits, then standardised given labels: float32 (N, 2 C)."""
-    C = logits.shape[1]
-    inputs = np.empty((len(logits), 2 * C), np.float32)
-    for c in range(C):
+    count = logits.shape[1]
+    inputs = np.empty((len(logits), 2 * count), np.float32)
+    for c in range(count):
         z = logits[:, c].astype(np.float64)
         spread = z.std()
         inputs[:, c] = (z - z.mean()) / (spread if spread > 0 else 1.0)
@@ -76,7 +77,7 @@ def _inputs(logits: Array, states: States) -> Array:
         positive, negative = (n == POSITIVE).sum(), (n == NEGATIVE).sum()
         rate = positive / max(positive + negative, 1)
         deviation = np.sqrt(rate * (1 - rate))
-        inputs[:, C + c] = np.where(known(n), n - rate, 0) / (deviation if deviation > 0 else 1.0)
+        inputs[:, count + c] = np.where(known(n), n - rate, 0) / (deviation if deviation > 0 else 1.0)
     return inputs
 
 

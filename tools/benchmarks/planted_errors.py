@@ -4,10 +4,10 @@
 Takes stored features of VOC 2012 (`mlcv features`), one folder a backbone, and the classes with at least ten positives.
 On noisy labels, ridge logistic regressions on 256 principal components predict each image out of fold, each backbone by
 itself; with several, logits are averaged. Prints Markdown tables: area under the precision-recall curve over entries;
-precision at the number of entries that cleanlab's defaults flag in the first folder's predictions, as a ratio of that of
-its flags, and of the first hundred; the sum of probabilities against the true number; the rates found. `--loop` corrects
-what is looked at first as an oracle would, trains again, and prints what share of the loss from noise that recovers.
-Ratios need cleanlab (mlcv[audit]).
+precision at the number of entries that cleanlab's defaults flag in the first folder's predictions, as a ratio of that
+of its flags, and of the first hundred; the sum of probabilities against the true number; the rates found. `--loop`
+corrects what is looked at first as an oracle would, trains again, and prints what share of the loss from noise that
+recovers. Ratios need cleanlab (mlcv[audit]).
 """
 
 import argparse
@@ -44,7 +44,7 @@ FOLDS, COMPONENTS, TRAINED_ON = 5, 256, 2400
 
 
 def load(folders, root):
-    """Principal components of each folder's features, on average of variance 1, and the states of classes with ten positives."""
+    """Principal components of each folder's features, of mean variance 1, and states of classes with positives."""
     data = VOCDataModule(root=str(root), year=2012)
     splits = {name: data.read_split(name) for name in ("train", "test")}
     states = np.concatenate([labeled.states for labeled in splits.values()])
@@ -60,20 +60,22 @@ def load(folders, root):
 
 def probe(features, states, ridge):
     """Weights and offsets of logistic regressions of all classes, over their known entries."""
-    size, C = features.shape[1], states.shape[1]
+    size, count = features.shape[1], states.shape[1]
     present, is_known = (states == 1).astype(np.float32), states >= 0
 
     def loss(flat):
-        weight, offset = flat[:-C].reshape(size, C).astype(np.float32), flat[-C:].astype(np.float32)
+        weight, offset = flat[:-count].reshape(size, count).astype(np.float32), flat[-count:].astype(np.float32)
         z = features @ weight + offset
         rest = is_known * (expit(z) - present)
-        value = (is_known * (np.logaddexp(0, z) - present * z)).sum(dtype=np.float64) + ridge * (flat[:-C] ** 2).sum()
+        value = (is_known * (np.logaddexp(0, z) - present * z)).sum(dtype=np.float64) + ridge * (
+            flat[:-count] ** 2
+        ).sum()
         gradient = np.append((features.T @ rest + 2 * ridge * weight).ravel(), rest.sum(axis=0)).astype(np.float64)
         return value / len(states), gradient / len(states)
 
     options = {"maxiter": 200, "gtol": 1e-5}
-    found = minimize(loss, np.zeros((size + 1) * C), jac=True, method="L-BFGS-B", options=options).x
-    return found[:-C].reshape(size, C), found[-C:]
+    found = minimize(loss, np.zeros((size + 1) * count), jac=True, method="L-BFGS-B", options=options).x
+    return found[:-count].reshape(size, count), found[-count:]
 
 
 def out_of_fold(views, states, ridge, seed):
@@ -92,7 +94,9 @@ def plant(truth, noise, logits, rng):
     missing, false, kind = noise
     rate = np.where(truth == 1, missing, false).astype(float)
     if kind == "class":
-        rate = np.where(truth == 1, missing * rng.uniform(0, 2, truth.shape[1]), false * rng.uniform(0, 2, truth.shape[1]))
+        rate = np.where(
+            truth == 1, missing * rng.uniform(0, 2, truth.shape[1]), false * rng.uniform(0, 2, truth.shape[1])
+        )
     if kind == "image":
         for c in range(truth.shape[1]):
             for value, sign in ((1, -1), (0, 1)):
@@ -138,7 +142,7 @@ def suspicions(logits, states):
 
 
 def with_cleanlab(logits, states):
-    """cleanlab's adjusted ranking and its flags, each class on its known entries; nothing where it is not installed."""
+    """The adjusted ranking and the flags of cleanlab, each class on its known entries; None without it."""
     try:
         from cleanlab.filter import find_label_issues
         from cleanlab.rank import get_label_quality_scores
@@ -222,12 +226,12 @@ def table(title, head, rows):
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
-def shown(values):
+def shown(values, digits=2):
     """Mean and spread of runs."""
     values = np.asarray(values, float)
     if np.isnan(values).any():
         return ""
-    return f"{values.mean():.2f}" + (f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else "")
+    return f"{values.mean():.{digits}f}" + (f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else "")
 
 
 def run(options):
@@ -252,25 +256,34 @@ def run(options):
         name: [measure(views, truth, NOISE[name], clean, options.ridge, seed) for seed in options.seeds]
         for name in names
     }
-    titles = ["Area under precision-recall", "Precision at cleanlab's number, over cleanlab's", "Precision of the first 100",
-              "Sum of probabilities over true number", "Missing rate, mean over classes",
-              "False rate, mean over classes"]  # fmt: skip
+    titles = [
+        "Area under precision-recall",
+        "Precision at cleanlab's number, over cleanlab's",
+        "Precision of the first 100",
+        "Sum of probabilities over true number",
+        "Missing rate, mean over classes",
+        "False rate, mean over classes",
+    ]
     for place, title in enumerate(titles):
         rows = {}
         for method in results[names[0]][0]:
             values = [[one[method][place] for one in results[name]] for name in names]
             if not np.isnan(values).all():
-                rows[method] = [shown(some) for some in values]
+                rows[method] = [shown(some, 3 if "rate" in title else 2) for some in values]
         table(title, names, rows)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--features", type=Path, nargs="+", required=True, help="folders of `mlcv features`, one a view")
+    parser.add_argument(
+        "--features", type=Path, nargs="+", required=True, help="folders of `mlcv features`, one a view"
+    )
     parser.add_argument("--root", type=Path, default=Path("data/voc"), help="of VOC (default: data/voc)")
     parser.add_argument("--noise", nargs="+", choices=list(NOISE), help="default: all settings")
     parser.add_argument("--seeds", type=int, nargs="+", default=[11, 12, 13])
-    parser.add_argument("--ridge", type=float, default=30.0, help="of the probes (default: 30, best of 10, 30, 100 on clean labels)")
+    parser.add_argument(
+        "--ridge", type=float, default=30.0, help="of the probes (default: 30, the best on clean labels)"
+    )
     parser.add_argument("--loop", action="store_true", help="correct, train again, and say what that recovers")
     parser.add_argument("--looks", type=int, nargs="+", default=[300, 900], help="entries corrected (default: 300 900)")
     options = parser.parse_args()
