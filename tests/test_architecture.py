@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "places": set(),
     "plain_config": {"errors", "renamings", "trust"},
     "labels": {"errors", "files"},
+    "audit": {"errors", "labels"},
     "tables": {"collector", "errors", "labels"},
     "ops": {"errors", "numerics"},
     "losses": {"labels", "ops", "numerics", "distributed", "errors"},

@@ -30,8 +30,8 @@ _TAIL = 0.002
 _STEPS = 1000
 """Logits are counted in steps of this part of their spread: 3 million entries become 50,000 points."""
 _CHI2 = 3.841
-_FAR, _STEP = 16.0, 0.01
-"""Of a rate's log odds: where an interval ends at the latest, and how finely its end is sought."""
+_FAR, _FINE = 16.0, 0.02
+"""Log odds of a rate where an interval ends at the latest, and the part of its width to which its end is sought."""
 
 
 @dataclass(frozen=True)
@@ -277,8 +277,10 @@ def _profile(points: Points, curve: Curve, own: Array, kind: int) -> tuple[float
     ends = []
     for sign in (-1, 1):
         parameters, near, step = curve.parameters, float(curve.parameters[place]), 0.1
-        is_outside = False
-        while step > _STEP and abs(near) < _FAR:  # longer and longer steps, until one is too long; then shorter ones
+        estimate, is_outside = near, False
+        while (
+            step > _FINE * abs(near - estimate) + 1e-4 and abs(near) < _FAR
+        ):  # longer and longer steps, until one is too long; then shorter ones
             far = float(np.clip(near + sign * step, -_FAR, _FAR))
             is_too_far, there = at(far, parameters)
             is_outside |= is_too_far

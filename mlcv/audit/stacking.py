@@ -44,6 +44,8 @@ def stack(logits: Array, states: States, folds: Array, seed: int = 0) -> Array:
         folds: (N,).
         seed: of the draw where a given value has more than 30,000 images.
     """
+    if not len(logits):
+        return logits
     inputs = _inputs(logits, states)
     count = logits.shape[1]
     stacked = logits.astype(np.float64)

@@ -5,14 +5,14 @@ the sample are spread over the classes as evenly as can be, H(n) = log T - (1 / 
 of each class and T their number.
 
 `what_next` is for labels that are not known. An entry that shows the class with probability p is worth its entropy in
-bits: 1 where p = .5, nothing where the answer is known before. These take the place of labels, and T H(n) that of H:
+bits: 1 where p = .5, nothing where the answer is known before. Bits take the place of labels, and T (1 + H) that of H:
 
-    F(n) = sum_c n_c log(T / n_c),    dF / dn_c = log(T / n_c) >= 0.
+    F(n) = sum_c n_c (1 + log(T / n_c)),    dF / dn_c = 1 + log(T / n_c) >= 1.
 
-So each bit counts, weighted by how rare the class is among what was labelled, logarithmically: informative and balanced
-at once, without a factor between the two to choose. H alone would not do: it never gains from an image that says
-something of the commonest class only, however much, and prefers one that says nothing. Where all images are worth the
-same, both choose alike.
+So each bit counts, and counts more the rarer its class is among what was labelled: informative and balanced at once,
+without a factor between the two to choose. H alone would not do: it is no larger for an image that says much of the
+commonest class than for one that says nothing, and the same for all if there is one class. Where all images are worth
+the same, F and H choose alike.
 """
 
 from typing import Any, Literal, get_args
@@ -96,7 +96,7 @@ def _greedy(worth: Array, n: int, have: Array, *, is_weighted: bool) -> Array:
         spread = xlogy(counts, counts).sum()
         spread = spread + np.bincount(row, xlogy(after, after) - xlogy(before, before), len(worth))
         total = np.maximum(counts.sum() + sizes, 1e-300)
-        score = xlogy(total, total) - spread if is_weighted else np.log(total) - spread / total
+        score = total + xlogy(total, total) - spread if is_weighted else np.log(total) - spread / total
         best = int(np.where(is_left, np.round(score, _DIGITS), -np.inf).argmax())
         chosen[step], is_left[best] = best, False
         mine = slice(first[best], first[best + 1])
@@ -115,7 +115,7 @@ def _entries(bits: Array, have: Array, n: int) -> tuple[Array, Array]:
             [bits[q[i], c] if i < len(q) else 0 for c, (q, i) in enumerate(zip(queues, place, strict=True))]
         )
         total = counts.sum()
-        gain = xlogy(total + head, total + head) - xlogy(total, total)
+        gain = head + xlogy(total + head, total + head) - xlogy(total, total)
         gain -= xlogy(counts + head, counts + head) - xlogy(counts, counts)
         best = int(np.where(head > 0, np.round(gain, _DIGITS), -np.inf).argmax())
         chosen.append((queues[best][place[best]], best))
