@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "places": set(),
     "plain_config": {"errors", "renamings", "trust"},
     "labels": {"errors", "files"},
-    "audit": {"labels", "errors"},
+    "audit": {"errors", "labels"},
     "tables": {"collector", "errors", "labels"},
     "ops": {"errors", "numerics"},
     "losses": {"labels", "ops", "numerics", "distributed", "errors"},

@@ -1,0 +1,130 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mlcv.audit import judge, revise, to_review
+from mlcv.errors import DataError
+from tests.audit.made import planted
+
+
+@pytest.fixture
+def judged(numpy_rng):
+    logits, given, truth = planted(numpy_rng, 3000)
+    return judge(logits, given), given, truth
+
+
+def decisions(judgement, states, truth, seed, n=120):
+    return [
+        (r, c, bool(states[r, c] != truth[r, c])) for r, c in zip(*to_review(judgement, states, n, seed), strict=True)
+    ]
+
+
+def test_half_of_what_is_reviewed_is_of_each_kind_and_no_entry_twice(judged):
+    judgement, given, _ = judged
+    rows, columns = to_review(judgement, given, 100, seed=1)
+    assert (given[rows, columns] == 0).sum() == (given[rows, columns] == 1).sum() == 50
+    assert len(set(zip(rows.tolist(), columns.tolist(), strict=True))) == 100
+    assert (to_review(judgement, given, 100, seed=1)[0] == rows).all()
+    assert (to_review(judgement, given, 100, seed=2)[0] != rows).any()
+
+
+def test_two_fifths_of_what_is_reviewed_are_the_most_suspicious(judged):
+    judgement, given, _ = judged
+    rows, columns = to_review(judgement, given, 100)
+    w = judgement.wrong[rows, columns]
+    assert w[:20].tolist() == sorted(judgement.wrong[given == 0], reverse=True)[:20]
+    assert w[50:70].tolist() == sorted(judgement.wrong[given == 1], reverse=True)[:20]
+
+
+def test_the_rest_is_drawn_in_proportion_to_its_probability(judged):
+    judgement, given, _ = judged
+    w = np.where(given == 0, np.where(np.arange(given.size).reshape(given.shape) % 2, 0.04, 0.01), 0.5)
+    made = replace(judgement, wrong=w)
+    drawn = []
+    for seed in range(40):
+        rows, columns = to_review(made, given, 100, seed)
+        drawn.append(w[rows, columns][20:50])
+    # About as many of either value are there to be drawn.
+    assert (np.concatenate(drawn) == 0.04).mean() == pytest.approx(0.8, abs=0.05)
+
+
+def test_fewer_entries_than_asked_for_are_all_reviewed():
+    states = np.array([[1, 0], [-1, 0], [0, -2]], np.int8)
+    rows, columns = to_review(judge(np.zeros((3, 2)), states), states, 100)
+    assert sorted(zip(rows.tolist(), columns.tolist(), strict=True)) == [(0, 0), (0, 1), (1, 1), (2, 0)]
+    nothing = np.full((3, 2), -1, np.int8)
+    assert len(to_review(judge(np.zeros((3, 2)), nothing), nothing, 10)[0]) == 0
+
+
+def test_the_shift_maximises_the_likelihood_with_its_prior():
+    states = np.array([[0] * 60], np.int8)
+    w = np.linspace(0.02, 0.4, 60)[None]
+    judgement = replace(judge(np.zeros((1, 60)), states), wrong=w)
+    is_wrong = np.arange(60) % 3 > 0  # far more than were expected
+    revised = revise(judgement, np.hstack([states]), [(0, c, bool(is_wrong[c])) for c in range(0, 60, 2)])
+
+    def penalised(d):
+        loss = 0.5 * (d / 1.5) ** 2
+        for c in range(0, 60, 2):
+            odds = w[0, c] / (1 - w[0, c]) * math.exp(d)
+            loss -= math.log(odds / (1 + odds) if is_wrong[c] else 1 / (1 + odds))
+        return loss
+
+    best = min(np.linspace(-5, 5, 10001), key=penalised)
+    odds = w[0, 1::2] / (1 - w[0, 1::2]) * math.exp(best)
+    assert revised.wrong[0, 1::2] == pytest.approx(odds / (1 + odds), abs=1e-3)
+    assert revised.present[0, 1::2] == pytest.approx(revised.wrong[0, 1::2])
+
+
+def test_what_was_decided_is_certain_and_other_kinds_stay_as_they_are(judged):
+    judgement, given, _ = judged
+    rows, columns = np.nonzero(given == 1)
+    reviews = [(r, c, True) for r, c in zip(rows[:40], columns[:40], strict=True)]
+    revised = revise(judgement, given, reviews)
+    assert (revised.wrong[rows[:40], columns[:40]] == 1).all()
+    assert (revised.present[rows[:40], columns[:40]] == 0).all()
+    assert (revised.wrong[given == 0] == judgement.wrong[given == 0]).all()
+    assert (revised.wrong[rows[40:], columns[40:]] > judgement.wrong[rows[40:], columns[40:]]).all()
+    assert revised.expected_wrong.sum() > judgement.expected_wrong.sum()
+
+
+def test_probabilities_that_are_right_mostly_stay_and_never_move_far(numpy_rng):
+    moved = []
+    for _ in range(6):
+        logits, given, truth = planted(numpy_rng, 1500)
+        judgement = judge(logits, given)
+        revised = revise(judgement, given, decisions(judgement, given, truth, 0))
+        ratio = revised.expected_wrong.sum() / judgement.expected_wrong.sum()
+        moved.append(abs(ratio - 1) > 0.05)
+        assert ratio == pytest.approx(1, abs=0.7)
+    assert sum(moved) <= 3
+
+
+def test_a_review_mends_the_count_where_noise_depends_on_the_image(numpy_rng):
+    logits, given, truth = planted(numpy_rng, 4000, 6, 0.0, 0.0)
+    for c in range(6):
+        positives = np.flatnonzero(truth[:, c] == 1)
+        hard = 1 - np.argsort(np.argsort(logits[positives, c])) / len(positives)
+        given[positives[numpy_rng.random(len(positives)) < np.minimum(0.6 * hard**2, 0.9)], c] = 0
+    judgement = judge(logits, given)
+    true = (given != truth).sum()
+    before = judgement.expected_wrong.sum() / true
+    after = revise(judgement, given, decisions(judgement, given, truth, 0)).expected_wrong.sum() / true
+    assert before < 0.7
+    assert abs(math.log(after)) < abs(math.log(before))
+
+
+def test_no_review_changes_nothing(judged):
+    judgement, given, _ = judged
+    assert (revise(judgement, given, []).wrong == judgement.wrong).all()
+
+
+def test_reviews_that_cannot_be_are_refused(judged):
+    judgement, given, _ = judged
+    with pytest.raises(DataError, match="image 3, class 1 is decided twice"):
+        revise(judgement, given, [(3, 1, True), (3, 1, False)])
+    unknown = np.full((2, 2), -1, np.int8)
+    with pytest.raises(DataError, match="image 1, class 0 has no known label"):
+        revise(judge(np.zeros((2, 2)), unknown), unknown, [(1, 0, True)])
