@@ -23,7 +23,7 @@ from mlcv.data.loading import PREFETCH, as_it_is, check_shared_memory, one_threa
 from mlcv.data.prepared import prepared_files
 from mlcv.data.samplers import SAMPLERS, Sampling
 from mlcv.data.samples import Batch, Collate, LabeledImages, MultiLabelDataset, Normalize, OnError, Sample, Split
-from mlcv.data.splits import check_apart, check_once, hold_out
+from mlcv.data.splits import Fold, check_apart, check_once, deal_folds, hold_out
 from mlcv.data.transforms import Augment, ImageStatistics, evaluation_transform, training_transform
 from mlcv.errors import ConfigError, DataError, UserError
 from mlcv.fingerprints import check_note
@@ -45,6 +45,8 @@ class MultiLabelDataModule(LightningDataModule):
         num_workers: loader processes; None takes one a processor core, 8 at most.
         val_fraction: part of the training images that validates instead of the data set's own validation split,
             in [0, 1); drawn with the seed, before any protocol.
+        fold: such as `2/5`: in place of both, the training images are dealt into five parts that have the same share of
+            each label, of which the second validates and the others train; all of a group to one.
         protocol: what is done to the training labels.
         policy: what uncertain labels mean in training; in evaluation they judge nobody.
         augment: how training images are varied.
@@ -75,6 +77,7 @@ class MultiLabelDataModule(LightningDataModule):
         batch_size: int = 32,
         num_workers: int | None = None,
         val_fraction: float = 0.0,
+        fold: str | None = None,
         protocol: Protocol = Protocol(),  # noqa: B008  # frozen
         policy: Policy = Policy(),  # noqa: B008
         augment: Augment = Augment(),  # noqa: B008
@@ -101,6 +104,7 @@ class MultiLabelDataModule(LightningDataModule):
                 raise ConfigError(f"data.{name} is at least 0, got {whole}")
         self.image_size, self.batch_size = image_size, batch_size
         self.num_workers = min(usable_cores(), 8) if num_workers is None else num_workers
+        self.fold, self._fold = fold, None if fold is None else Fold.of(fold)
         self.val_fraction, self.protocol, self.policy, self.augment = val_fraction, protocol, policy, augment
         self.statistics, self._has_statistics = statistics or ImageStatistics(), statistics is not None
         self.check, self.on_error, self.seed, self.max_megapixels = check, on_error, seed, max_megapixels
@@ -279,10 +283,13 @@ class MultiLabelDataModule(LightningDataModule):
         return self._corrections.apply(split, self._given(split))
 
     def _given(self, split: Split) -> LabeledImages:
-        if not self.val_fraction or split == "test":
+        if split == "test" or not (self.val_fraction or self._fold):
             return self.read_split(split)
         labeled = self.read_split("train")
-        is_held_out = hold_out(labeled, self.group, self.val_fraction, self.seed)
+        if self._fold is not None:
+            is_held_out = deal_folds(labeled, self.group, self._fold.count, self.seed) == self._fold.number - 1
+        else:
+            is_held_out = hold_out(labeled, self.group, self.val_fraction, self.seed)
         return labeled.select(np.flatnonzero(is_held_out == (split == "val")))
 
     def _without_unreadable(self, labeled: LabeledImages, source: str) -> LabeledImages:

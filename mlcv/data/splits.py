@@ -3,18 +3,76 @@
 import re
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlcv.data.samples import LabeledImages, Split
-from mlcv.errors import DataError
-from mlcv.labels.states import known
+from mlcv.data.stratified import stratified_parts
+from mlcv.errors import ConfigError, DataError
+from mlcv.labels.states import POSITIVE, known
 from mlcv.tables import is_empty, printable
 
 _WHOLE = re.compile(r"^(\d+)\.0+$")
 _NAMES: dict[Split, str] = {"train": "training", "val": "validation", "test": "test"}
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One of the parts of the training images that validates while the others train.
+
+    Args:
+        number: of the part, from 1 on.
+        count: of all parts, 2 at least.
+    """
+
+    number: int
+    count: int
+
+    @classmethod
+    def of(cls, text: str) -> "Fold":
+        """Reads `2/5`.
+
+        Raises:
+            ConfigError: for another text.
+        """
+        match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text.strip())
+        if match is None or not 1 <= int(match[1]) <= int(match[2]) or int(match[2]) < 2:
+            raise ConfigError(f"data.fold is such as 2/5, the second of five parts, got {text!r}")
+        return cls(int(match[1]), int(match[2]))
+
+
+def deal_folds(labeled: LabeledImages, group: str | None, count: int, seed: int) -> NDArray[np.intp]:
+    """The part of each image (M,), from 0 on: groups stay whole, and each label is as frequent in all parts.
+
+    Args:
+        labeled: M images.
+        group: see `groups_of`; each image is its own if None.
+        count: of the parts.
+        seed: of the draw.
+
+    Raises:
+        DataError: if there are fewer groups than parts.
+    """
+    groups = _numbered(labeled, group)
+    groups_there = int(groups.max(initial=-1)) + 1
+    if groups_there < count:
+        what = "image" if group is None else group
+        raise DataError(f"data.fold: {groups_there} {what}(s) cannot be dealt into {count} parts")
+    is_known = known(labeled.states)
+    # Of labels that are partly unknown, what is known counts as well as what is positive.
+    marks = labeled.states == POSITIVE if is_known.all() else np.hstack([labeled.states == POSITIVE, is_known])
+    return stratified_parts(groups, marks, [1 / count] * count, seed)
+
+
+def _numbered(labeled: LabeledImages, group: str | None) -> NDArray[np.intp]:
+    """The number of each image's group (M,), from 0 on."""
+    if group is None:
+        return np.arange(len(labeled))
+    names = told_apart(groups_of(labeled, group))
+    return np.unique(np.array(names, np.str_), return_inverse=True)[1]
 
 
 def hold_out(labeled: LabeledImages, group: str | None, fraction: float, seed: int) -> NDArray[np.bool_]:
@@ -26,10 +84,7 @@ def hold_out(labeled: LabeledImages, group: str | None, fraction: float, seed: i
         fraction: of the groups, in [0, 1).
         seed: of the draw.
     """
-    groups: NDArray[np.intp] = np.arange(len(labeled))
-    if group is not None:
-        names = told_apart(groups_of(labeled, group))
-        groups = np.unique(np.array(names, np.str_), return_inverse=True)[1]
+    groups = _numbered(labeled, group)
     count = int(groups.max(initial=-1)) + 1
     is_held: NDArray[np.bool_] = deal(groups, [round(count * fraction) / max(count, 1)], seed) == 0
     return is_held

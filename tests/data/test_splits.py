@@ -7,10 +7,11 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+import torch
 
 from mlcv.data import COCODataModule, CSVDataModule, LabeledImages, MultiLabelDataModule, NIHDataModule, VOCDataModule
 from mlcv.data.splits import check_apart, check_once, group_keys, groups_of, hold_out, told_apart
-from mlcv.errors import DataError
+from mlcv.errors import ConfigError, DataError
 from tests.tiny_sets import write_coco, write_image, write_voc
 
 
@@ -47,6 +48,11 @@ def drawn(tmp_path, random, way):
             row[1:3] = "other", "test"
         path = table(tmp_path / "a.csv", rows)
         return CSVDataModule(path, split_column="split", val_fraction=0.3, **options)
+    if way == "fold":
+        for row in rows[-5:]:
+            row[1:3] = "other", "test"
+        path = table(tmp_path / "a.csv", rows)
+        return CSVDataModule(path, split_column="split", fold=f"{random.integers(1, 4)}/3", **options)
     # Here somebody else has divided the rows, often badly.
     for row in rows:
         row[2] = random.choice(["train", "val", "test"])
@@ -87,7 +93,7 @@ def refusal(read, seen):
     return None
 
 
-@pytest.mark.parametrize("way", ["fractions", "val_fraction", "column", "files"])
+@pytest.mark.parametrize("way", ["fractions", "val_fraction", "fold", "column", "files"])
 @pytest.mark.parametrize("first", ["fit", "test"])
 def test_every_way_of_splitting_holds_groups_and_images_or_is_refused(tmp_path, numpy_rng, request, way, first):
     outcomes = []
@@ -369,3 +375,38 @@ def test_a_path_that_no_system_could_open_is_itself(numpy_rng):
         check_apart({"train": given, "val": given.select(np.array([1]))}, None)
     with pytest.raises(DataError, match=r"nowhere/a.*b.png is in the training"):
         check_apart({"train": given, "val": given.select(np.array([0]))}, None)
+
+
+def test_folds_are_all_training_images_once_and_alike_in_each_label(tmp_path, rng):
+    random = np.random.default_rng(int(torch.randint(2**31, (), generator=rng)))
+    of = random.integers(60, size=200)
+    rows = [[f"{n}.jpg", f"p{of[n]}", "train", random.choice(["1", "0", ""], p=[0.2, 0.5, 0.3])] for n in range(200)]
+    path = table(tmp_path / "a.csv", rows)
+    options = {"group_column": "patient", "label_columns": ["cat"], "split_column": "split", "image_size": 8}
+    seen, rates = [], []
+    for number in range(1, 5):
+        data = CSVDataModule(path, fold=f"{number}/4", batch_size=2, **options)
+        data.setup("fit")
+        held = data.datasets["val"].labeled
+        assert not images(data, "train") & images(data, "val")
+        assert not patients(data, "train") & patients(data, "val")
+        assert images(data, "train") | images(data, "val") == {str(tmp_path / row[0]) for row in rows}
+        seen += [str(image) for image in held.images]
+        rates.append([(held.states == 1).mean(), (held.states >= 0).mean()])
+    assert len(seen) == len(set(seen)) == 200
+    assert np.ptp(rates, axis=0).max() < 0.08
+
+
+@pytest.mark.parametrize("text", ["0/5", "6/5", "1/1", "5", "a/b", "1/5/2", ""])
+def test_a_fold_that_is_none_is_refused(text):
+    with pytest.raises(ConfigError, match="data.fold is such as 2/5"):
+        CSVDataModule("a.csv", fold=text)
+
+
+def test_fewer_groups_than_folds_are_refused(tmp_path):
+    path = table(tmp_path / "a.csv", [[f"{n}.jpg", "p", "train", "1"] for n in range(6)])
+    data = CSVDataModule(
+        path, fold="1/3", group_column="patient", label_columns=["cat"], split_column="split", image_size=8
+    )
+    with pytest.raises(DataError, match="1 patient\\(s\\) cannot be dealt into 3 parts"):
+        data.setup("fit")
