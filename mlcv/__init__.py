@@ -27,6 +27,7 @@ _HOMES = {
     "UMultiClass": "mlcv.methods",
     "UserError": "mlcv.errors",
     "VOCDataModule": "mlcv.data",
+    "audit": "mlcv.commands.audit",
     "bench": "mlcv.commands.bench",
     "calibrate": "mlcv.commands.calibrate",
     "configs": "mlcv.commands.configs",

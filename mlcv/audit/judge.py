@@ -161,14 +161,22 @@ def order(judgement: Judgement, states: States, by: By = "errors") -> tuple[Arra
     Raises:
         ConfigError: for another order.
     """
-    check_choice("by", by, get_args(By))
     rows, columns = np.nonzero(known(states))
-    score = judgement.wrong[rows, columns]
-    if by == "mean_ap":
-        expected = np.where(known(states), judgement.present, 0).sum(axis=0)
-        score = score / np.sqrt(np.maximum(expected, 1e-12))[columns]
-    best = np.argsort(-score, kind="stable")
+    best = np.argsort(-suspicion(judgement, states, by)[rows, columns], kind="stable")
     return rows[best], columns[best]
+
+
+def suspicion(judgement: Judgement, states: States, by: By = "errors") -> Array:
+    """By what `order` sorts: (N, C), NaN where nothing is known.
+
+    Raises:
+        ConfigError: for another order.
+    """
+    check_choice("by", by, get_args(By))
+    if by == "errors":
+        return judgement.wrong
+    expected = np.where(known(states), judgement.present, 0).sum(axis=0)
+    return np.asarray(judgement.wrong / np.sqrt(np.maximum(expected, 1e-12)))
 
 
 def _with_floors(points: Points, curve: Curve) -> tuple[Array, Array, Array, Array]:

@@ -261,10 +261,41 @@ def _prepare() -> argparse.ArgumentParser:
     return parser
 
 
+def _audit() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mlcv audit",
+        description="Finds wrong labels: judges each known one by models that did not see it, and writes entries.csv, "
+        "suggestions.csv, classes.csv and a page on which to decide.",
+        epilog="All other options are those of `mlcv fit`, of which --config is needed unless files of predictions are "
+        "given.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("predictions", type=Path, nargs="*", help="CSV of unseen images, with labels; else --config")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: runs/audit-CONFIG; that of predictions")
+    parser.add_argument("--folds", type=whole_number(2), default=5, help="of the training images (default: 5)")
+    parser.add_argument("--full", action="store_true", help="train whole networks, not heads on stored features")
+    help_ = "that are judged (default: train)"
+    parser.add_argument("--splits", nargs="+", choices=["train", "val", "test"], default=["train"], help=help_)
+    parser.add_argument(
+        "--order", choices=["errors", "mean_ap", "review"], default="errors", help="of the page: most errors a look "
+        "(default), what helps a mean over classes, or a mix that tells how far probabilities can be believed",
+    )  # fmt: skip
+    parser.add_argument("--show", type=whole_number(0), default=200, help="entries on the page (default: 200)")
+    parser.add_argument("--decisions", type=Path, help="corrections.csv of earlier decisions, to mend probabilities by")
+    parser.add_argument("--budget", type=whole_number(0), default=0, help="what to label next: so many, in next.csv")
+    parser.add_argument("--unit", choices=["images", "entries"], default="images", help="of the budget")
+    parser.add_argument("--sure", type=float, default=0.9, help="least probability of suggestions (default: 0.9)")
+    parser.add_argument("--image_root", type=Path, metavar="FOLDER", help="that images in predictions start from")
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="of draws")
+    add_truth_options(parser)
+    return parser
+
+
 PARSERS = {
     "init": _init, "configs": _configs, "self_train": _self_train, "evaluate": _evaluate, "calibrate": _calibrate,
     "ensemble": _ensemble, "report": _report, "bench": _bench, "export": _export,
     "preview": _preview, "prepare": _prepare, "features": _features, "study": _study,
+    "audit": _audit,
 }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
-"""What the options on a truth say."""
+"""Reading options that commands share: those of a truth, and those of `mlcv fit` beside one's own."""
 
 import argparse
+from collections.abc import Sequence
 
 from mlcv.posthoc.truth import TruthFile
 from mlcv.tables import Codes
@@ -14,3 +15,24 @@ def truth_file(options: argparse.Namespace) -> TruthFile:
     codes = Codes(uncertain=tuple(uncertain), blank=options.blank, **given)
     classes = None if options.classes is None else tuple(options.classes)
     return TruthFile(options.truth, classes, options.id, options.group, codes)
+
+
+def joined(words: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
+    """`--name value` of options of fit as one word, or a parser would take the value for one of its own arguments.
+
+    Args:
+        words: of a command line.
+        parser: of a command that passes on to fit what it does not know.
+    """
+    own = {name for action in parser._actions for name in action.option_strings}
+    many = {name for action in parser._actions if action.nargs in ("+", "*") for name in action.option_strings}
+    found, left = [], list(words)
+    while left:
+        word = left.pop(0)
+        is_alone = word.startswith("-") and "=" not in word and word not in own
+        found.append(f"{word}={left.pop(0)}" if is_alone and left and not left[0].startswith("--") else word)
+        while word in own and left and not left[0].startswith("-"):
+            found.append(left.pop(0))
+            if word not in many:
+                break
+    return found

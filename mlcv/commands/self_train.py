@@ -1,20 +1,15 @@
 """`mlcv self_train`: U-SelfTrained (Irvin et al., AAAI 2019, arXiv 1901.07031, section 3.3) in one command."""
 
-import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from mlcv.command_line import take
 from mlcv.commands.arguments import parser_of
 from mlcv.commands.begun import begin
-from mlcv.errors import ConfigError, Stopped
-from mlcv.files import write_text
+from mlcv.commands.stages import call, train
+from mlcv.errors import ConfigError
 from mlcv.shipped_configs import find_config
 from mlcv.trust import trusting
-
-_ADVICE = "What is finished is kept: give the same command again to go on"
 
 
 def self_train(config: str | Path, folder: str | Path = "runs/self-trained", options: Sequence[str] = ()) -> Path:
@@ -45,7 +40,7 @@ def self_train(config: str | Path, folder: str | Path = "runs/self-trained", opt
         first = _fit(folder / "ignore", config, [*options, *ignoring])
         begin(soft, first)
         if not soft.is_file():
-            _call("predict", f"--ckpt_path={first}", "--split=train", f"--predictions={soft}", "--calibration=none")
+            call("predict", f"--ckpt_path={first}", "--split=train", f"--predictions={soft}", "--calibration=none")
         learning = ["--data.policy.uncertain=self_trained", f"--data.policy.soft_labels={soft}"]
         _fit(folder / "self_trained", config, [*options, *learning])
     return folder / "self_trained"
@@ -59,31 +54,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _fit(run_dir: Path, config: str, options: Sequence[str]) -> Path:
-    """Trains, or goes on where it was stopped, unless it is finished; the best checkpoint, or the last."""
-    best, last = (run_dir / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
-    begin(run_dir, config, *options)
-    finished = run_dir / "finished"
-    if not finished.is_file():
-        resumed = [f"--ckpt_path={last}"] if last.is_file() else []
-        _call("fit", f"--config={config}", f"--run_dir={run_dir}", *options, *resumed)
-        if not last.is_file():
-            raise ConfigError(f"{run_dir} has no checkpoint, so the training was only a trial: leave fast_dev_run out")
-        write_text(finished, "")
+    """The best checkpoint, or the last."""
+    last = train(run_dir, [f"--config={config}", *options])
+    best = last.with_name("best.ckpt")
     return best if best.is_file() else last
-
-
-def _call(*arguments: str) -> None:
-    """A command of mlcv in a process of its own, which may start others; a stop is passed on, and waited for."""
-    with subprocess.Popen([sys.executable, "-m", "mlcv", *arguments]) as process:  # noqa: S603  # our own command
-        try:
-            status = process.wait()
-        except KeyboardInterrupt as stop:
-            signum = getattr(stop, "signum", int(signal.SIGINT))
-            if signum != signal.SIGINT or not sys.stdin.isatty():  # else the terminal has sent it to both
-                process.send_signal(signum)
-            process.wait()
-            raise Stopped(signum, _ADVICE) from None
-    if status in (128 + signal.SIGINT, 128 + signal.SIGTERM):
-        raise Stopped(status - 128, _ADVICE)
-    if status:
-        raise ConfigError(f"mlcv {arguments[0]} has ended with status {status}, and said why above; {_ADVICE.lower()}")

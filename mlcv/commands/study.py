@@ -3,7 +3,7 @@
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mlcv.callbacks.clock import span
 from mlcv.command_line import take
 from mlcv.commands.arguments import parser_of
+from mlcv.commands.options import joined
 from mlcv.commands.study_runs import Job, check_error, planned, result_of, why_failed, work
 from mlcv.data.base import usable_cores
 from mlcv.errors import ConfigError, Stopped
@@ -158,25 +159,12 @@ def main(arguments: list[str]) -> None:
         UserError: as `study`.
     """
     parser = parser_of("study")
-    own = {name for action in parser._actions for name in action.option_strings}
-    options, others = parser.parse_known_args(_joined(arguments, own))
+    options, others = parser.parse_known_args(joined(arguments, parser))
     methods = [name.strip() for name in options.methods.split(",")] if options.methods else []
     given = {"preset_name": options.preset, "out": options.out, "seeds": options.seeds, "jobs": options.jobs}
     found = study(options.file, options=others, methods=methods, **given)
     show(console(), found.plan, found.rows, found.folder / "table.csv")
     console().print(f"\ntable.csv, runs.csv, table.md and plot.png: {found.folder}", soft_wrap=True)
-
-
-def _joined(words: Sequence[str], own: Set[str]) -> list[str]:
-    """`--name value` of options of fit as one word, or a parser would take the value for the study's file."""
-    found, left = [], list(words)
-    while left:
-        word = left.pop(0)
-        is_alone = word.startswith("-") and "=" not in word and word not in own
-        found.append(f"{word}={left.pop(0)}" if is_alone and left and not left[0].startswith("--") else word)
-        if word in own and left and not left[0].startswith("-"):
-            found.append(left.pop(0))
-    return found
 
 
 def _plan(file: str | Path | None, preset_name: str | None, options: Sequence[str]) -> tuple[Plan, str]:

@@ -1,0 +1,343 @@
+"""`mlcv audit`: which labels are wrong, a page to decide on, what to label next."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logit
+
+from mlcv.audit.judge import judge, too_few
+from mlcv.audit.review import revise, to_review
+from mlcv.command_line import take
+from mlcv.commands.arguments import parser_of
+from mlcv.commands.audit_files import (
+    Entries,
+    Part,
+    class_rows,
+    ordered,
+    write_classes,
+    write_entries,
+    write_next,
+    write_suggestions,
+    write_summary,
+)
+from mlcv.commands.options import joined, truth_file
+from mlcv.data.items import Files
+from mlcv.data.samples import Split
+from mlcv.errors import ConfigError, DataError, check_choice, listed
+from mlcv.files import unshielded
+from mlcv.labels.states import known
+from mlcv.posthoc.matching import read_all
+from mlcv.posthoc.predictions import combine
+from mlcv.posthoc.truth import TruthFile
+from mlcv.runs import check_writable
+from mlcv.shipped_configs import find_config
+from mlcv.tables import printable, read_table
+from mlcv.terminal import console, print_table, set_up_logging
+
+logger = logging.getLogger(__name__)
+
+Order = Literal["errors", "mean_ap", "review"]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit has found.
+
+    Args:
+        folder: of its files.
+        parts: each split, or the file, with its judgement.
+        entries: all known ones, most suspicious first.
+        classes: a row for each class and given value, as `classes.csv` has them.
+        summary: as `audit.json` has it.
+    """
+
+    folder: Path
+    parts: list[Part]
+    entries: Entries
+    classes: list[dict[str, Any]]
+    summary: dict[str, Any]
+
+
+def audit(  # noqa: PLR0913  # one flat list is what the command line shows
+    predictions: str | Path | Sequence[str | Path] = (),
+    truth: str | Path | TruthFile | None = None,
+    *,
+    options: Sequence[str] = (),
+    out: str | Path | None = None,
+    folds: int = 5,
+    full: bool = False,
+    splits: Sequence[Split] = ("train",),
+    order: Order = "errors",
+    show: int = 200,
+    decisions: str | Path | None = None,
+    budget: int = 0,
+    unit: Literal["images", "entries"] = "images",
+    sure: float = 0.9,
+    image_root: str | Path | None = None,
+    seed: int = 0,
+) -> Audit:
+    """Judges every known label by models that did not see it, and writes tables and a page on which to decide.
+
+    Args:
+        predictions: files of predictions of images that their model did not train on, with the labels in them; logits
+            of several are averaged. None: models are trained.
+        truth: labels in another file, or how they are read.
+        options: of `mlcv fit`, such as `["--config", "voc/lite0"]`, for models that are trained here: each without one
+            part of the training images, which it judges.
+        out: folder; `runs/audit-<config>` if None, or that of the predictions.
+        folds: parts of the training images.
+        full: train whole networks, not heads on features of a frozen backbone.
+        splits: that are judged, of a config's data.
+        order: `errors` finds most wrong labels a look; `mean_ap` serves a mean over classes; `review` mixes the most
+            suspicious with others, drawn, so that a hundred decisions tell how far probabilities can be believed.
+        show: entries on the page; 0 for no page.
+        decisions: `corrections.csv` of earlier decisions: probabilities are mended by them.
+        budget: how much is to be labelled next, see `next.csv`; 0 for nothing.
+        unit: of the budget.
+        sure: least probability of suggestions for unknown entries.
+        image_root: folder that names in files of predictions start from.
+        seed: of draws.
+
+    Raises:
+        UserError: for files or options that cannot be used, before anything is trained.
+    """
+    set_up_logging()
+    check_choice("order", order, ("errors", "mean_ap", "review"))
+    check_choice("unit", unit, ("images", "entries"))
+    if not 0.5 <= sure <= 1:
+        raise ConfigError(f"sure is a probability from 0.5 on, got {sure}")
+    paths = listed(predictions) if predictions else []
+    folder = _folder(out, paths, options)
+    check_writable(folder, "--out")
+    decided = None if decisions is None else _decisions(Path(decisions))
+    if paths:
+        if options:
+            raise ConfigError(f"audit: files of predictions are judged as they are; leave {' '.join(options[:2])} out")
+        parts, features = _of_files(paths, TruthFile.of(truth), image_root, seed)
+    else:
+        parts, features = _of_models(options, folder, folds, full, splits, seed)
+    if decided is not None:
+        parts = _revised(parts, decided)
+    entries = ordered(parts, "errors" if order == "review" else order)
+    if not len(entries):
+        raise DataError("audit: no label is known, so there is nothing to judge")
+    write_entries(folder / "entries.csv", parts, entries)
+    classes = class_rows(parts)
+    write_classes(folder / "classes.csv", classes)
+    suggested = write_suggestions(folder / "suggestions.csv", parts, sure)
+    if budget:
+        write_next(folder / "next.csv", parts[0], budget, unit)
+    summary = _summary(parts, len(entries), suggested)
+    write_summary(folder / "audit.json", summary)
+    if show:
+        from mlcv.commands.audit_pictures import draw  # noqa: PLC0415  # scikit-learn
+
+        shown = _shown(parts, entries, order, show, seed)
+        absent = draw(folder / "audit.html", parts, shown, features, f"Labels to look at: {folder.name}")
+        if absent:
+            logger.warning("%d of %d images on the page cannot be read; give --image_root", absent, len(shown))
+    return Audit(folder, parts, entries, classes, summary)
+
+
+def main(arguments: list[str]) -> None:
+    """Audits, and prints what was found.
+
+    Raises:
+        UserError: as `audit`.
+    """
+    parser = parser_of("audit")
+    options, others = parser.parse_known_args(joined(arguments, parser))
+    names = (
+        "out",
+        "folds",
+        "full",
+        "splits",
+        "order",
+        "show",
+        "decisions",
+        "budget",
+        "unit",
+        "sure",
+        "image_root",
+        "seed",
+    )
+    given = {name: getattr(options, name) for name in names}
+    found = audit(options.predictions, truth_file(options), options=others, **given)
+    show(found)
+
+
+def show(found: Audit) -> None:
+    """Prints the classes, and where the files are."""
+    out, summary = console(), found.summary
+    rows, doubted = [], {row["class"] for row in found.classes if row["is_trusted"] == "no"}
+    for row in sorted(found.classes, key=lambda row: -row["expected"]):
+        count = "?" if row["class"] in doubted else f"{row['expected']:.0f}"
+        interval = f"{100 * row['low']:.1f}-{100 * row['high']:.1f}"
+        rows.append([f"{row['class']}: called {row['given']}", str(row["known"]), count, interval])
+    print_table(out, ["labels", "known", "expected wrong", "rate, %"], rows, everything=found.folder / "classes.csv")
+    is_bound = "at least, where errors depend on the image"
+    out.print(
+        f"\n{summary['known']} known labels, {summary['expected_wrong']:.0f} expected to be wrong ({is_bound}): "
+        f"{100 * summary['health']:.1f} % are right", soft_wrap=True,
+    )  # fmt: skip
+    if doubted:
+        out.print(
+            f"the models' probabilities do not fit the labels of {', '.join(sorted(doubted))}: believe the order of "
+            "entries there, not their number", soft_wrap=True,
+        )  # fmt: skip
+    written = [name for name in ("entries.csv", "suggestions.csv", "classes.csv", "next.csv", "audit.html")
+               if (found.folder / name).is_file()]  # fmt: skip
+    out.print(f"{', '.join(written)}: {found.folder}", soft_wrap=True)
+    if (found.folder / "audit.html").is_file():
+        out.print("decide in a browser, save corrections.csv, and train with --data.corrections corrections.csv")
+
+
+def _folder(out: str | Path | None, paths: Sequence[Path], options: Sequence[str]) -> Path:
+    if out is not None:
+        return Path(out)
+    if paths:
+        return paths[0].parent
+    configs, _ = take(list(options), "--config", "-c")
+    if not configs:
+        raise ConfigError("audit: give files of predictions, or --config of an experiment, whose models judge")
+    return Path("runs") / f"audit-{Path(find_config(configs[-1])).stem}"
+
+
+def _of_models(
+    options: Sequence[str], folder: Path, folds: int, full: bool, splits: Sequence[Split], seed: int
+) -> tuple[list[Part], list[NDArray[Any]]]:
+    from mlcv.commands.audit_folds import predict_unseen  # noqa: PLC0415  # Lightning
+
+    parts, features = [], []
+    for one in predict_unseen(options, folder, folds, full, splits):
+        names = [one.labeled.name(row) for row in range(len(one.labeled))]
+        groups = None if one.groups is None else np.unique(np.array(one.groups), return_inverse=True)[1]
+        _warn_of_rare(one.labeled.states, one.data.class_names, folds)
+        found = judge(one.logits, one.labeled.states, groups=groups, seed=seed)
+        parts.append(
+            Part(one.split, names, one.labeled.items, one.data.class_names, one.labeled.states, one.logits, found)
+        )
+        features.append(_stored(one.data, one.split, one.labeled, one.logits))
+    return parts, features
+
+
+def _stored(data: Any, split: Split, labeled: Any, logits: NDArray[np.float64]) -> NDArray[Any]:
+    """Features by which images are alike; where there are none, logits."""
+    from mlcv.data.features import Features  # noqa: PLC0415
+
+    if data.features is None:
+        return logits
+    stored = Features.open(data.features)
+    return np.asarray(stored.array("pooled")[stored.rows(split, labeled)], np.float32)
+
+
+def _of_files(
+    paths: Sequence[Path], source: TruthFile, image_root: str | Path | None, seed: int
+) -> tuple[list[Part], list[NDArray[Any]]]:
+    names, truth, models = read_all(paths, source)
+    # Scores may be probabilities or logits; a file's are one or the other.
+    models = [replace(model, scores=_logits(model, path)) for model, path in zip(models, paths, strict=True)]
+    together = combine(models)
+    place = {name: row for row, name in enumerate(together.ids)}
+    if missing := [name for name in truth.ids if name not in place]:
+        raise DataError(f"{paths[0]}: no predictions for {printable(missing[0])}, and {len(missing)} images in all")
+    logits = together.scores.numpy()[[place[name] for name in truth.ids]]
+    states = truth.targets.numpy().astype(np.int8)
+    owners = np.unique(np.array(truth.owners[0]), return_inverse=True)[1]
+    _warn_of_rare(states, names, 1)
+    found = judge(logits, states, groups=owners, seed=seed)
+    root = Path() if image_root is None else Path(image_root)
+    items = Files([root / name for name in truth.ids])
+    return [Part("", truth.ids, items, tuple(names), states, logits, found)], [logits]
+
+
+def _logits(model: Any, path: Path) -> Any:
+    import torch  # noqa: PLC0415
+
+    scores = model.scores
+    if not ((scores >= 0) & (scores <= 1)).all():
+        logger.info("%s holds scores beyond 0 and 1, which are taken for logits", path)
+        return scores
+    return torch.from_numpy(logit(np.clip(scores.numpy(), 1e-15, 1 - 1e-15)))
+
+
+def _warn_of_rare(states: NDArray[np.int8], class_names: Sequence[str], folds: int) -> None:
+    if rare := too_few(states, class_names, folds=folds):
+        logger.warning(
+            "too few known labels to learn a class by itself, which is judged with what the others teach: %s",
+            ", ".join(rare[:8]) + (f" and {len(rare) - 8} more" if len(rare) > 8 else ""),
+        )
+
+
+def _decisions(path: Path) -> list[tuple[str, str, str, bool]]:
+    """Image, class, split and whether the label was wrong, of a file of corrections."""
+    table = read_table(path)
+    if absent := [name for name in ("image", "class", "decision") if name not in table.names]:
+        raise DataError(f"{path}: no column {absent[0]!r}; decisions are what the page saves as corrections.csv")
+    splits = table.column("split") if "split" in table.names else [""] * len(table)
+    cells = zip(table.column("image"), table.column("class"), splits, table.column("decision"), strict=True)
+    found = []
+    for row, (image, name, split, decision) in enumerate(cells):
+        word = decision.strip().lower()
+        if word not in ("wrong", "right", "unsure"):
+            raise DataError(f"{table.where(row)}: column 'decision' holds {decision!r}; it is wrong, right or unsure")
+        if word != "unsure":
+            found.append((unshielded(image), unshielded(name), split.strip(), word == "wrong"))
+    return found
+
+
+def _revised(parts: Sequence[Part], decided: Sequence[tuple[str, str, str, bool]]) -> list[Part]:
+    """With probabilities mended by what people have decided."""
+    found, used = [], 0
+    for part in parts:
+        rows = {printable(name): row for row, name in enumerate(part.names)}
+        columns = {name: column for column, name in enumerate(part.class_names)}
+        reviews = [
+            (rows[image], columns[name], is_wrong)
+            for image, name, split, is_wrong in decided
+            if image in rows and name in columns and split in ("", part.split)
+            and known(part.states)[rows[image], columns[name]]
+        ]  # fmt: skip
+        used += len(reviews)
+        judgement = revise(part.judgement, part.states, reviews) if reviews else part.judgement
+        found.append(replace(part, judgement=judgement, decided=frozenset((row, column) for row, column, _ in reviews)))
+    if not used:
+        raise DataError("--decisions: none is of an image and class with a known label here")
+    logger.info("%d decisions are taken into account", used)
+    return found
+
+
+def _shown(parts: Sequence[Part], entries: Entries, order: Order, count: int, seed: int) -> Entries:
+    """What is on the page."""
+    if order == "review":
+        return Entries.of([to_review(part.judgement, part.states, count // len(parts), seed) for part in parts])
+    shown = entries.take(slice(count))
+    is_open = [
+        (row, column) not in parts[part].decided
+        for part, row, column in zip(shown.part.tolist(), shown.row.tolist(), shown.column.tolist(), strict=True)
+    ]
+    return shown.take(np.flatnonzero(is_open))
+
+
+def _summary(parts: Sequence[Part], count: int, suggested: int) -> dict[str, Any]:
+    wrong = float(sum(part.judgement.expected_wrong.sum() for part in parts))
+    splits = {part.split: _summary_of(part) for part in parts}
+    health = 1 - wrong / count
+    return {"known": count, "expected_wrong": wrong, "health": health, "suggestions": suggested, "splits": splits}
+
+
+def _summary_of(part: Part) -> dict[str, Any]:
+    judged = part.judgement
+    doubted = [name for name, good in zip(part.class_names, judged.is_trusted, strict=True) if not good]
+    return {
+        "images": len(part.names),
+        "health": judged.health,
+        "uses_other_labels": judged.is_stacked,
+        "has_own_rates": judged.has_own_rates,
+        "not_trusted": doubted,
+    }

@@ -1,0 +1,229 @@
+"""Tables of an audit: every known entry, suggestions for the others, what to label next, classes."""
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlcv.audit.judge import By, Judgement, suspicion
+from mlcv.audit.what_next import what_next
+from mlcv.audit.words import class_table, reasons
+from mlcv.data.items import Items
+from mlcv.files import shielded, whole_file, write_table, write_text
+from mlcv.labels.states import NEGATIVE, POSITIVE, UNCERTAIN, States, known
+from mlcv.tables import printable
+
+_BLOCK = 100_000
+"""Rows that are turned into text at once."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images that are judged by themselves: a split, or a file of predictions.
+
+    Args:
+        split: its name; empty of a file.
+        names: of M images.
+        items: where their pixels are.
+        class_names: C names.
+        states: (M, C), as given.
+        logits: (M, C), of models that did not see them.
+        judgement: of the states.
+        decided: rows and columns that somebody has looked at.
+    """
+
+    split: str
+    names: Sequence[str]
+    items: Items
+    class_names: tuple[str, ...]
+    states: States
+    logits: NDArray[np.float64]
+    judgement: Judgement
+    decided: frozenset[tuple[int, int]] = frozenset()
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Images and classes, the first to be looked at first; K each.
+
+    Args:
+        part: place of the part.
+        row: in the part.
+        column: class.
+    """
+
+    part: NDArray[np.intp]
+    row: NDArray[np.intp]
+    column: NDArray[np.intp]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def take(self, places: Any) -> "Entries":
+        """Of these places, in this order."""
+        return Entries(self.part[places], self.row[places], self.column[places])
+
+    @staticmethod
+    def of(found: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]) -> "Entries":
+        """Rows and columns of each part, one part after another."""
+        part = np.repeat(np.arange(len(found)), [len(rows) for rows, _ in found])
+        rows, columns = zip(*found, strict=True)
+        return Entries(part, np.concatenate(rows).astype(np.intp), np.concatenate(columns).astype(np.intp))
+
+
+def ordered(parts: Sequence[Part], by: By) -> Entries:
+    """All known entries, most suspicious first; those that somebody has decided last."""
+    entries = Entries.of([_places(known(part.states)) for part in parts])
+    scores = np.concatenate([suspicion(part.judgement, part.states, by)[known(part.states)] for part in parts])
+    for place, part in enumerate(parts):
+        if part.decided:
+            rows, columns = np.array(sorted(part.decided)).T
+            is_decided = np.zeros(part.states.shape, bool)
+            is_decided[rows, columns] = True
+            own = entries.part == place
+            scores[own] -= 1e3 * is_decided[entries.row[own], entries.column[own]]
+    return entries.take(np.argsort(-scores, kind="stable"))
+
+
+def write_entries(path: Path, parts: Sequence[Part], entries: Entries, explained: int = 1000) -> None:
+    """A row for each known entry; the first have a reason in words.
+
+    Args:
+        path: of the file.
+        parts: that the entries are of.
+        entries: in order.
+        explained: how many have a reason.
+    """
+    said = dict(zip(range(explained), reasons_of(parts, entries.take(slice(explained))), strict=False))
+    names, classes = _shielded(parts)
+    with whole_file(path, keep=True) as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "split", "class", "given", "suggested", "probability", "decided", "reason"])
+        for start in range(0, len(entries), _BLOCK):
+            block = entries.take(slice(start, start + _BLOCK))
+            given, wrong = _of(parts, block, "states"), _of(parts, block, "wrong")
+            writer.writerows(
+                [names[part][row], parts[part].split, classes[part][column], state, 1 - state, f"{w:.4g}",
+                 "yes" if (row, column) in parts[part].decided else "", said.get(start + place, "")]
+                for place, (part, row, column, state, w) in enumerate(
+                    zip(*(one.tolist() for one in (block.part, block.row, block.column, given, wrong)), strict=True)
+                )
+            )  # fmt: skip
+
+
+def write_suggestions(path: Path, parts: Sequence[Part], least: float) -> int:
+    """A row for each entry that is not known and is present, or absent, with at least so much probability.
+
+    Returns:
+        how many there are.
+    """
+    found = []
+    for part in parts:
+        present = part.judgement.present
+        rows, columns = np.nonzero(~known(part.states) & (np.maximum(present, 1 - present) >= least))
+        sure = np.abs(present[rows, columns] - 0.5)
+        # Present ones first: absence of one class of many is seldom news.
+        best = np.lexsort((-sure, present[rows, columns] < 0.5))
+        found.append((rows[best], columns[best]))
+    entries = Entries.of(found)
+    names, classes = _shielded(parts)
+    present, states = _of(parts, entries, "present"), _of(parts, entries, "states")
+    write_table(path, ["image", "split", "class", "given", "suggested", "probability"], (
+        [names[part][row], parts[part].split, classes[part][column], "uncertain" if state == UNCERTAIN else "",
+         int(p >= 0.5), f"{max(p, 1 - p):.4g}"]
+        for part, row, column, state, p in zip(
+            *(one.tolist() for one in (entries.part, entries.row, entries.column, states, present)), strict=True)
+    ), keep=True)  # fmt: skip
+    return len(entries)
+
+
+def write_next(path: Path, part: Part, budget: int, unit: Literal["images", "entries"]) -> int:
+    """What to label next, in order; how many entries that are."""
+    rows, columns = what_next(part.judgement.present, part.states, budget, unit)
+    write_table(path, ["image", "split", "class", "probability"], (
+        [printable(part.names[row]), part.split, part.class_names[column], f"{part.judgement.present[row, column]:.4g}"]
+        for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
+    ), keep=True)  # fmt: skip
+    return len(rows)
+
+
+CLASS_COLUMNS = (
+    "class", "split", "given", "suggested", "known", "count", "share", "expected", "rate_of", "rate", "low", "high",
+    "prevalence", "mean_probability", "is_trusted",
+)  # fmt: skip
+
+
+def class_rows(parts: Sequence[Part]) -> list[dict[str, Any]]:
+    """For each class and given value: entries that are likelier wrong than right, and how often labels are missing."""
+    found = []
+    for part in parts:
+        judged = part.judgement
+        table = class_table(judged, part.states, part.class_names)
+        for place, row in enumerate(table):
+            c, is_missing = place // 2, row.given == "absent"
+            rate, interval = (
+                (judged.missing[c], judged.missing_interval[c])
+                if is_missing
+                else (judged.false[c], judged.false_interval[c])
+            )
+            found.append({
+                "class": row.class_name, "split": part.split, "given": row.given, "suggested": row.suggested,
+                "known": int((part.states[:, c] == (NEGATIVE if is_missing else POSITIVE)).sum()),
+                "count": row.count, "share": row.share, "expected": row.expected,
+                "rate_of": "missing positives" if is_missing else "false positives",
+                "rate": float(rate), "low": float(interval[0]), "high": float(interval[1]),
+                "prevalence": float(judged.prevalence[c]), "mean_probability": float(judged.mean_probability[c]),
+                "is_trusted": "yes" if judged.is_trusted[c] else "no",
+            })  # fmt: skip
+    return found
+
+
+def write_classes(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """As `class_rows`."""
+    cells = ([f"{cell:.4g}" if isinstance(cell, float) else cell for cell in row.values()] for row in rows)
+    write_table(path, CLASS_COLUMNS, cells, keep=True)
+
+
+def write_summary(path: Path, summary: dict[str, Any]) -> None:
+    """As JSON."""
+    write_text(path, json.dumps(summary, indent=1, default=float) + "\n", keep=True)
+
+
+def reasons_of(parts: Sequence[Part], entries: Entries) -> list[str]:
+    """In words, of each."""
+    said = [""] * len(entries)
+    for place, part in enumerate(parts):
+        own = np.flatnonzero(entries.part == place)
+        words = reasons(part.judgement, part.states, entries.row[own], entries.column[own])
+        for at, text in zip(own.tolist(), words, strict=True):
+            said[at] = text
+    return said
+
+
+def _places(chosen: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    rows, columns = np.nonzero(chosen)
+    return rows, columns
+
+
+def _of(parts: Sequence[Part], entries: Entries, what: str) -> NDArray[Any]:
+    """States, or probabilities, of entries."""
+    arrays = [part.states if what == "states" else getattr(part.judgement, what) for part in parts]
+    found = np.empty(len(entries), arrays[0].dtype)
+    for place, array in enumerate(arrays):
+        own = entries.part == place
+        found[own] = array[entries.row[own], entries.column[own]]
+    return found
+
+
+def _shielded(parts: Sequence[Part]) -> tuple[list[list[str]], list[list[str]]]:
+    """Names of images and classes as tables have them."""
+
+    def each(names: Iterable[str]) -> list[str]:
+        return [shielded(printable(name)) for name in names]
+
+    return [each(part.names) for part in parts], [each(part.class_names) for part in parts]

@@ -1,0 +1,159 @@
+"""What models say about images that they have not seen: K trainings, each without one part of the training images."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, logit
+
+from mlcv.command_line import take
+from mlcv.commands.begun import begin
+from mlcv.commands.features import features
+from mlcv.commands.stages import call, train
+from mlcv.commands.unwritten import UnwrittenCLI
+from mlcv.data.base import MultiLabelDataModule
+from mlcv.data.samples import LabeledImages, Split
+from mlcv.data.splits import groups_of, told_apart
+from mlcv.errors import ConfigError, DataError
+from mlcv.labels.protocols import Protocol
+from mlcv.models.backbones import Backbone
+from mlcv.posthoc.predictions import Predicted, Predictions, read_predictions, write_predictions
+from mlcv.shipped_configs import with_files
+
+logger = logging.getLogger(__name__)
+
+EDGE = 1e-15
+"""Probabilities nearer to 0 or 1 are taken for this, as a file may have rounded them."""
+_OURS = ("--run_dir", "--ckpt_path", "--data.fold", "--test_after_fit")
+_QUIET = ("--test_after_fit=false", "--trainer.enable_model_summary=false")
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """A split, and what models that did not see it say.
+
+    Args:
+        split: its name.
+        labeled: M images.
+        logits: float64 (M, C).
+        groups: whose each image is (M,), or None.
+        data: that it is of, set up with what the models expect of images.
+    """
+
+    split: Split
+    labeled: LabeledImages
+    logits: NDArray[np.float64]
+    groups: tuple[str, ...] | None
+    data: MultiLabelDataModule
+
+
+def predict_unseen(
+    options: Sequence[str], folder: Path, folds: int = 5, full: bool = False, splits: Sequence[Split] = ("train",)
+) -> list[Unseen]:
+    """Trains a model for each fold; of the images of that fold it is asked, of other splits all models are.
+
+    What is done is not repeated. The folder gets `features` (unless the whole network trains, or the options name
+    some), the run of each fold, and for each split `<split>_predictions.csv`.
+
+    Args:
+        options: of `mlcv fit`.
+        folder: of all files.
+        folds: parts of the training images.
+        full: train the whole network, not its head on features of a frozen backbone.
+        splits: that are asked for.
+
+    Raises:
+        UserError: for options that cannot be trained, before anything is.
+    """
+    if given := [name for name in _OURS if take(options, name)[0]]:
+        raise ConfigError(f"audit: it says itself what {', '.join(given)} is; leave that out")
+    cli = UnwrittenCLI.of([*options, "--trainer.logger=false", "--trainer.enable_checkpointing=false"])
+    data: MultiLabelDataModule = cli.datamodule
+    _check(data, cli.model, full, splits)
+    labels = {split: _labels(data, split) for split in splits}
+    options = with_files(list(options))
+    if not full and data.features is None:
+        reads_patches = getattr(getattr(cli.model, "head", None), "features", "pooled") == "patches"
+        stored = folder / "features"
+        begin(stored, *options)
+        features(options, stored, patches=reads_patches)
+        options = [*options, f"--data.features={stored}"]
+        data.features = stored
+    asked: dict[Split, list[Predictions]] = {split: [] for split in splits}
+    for number in range(1, folds + 1):
+        run = folder / f"fold-{number}"
+        console_line = f"fold {number} of {folds}"
+        logger.info("%s", console_line)
+        last = train(run, [*options, *_QUIET, f"--data.fold={number}/{folds}", f"--data.seed={data.seed}"])
+        for split in splits:
+            path = run / f"{split}_predictions.csv"
+            # Of the training images those of the fold, which validated; other splits are whole.
+            which = ["--split=val"] if split == "train" else [f"--split={split}", "--data.fold=null"]
+            if not path.is_file():
+                call("predict", f"--ckpt_path={last}", *which, f"--predictions={path}", "--calibration=none")
+            asked[split].append(read_predictions(path, data.class_names))
+    found = [_together(split, labels[split], asked[split], data) for split in splits]
+    for one in found:
+        _write(folder / f"{one.split}_predictions.csv", one)
+    return found
+
+
+def _check(data: MultiLabelDataModule, model: Any, full: bool, splits: Sequence[Split]) -> None:
+    if data.protocol != Protocol():
+        raise ConfigError("audit: labels are judged as they were given; leave data.protocol out")
+    if "val" in splits and data.val_fraction:
+        raise ConfigError("audit: with data.val_fraction validation images are training images, and judged with them")
+    if full or data.features is not None:
+        return
+    if not isinstance(getattr(model, "backbone", None), Backbone):
+        raise ConfigError(f"audit: {type(model).__name__} has no backbone of which features could be stored; --full")
+    if model.hparams.get("weights") is None:
+        raise ConfigError(
+            "audit: the backbone has random weights, of which features say little: give model.weights (such as "
+            "pretrained), or --full, which trains the whole network once a fold"
+        )
+
+
+def _labels(data: MultiLabelDataModule, split: Split) -> LabeledImages:
+    """A split as its annotators left it, with all images that may train."""
+    held, data.val_fraction = data.val_fraction, 0.0
+    try:
+        return data._read(split)
+    finally:
+        data.val_fraction = held
+
+
+def _together(split: Split, labeled: LabeledImages, asked: Sequence[Predictions], data: MultiLabelDataModule) -> Unseen:
+    """Logits of all images; a mean over models where several were asked."""
+    rows = {labeled.name(row): row for row in range(len(labeled))}
+    total, count = np.zeros(labeled.states.shape), np.zeros(len(labeled))
+    for one in asked:
+        at = np.array([rows[name] for name in one.ids], int)
+        total[at] += logit(np.clip(one.scores.numpy(), EDGE, 1 - EDGE))
+        count[at] += 1
+    if not count.any():
+        raise DataError(f"audit: no image of the {split} split was predicted")
+    if (count == 0).any():
+        logger.warning("%d images of the %s split could not be read, and are left out", (count == 0).sum(), split)
+        labeled = labeled.select(np.flatnonzero(count))
+        total, count = total[count > 0], count[count > 0]
+    groups = None if data.group is None else tuple(told_apart(list(groups_of(labeled, data.group))))
+    return Unseen(split, labeled, total / count[:, None], groups, data)
+
+
+def _write(path: Path, unseen: Unseen) -> None:
+    """As files of predictions are, with the labels as truth, so that anybody can judge them again."""
+    labeled, names = unseen.labeled, unseen.data.class_names
+    rows = [
+        Predicted(
+            row, labeled.name(row), expit(unseen.logits[row]).tolist(), None, labeled.states[row].tolist(),
+            None if unseen.groups is None else unseen.groups[row].lstrip("\0"),
+        )
+        for row in range(len(labeled))
+    ]  # fmt: skip
+    path.unlink(missing_ok=True)
+    write_predictions(path, names, rows, None)
