@@ -288,6 +288,12 @@ def _audit() -> argparse.ArgumentParser:
     parser.add_argument("--image_root", type=Path, metavar="FOLDER", help="that images in predictions start from")
     parser.add_argument("--seed", type=whole_number(0), default=0, help="of draws")
     add_truth_options(parser)
+    effect = parser.add_argument_group("what corrections were worth")
+    help_ = "corrections.csv: trains with and without, and judges by given and corrected test labels"
+    effect.add_argument("--effect", type=Path, metavar="FILE", help=help_)
+    effect.add_argument("--study", metavar="FILE", help="whose methods are several models, in place of --config")
+    effect.add_argument("--seeds", type=whole_number(1), default=3, help="of each training (default: 3)")
+    effect.add_argument("--jobs", type=whole_number(1), help="trainings at a time (default: one a core)")
     return parser
 
 

@@ -167,14 +167,19 @@ def main(arguments: list[str]) -> None:
         "seed",
     )
     given = {name: getattr(options, name) for name in names}
-    found = audit(options.predictions, truth_file(options), options=others, **given)
-    show(found)
+    if options.effect is not None:
+        from mlcv.commands import audit_effect  # noqa: PLC0415  # Lightning
+
+        kept = {name: getattr(options, name) for name in ("study", "out", "seeds", "jobs")}
+        audit_effect.show(audit_effect.effect(options.effect, options=others, **kept))
+        return
+    show(audit(options.predictions, truth_file(options), options=others, **given))
 
 
 def show(found: Audit) -> None:
     """Prints the classes, and where the files are."""
     out, summary = console(), found.summary
-    rows, doubted = [], {row["class"] for row in found.classes if row["is_trusted"] == "no"}
+    rows, doubted = [], {row["class"] for row in found.classes if row["is_trusted"] == "no" and row["prevalence"] > 0}
     for row in sorted(found.classes, key=lambda row: -row["expected"]):
         count = "?" if row["class"] in doubted else f"{row['expected']:.0f}"
         interval = f"{100 * row['low']:.1f}-{100 * row['high']:.1f}"
@@ -194,7 +199,10 @@ def show(found: Audit) -> None:
                if (found.folder / name).is_file()]  # fmt: skip
     out.print(f"{', '.join(written)}: {found.folder}", soft_wrap=True)
     if (found.folder / "audit.html").is_file():
-        out.print("decide in a browser, save corrections.csv, and train with --data.corrections corrections.csv")
+        out.print(
+            "decide in a browser, save corrections.csv, and train with --data.corrections corrections.csv",
+            soft_wrap=True,
+        )
 
 
 def _folder(out: str | Path | None, paths: Sequence[Path], options: Sequence[str]) -> Path:

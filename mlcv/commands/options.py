@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
+from mlcv.errors import ConfigError
 from mlcv.posthoc.truth import TruthFile
 from mlcv.tables import Codes
 
@@ -35,4 +36,22 @@ def joined(words: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
             found.append(left.pop(0))
             if word not in many:
                 break
+    return found
+
+
+def options_of(words: Sequence[str]) -> dict[str, str]:
+    """Options of fit by name, as a study has them.
+
+    Raises:
+        ConfigError: for what is none, or an addition to a list that is given twice.
+    """
+    found, left = {}, list(words)
+    while left:
+        word = left.pop(0)
+        name, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not (equals or (left and not left[0].startswith("--"))):
+            raise ConfigError(f"study: {word!r} is no option with a value; mlcv study --help")
+        if name in found and name.endswith("+"):
+            raise ConfigError(f"study: --{name} is given twice, and only one is kept; give a list, as JSON")
+        found[name] = value if equals else left.pop(0)
     return found

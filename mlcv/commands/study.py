@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mlcv.callbacks.clock import span
 from mlcv.command_line import take
 from mlcv.commands.arguments import parser_of
-from mlcv.commands.options import joined
+from mlcv.commands.options import joined, options_of
 from mlcv.commands.study_runs import Job, check_error, planned, result_of, why_failed, work
 from mlcv.data.base import usable_cores
 from mlcv.errors import ConfigError, Stopped
@@ -84,13 +84,26 @@ def study(
     Raises:
         UserError: for a study that cannot be run, before anything is.
     """
-    set_up_logging()
     plan, name = _plan(file, preset_name, options)
     if seeds is not None:
         plan = replace(plan, seeds=seeds)
     if methods:
         plan = plan.only(methods)
-    folder = Path(out) if out is not None else Path("runs") / f"study-{name}"
+    return run_plan(plan, Path(out) if out is not None else Path("runs") / f"study-{name}", jobs)
+
+
+def run_plan(plan: Plan, folder: Path, jobs: int | None = None) -> Studied:
+    """Runs what is left of a plan; as `study`.
+
+    Args:
+        plan: of the runs.
+        folder: of all files.
+        jobs: runs at a time.
+
+    Raises:
+        UserError: as `study`.
+    """
+    set_up_logging()
     runs = list(plan.runs(folder))
     check_writable(folder, "--out")
     digests: dict[str, str] = {}
@@ -171,7 +184,7 @@ def _plan(file: str | Path | None, preset_name: str | None, options: Sequence[st
     if (file is None) == (preset_name is None):
         raise ConfigError("study: give a file, or --preset losses, fractions or budget with --config, not both")
     configs, others = take(options, "--config", "-c")
-    more = _as_options(others)
+    more = options_of(others)
     if preset_name is not None:
         if not configs:
             raise ConfigError(f"study: --preset {preset_name} needs --config, of an experiment with your labels")
@@ -181,20 +194,6 @@ def _plan(file: str | Path | None, preset_name: str | None, options: Sequence[st
         raise ConfigError("study: the file names its configs; leave --config out")
     plan = read_plan(str(file))
     return replace(plan, options={**plan.options, **more}), Path(str(file)).stem
-
-
-def _as_options(words: Sequence[str]) -> dict[str, str]:
-    """Options of the command line by name."""
-    found, left = {}, list(words)
-    while left:
-        word = left.pop(0)
-        name, equals, value = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or not (equals or (left and not left[0].startswith("--"))):
-            raise ConfigError(f"study: {word!r} is no option with a value; mlcv study --help")
-        if name in found and name.endswith("+"):
-            raise ConfigError(f"study: --{name} is given twice, and only one is kept; give a list, as JSON")
-        found[name] = value if equals else left.pop(0)
-    return found
 
 
 def _first_of_each(runs: Sequence[Run]) -> list[Run]:
