@@ -9,7 +9,7 @@ import torch
 import mlcv
 from mlcv.cli import main
 from mlcv.data import CSVDataModule, DigitScenesDataModule, VOCDataModule
-from mlcv.data.corrections import COLUMNS
+from mlcv.data.corrections import COLUMNS, read_corrections
 from mlcv.errors import UserError
 from mlcv.files import read_checkpoint, read_json, write_table
 from mlcv.labels import Policy, Protocol
@@ -125,6 +125,14 @@ def test_rows_that_contradict_each_other_are_refused_whichever_is_later(correcte
         assert "corrections.csv:2; decide which" in text
 
 
+def test_what_is_corrected_is_a_copy(corrected):
+    data = corrected(["images/5.jpg", "fish", "1", "0", "wrong"])
+    given = data.read_split("train")
+    found = read_corrections(data.corrections, lambda split: given, data.class_names)
+    assert found.apply("train", given).states[5, 2] == 0
+    assert given.states[5, 2] == 1
+
+
 def test_rows_that_agree_count_once(corrected):
     row = ["images/5.jpg", "fish", "1", "0", "wrong"]
     data = corrected(row, row)
@@ -224,6 +232,9 @@ def test_images_without_files_are_told_apart_by_their_split(tmp_path):
     assert data.datasets["test"].targets[1, 4] == 1 - given
     assert [data.label_summary[split]["corrected"] for split in ("train", "val", "test")] == [0, 0, 1]
     assert "Say which in a column 'split'" in error_of(made(""))
+    rows = [["image 5", "4", 0, 1, "wrong", "me", "", "test"]]  # there are six in training alone
+    data = DigitScenesDataModule(**few, corrections=str(write_rows(tmp_path / "c.csv", header, rows)))
+    assert "'image 5' is not in the test split" in error_of(data)
     assert "column 'split' holds 'tests'" in error_of(made("tests"))
 
 
