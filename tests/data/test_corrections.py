@@ -64,7 +64,7 @@ def test_each_split_is_corrected_and_nothing_else_changes(corrected, table, capl
     data.setup("test")
     said = [record.message for record in caplog.records if "corrections" in record.message]
     assert len(said) == 1
-    assert said[0].endswith("8 decisions, which change labels: 4 of train, 1 of val, 1 of test")
+    assert said[0].endswith(": rows 8; changed labels: 4 of train, 1 of val, 1 of test")
     before["train"][5, 2], before["train"][5, 0], before["train"][0, 0], before["train"][1, 1] = 0, -1, 1, 0
     before["val"][0, 0], before["test"][1, 2] = 1, 1
     for split, expected in before.items():
@@ -251,7 +251,9 @@ def test_rows_of_a_split_that_cannot_be_read_here_are_passed_over_and_others_not
         data.setup("fit")
         return data
 
-    assert made("test").label_summary["train"]["corrected"] == 0
+    data = made("test")
+    assert data.label_summary["train"]["corrected"] == 0
+    assert "rows 1, 1 of them of splits that are not here; changed labels: 0 of train" in str(data._corrections)
     with pytest.raises(UserError, match=r"in no split \(train, val\)"):
         made("")
 
