@@ -174,10 +174,11 @@ class _Names:
         self.keys = cache(lambda split: self.splits[split].items.keys())
         self.by_name: dict[str, list[tuple[Split, int]]] = {}
         for split, labeled in splits.items():
-            for row in range(len(labeled)):
-                name = labeled.name(row)
-                for spelling in {name, printable(name)}:
-                    self.by_name.setdefault(spelling, []).append((split, row))
+            items = labeled.items
+            for row, name in enumerate(items if isinstance(items, Files) else map(items.name, range(len(items)))):
+                self.by_name.setdefault(name, []).append((split, row))
+                if (shown := printable(name)) != name:
+                    self.by_name.setdefault(shown, []).append((split, row))
 
     def _by_end(self, parts: int) -> dict[str, list[tuple[Split, int]]]:
         found: dict[str, list[tuple[Split, int]]] = {}
