@@ -54,10 +54,11 @@ def examples_of_class(
         present = np.sort(np.random.default_rng(seed).choice(present, MOST, replace=False))
     typical = present
     if len(present) > count:
-        found = KMeans(count, n_init=3, random_state=seed).fit(units[present])
+        clusters: Any = KMeans  # it has no types
+        found = clusters(count, n_init=3, random_state=seed).fit(units[present])
         far = np.linalg.norm(units[present] - found.cluster_centers_[found.labels_], axis=1)
-        clusters, sizes = np.unique(found.labels_, return_counts=True)
-        medoids = [np.flatnonzero(found.labels_ == c)[far[found.labels_ == c].argmin()] for c in clusters]
+        numbers, sizes = np.unique(found.labels_, return_counts=True)
+        medoids = [np.flatnonzero(found.labels_ == c)[far[found.labels_ == c].argmin()] for c in numbers]
         typical = present[np.array(medoids)[np.argsort(-sizes, kind="stable")]]
     confusing = absent[np.argsort(-_likeness(units[absent], units[typical]), kind="stable")[:count]]
     suspects = np.flatnonzero(known(states) & (doubt > 0))
@@ -65,16 +66,15 @@ def examples_of_class(
     return Shown(typical, confusing, doubtful)
 
 
-def _units(features: NDArray[Any]) -> NDArray[np.float32]:
-    rows = np.asarray(features, np.float32)
+def _units(features: NDArray[Any]) -> NDArray[Any]:
+    rows: NDArray[Any] = np.asarray(features, np.float32)
     scale = np.abs(rows).max(axis=1, keepdims=True, initial=0)  # squares of large numbers are infinite
-    rows = rows / np.where(scale > 0, scale, 1)
+    rows = rows / np.where(scale > 0, scale, np.float32(1))
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    units: NDArray[np.float32] = rows / np.where(norms > 0, norms, 1)
-    return units
+    return rows / np.where(norms > 0, norms, np.float32(1))
 
 
-def _likeness(rows: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+def _likeness(rows: NDArray[Any], others: NDArray[Any]) -> NDArray[Any]:
     """Of each row the greatest cosine with any of the others."""
-    likeness: NDArray[np.float32] = (rows @ others.T).max(axis=1, initial=-1.0)
+    likeness: NDArray[Any] = (rows @ others.T).max(axis=1, initial=-1.0)
     return likeness

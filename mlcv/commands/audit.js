@@ -29,7 +29,8 @@ function remember(key, text) {
 
 function isDecision(one) {
   return Array.isArray(one) && one.length === 5 && Number.isInteger(one[0]) && one[0] in entries
-    && ["right", "wrong", "unsure"].includes(one[1]) && Object.hasOwn(data.cells, one[2]) && typeof one[3] === "string" && typeof one[4] === "string";
+    && ["right", "wrong", "unsure"].includes(one[1]) && Object.hasOwn(data.cells, one[2])
+    && typeof one[3] === "string" && typeof one[4] === "string";
 }
 
 function load() {

@@ -49,12 +49,14 @@ class Corrections:
         path: of the file.
         fingerprint: 12 hexadecimal digits of its content.
         decisions: rows in it.
+        passed_over: of these, those of splits that are not here.
         changes: of each split that could be read, rows, columns and new states, K each.
     """
 
     path: Path
     fingerprint: str
     decisions: int
+    passed_over: int
     changes: dict[Split, tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.int8]]]
 
     def apply(self, split: Split, labeled: LabeledImages) -> LabeledImages:
@@ -70,8 +72,9 @@ class Corrections:
 
     def __str__(self) -> str:
         counts = ", ".join(f"{len(rows)} of {split}" for split, (rows, _, _) in self.changes.items())
-        name = printable(self.path)
-        return f"corrections {name} ({self.fingerprint}): {self.decisions} decisions, which change labels: {counts}"
+        absent = f", {self.passed_over} of them of splits that are not here" if self.passed_over else ""
+        file = f"corrections {printable(self.path)} ({self.fingerprint})"
+        return f"{file}: rows {self.decisions}{absent}; changed labels: {counts}"
 
 
 def read_corrections(path: Path, read: Callable[[Split], LabeledImages], class_names: Sequence[str]) -> Corrections:
@@ -101,9 +104,10 @@ def read_corrections(path: Path, read: Callable[[Split], LabeledImages], class_n
             f"{', '.join(table.names) or 'none'}"
         )
     found: dict[Split, dict[tuple[int, int], tuple[int, int]]] = {split: {} for split in splits}
-    names = _Names(splits)
+    names, passed_over = _Names(splits), 0
     for number, (image, column, given, label, where) in enumerate(_rows(table, class_names)):
         if where not in ("", *splits):
+            passed_over += 1
             continue
         for at, row in names.find(image, where, table.where(number)):
             now = int(splits[at].states[row, column])
@@ -116,7 +120,8 @@ def read_corrections(path: Path, read: Callable[[Split], LabeledImages], class_n
                     f"{_cell(label_before)} in {table.where(first)}; decide which, and leave the other row out"
                 )
     changes = {split: _changes(splits[split], entries) for split, entries in found.items()}
-    return Corrections(path, hashlib.sha256(read_regular(path)).hexdigest()[:12], len(table), changes)
+    digest = hashlib.sha256(read_regular(path)).hexdigest()[:12]
+    return Corrections(path, digest, len(table), passed_over, changes)
 
 
 def _readable(read: Callable[[Split], LabeledImages], class_names: Sequence[str]) -> dict[Split, LabeledImages]:
@@ -169,10 +174,11 @@ class _Names:
         self.keys = cache(lambda split: self.splits[split].items.keys())
         self.by_name: dict[str, list[tuple[Split, int]]] = {}
         for split, labeled in splits.items():
-            for row in range(len(labeled)):
-                name = labeled.name(row)
-                for spelling in {name, printable(name)}:
-                    self.by_name.setdefault(spelling, []).append((split, row))
+            items = labeled.items
+            for row, name in enumerate(items if isinstance(items, Files) else map(items.name, range(len(items)))):
+                self.by_name.setdefault(name, []).append((split, row))
+                if (shown := printable(name)) != name:
+                    self.by_name.setdefault(shown, []).append((split, row))
 
     def _by_end(self, parts: int) -> dict[str, list[tuple[Split, int]]]:
         found: dict[str, list[tuple[Split, int]]] = {}

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from mlcv.audit.instructions import MOST, examples_of_class
+from mlcv.audit import instructions
+from mlcv.audit.instructions import examples_of_class
 
 
 def planted(numpy_rng, sizes=(30, 20, 10), absent=40, dim=12):
@@ -76,9 +77,12 @@ def test_few_images_of_any_states_and_sizes_are_no_error(states, value):
     assert shown.doubtful.tolist() == np.flatnonzero(states >= 0).tolist()
 
 
-def test_of_very_many_images_a_part_is_clustered_and_a_seed_decides(numpy_rng):
-    features = numpy_rng.normal(size=(MOST + 3000, 8))
+def test_of_very_many_images_a_part_is_clustered_and_a_seed_decides(numpy_rng, monkeypatch):
+    monkeypatch.setattr(instructions, "MOST", 6)
+    features = numpy_rng.normal(size=(300, 8))
     states, wrong = np.ones(len(features), np.int8), np.zeros(len(features))
+    drawn = np.random.default_rng(0).choice(300, 6, replace=False)
+    assert set(examples_of_class(features, states, wrong).typical) <= set(drawn)
     shown = [examples_of_class(features, states, wrong, seed=seed).typical.tolist() for seed in (0, 0, 1)]
     assert shown[0] == shown[1] != shown[2]
     assert len(set(shown[0])) == 4

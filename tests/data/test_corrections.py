@@ -9,7 +9,7 @@ import torch
 import mlcv
 from mlcv.cli import main
 from mlcv.data import CSVDataModule, DigitScenesDataModule, VOCDataModule
-from mlcv.data.corrections import COLUMNS
+from mlcv.data.corrections import COLUMNS, read_corrections
 from mlcv.errors import UserError
 from mlcv.files import read_checkpoint, read_json, write_table
 from mlcv.labels import Policy, Protocol
@@ -64,7 +64,7 @@ def test_each_split_is_corrected_and_nothing_else_changes(corrected, table, capl
     data.setup("test")
     said = [record.message for record in caplog.records if "corrections" in record.message]
     assert len(said) == 1
-    assert said[0].endswith("8 decisions, which change labels: 4 of train, 1 of val, 1 of test")
+    assert said[0].endswith(": rows 8; changed labels: 4 of train, 1 of val, 1 of test")
     before["train"][5, 2], before["train"][5, 0], before["train"][0, 0], before["train"][1, 1] = 0, -1, 1, 0
     before["val"][0, 0], before["test"][1, 2] = 1, 1
     for split, expected in before.items():
@@ -123,6 +123,14 @@ def test_rows_that_contradict_each_other_are_refused_whichever_is_later(correcte
         text = error_of(corrected(*order))
         assert "corrections.csv:3: " in text
         assert "corrections.csv:2; decide which" in text
+
+
+def test_what_is_corrected_is_a_copy(corrected):
+    data = corrected(["images/5.jpg", "fish", "1", "0", "wrong"])
+    given = data.read_split("train")
+    found = read_corrections(data.corrections, lambda split: given, data.class_names)
+    assert found.apply("train", given).states[5, 2] == 0
+    assert given.states[5, 2] == 1
 
 
 def test_rows_that_agree_count_once(corrected):
@@ -224,6 +232,9 @@ def test_images_without_files_are_told_apart_by_their_split(tmp_path):
     assert data.datasets["test"].targets[1, 4] == 1 - given
     assert [data.label_summary[split]["corrected"] for split in ("train", "val", "test")] == [0, 0, 1]
     assert "Say which in a column 'split'" in error_of(made(""))
+    rows = [["image 5", "4", 0, 1, "wrong", "me", "", "test"]]  # there are six in training alone
+    data = DigitScenesDataModule(**few, corrections=str(write_rows(tmp_path / "c.csv", header, rows)))
+    assert "'image 5' is not in the test split" in error_of(data)
     assert "column 'split' holds 'tests'" in error_of(made("tests"))
 
 
@@ -240,7 +251,9 @@ def test_rows_of_a_split_that_cannot_be_read_here_are_passed_over_and_others_not
         data.setup("fit")
         return data
 
-    assert made("test").label_summary["train"]["corrected"] == 0
+    data = made("test")
+    assert data.label_summary["train"]["corrected"] == 0
+    assert "rows 1, 1 of them of splits that are not here; changed labels: 0 of train" in str(data._corrections)
     with pytest.raises(UserError, match=r"in no split \(train, val\)"):
         made("")
 
