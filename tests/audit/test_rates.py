@@ -160,7 +160,7 @@ def test_own_rates_are_found_where_classes_differ_and_held_at_the_shared_ones_wh
     shared = fit_shared(points)
     own = fit_own(points, shared)
     assert own.missing[:3] == pytest.approx(missing[:3], abs=0.1)
-    assert own.missing[3] == pytest.approx(shared.missing[0], abs=0.1)
+    assert own.missing[3] == pytest.approx(shared.missing[0], abs=0.2)
     assert own.log_likelihood > shared.log_likelihood + 4
     of_missing, _ = intervals(points, own)
     assert np.ptp(of_missing[3]) > np.ptp(of_missing[2])
