@@ -193,7 +193,7 @@ def scores(views, states, trained, tested, truth, ridge):
 
 
 def loop(views, truth, noise, clean, ridge, seed, looks):
-    """Of each order and number of looks what corrections bring back of macro mAP and of micro AP, and what noise took."""
+    """Of each order and number of looks what corrections bring back of mAP and of micro AP, and what noise took."""
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(truth))
     trained, tested = rows[:TRAINED_ON], rows[TRAINED_ON:]
