@@ -78,6 +78,15 @@ def test_the_shift_maximises_the_likelihood_with_its_prior():
     assert revised.present[0, 1::2] == pytest.approx(revised.wrong[0, 1::2])
 
 
+def test_decisions_that_chance_explains_shift_nothing():
+    states = np.zeros((1, 60), np.int8)
+    judgement = replace(judge(np.zeros((1, 60)), states), wrong=np.full((1, 60), 0.5))
+    # Of 40, where 20 are expected: 2 (log-likelihood ratio) is 3.64 at 26 and 4.97 at 27.
+    for number, moves in ((26, False), (27, True)):
+        revised = revise(judgement, states, [(0, c, c < number) for c in range(40)])
+        assert (revised.wrong[0, 40:] > 0.5).all() == moves
+
+
 def test_what_was_decided_is_certain_and_other_kinds_stay_as_they_are(judged):
     judgement, given, _ = judged
     rows, columns = np.nonzero(given == 1)
