@@ -1,6 +1,7 @@
 """`mlcv audit`: which labels are wrong, a page to decide on, what to label next."""
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -259,8 +260,8 @@ def _of_files(
     owners = np.unique(np.array(truth.owners[0]), return_inverse=True)[1]
     _warn_of_rare(states, names, 1)
     found = judge(logits, states, groups=owners, seed=seed)
-    root = Path() if image_root is None else Path(image_root)
-    items = Files([root / name for name in truth.ids])
+    root = "" if image_root is None else str(image_root)
+    items = Files([os.path.join(root, name) for name in truth.ids])  # noqa: PTH118  # a Path takes ten times as long
     return [Part("", truth.ids, items, tuple(names), states, logits, found)], [logits]
 
 

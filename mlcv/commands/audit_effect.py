@@ -103,7 +103,9 @@ def effect(
             for (metric, trained, judged), value in found.items():
                 scores.setdefault((method, metric, trained, judged), []).append(value)
     result = Effect(folder, {key: tuple(values) for key, values in scores.items()}, changed, classes)
-    rows = ([*key, seed, f"{value:.6f}"] for key, values in result.scores.items() for seed, value in enumerate(values))
+    rows = (
+        [*key, str(seed), f"{value:.6f}"] for key, values in result.scores.items() for seed, value in enumerate(values)
+    )
     write_table(folder / "effect.csv", ["model", "metric", "trained_on", "judged_by", "seed", "value"], rows, keep=True)
     return result
 
@@ -126,10 +128,10 @@ def show(found: Effect) -> None:
     print_table(
         out, ["test", "given", "corrected", "difference"], rows, f"trained on {GIVEN} and on {CORRECTED}, percent"
     )
-    judged, total = found.classes
+    evaluable_classes, total = found.classes
     out.print(
-        f"\n{found.changed} labels of the test split are corrected; {judged} of {total} classes can be judged by both. "
-        "±: 95 % over seeds (t), of the difference seed by seed; * where it leaves 0 out", soft_wrap=True,
+        f"\n{found.changed} labels of the test split are corrected; {evaluable_classes} of {total} classes can be judged "
+        "by both. ±: 95 % over seeds (t), of the difference seed by seed; * where it leaves 0 out", soft_wrap=True,
     )  # fmt: skip
     if not found.changed:
         out.print("no test label is corrected, so both judge alike: audit the test split, too (--splits train test)")

@@ -1,6 +1,5 @@
 """Tables of an audit: every known entry, suggestions for the others, what to label next, classes."""
 
-import csv
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -99,19 +98,27 @@ def write_entries(path: Path, parts: Sequence[Part], entries: Entries, explained
         entries: in order.
         explained: how many have a reason.
     """
-    said = dict(zip(range(explained), reasons_of(parts, entries.take(slice(explained))), strict=False))
+    said = reasons_of(parts, entries.take(slice(explained)))
     names, classes = _shielded(parts)
+    images = [[_cell(name) for name in one] for one in names]
+    # Of millions of rows only the image and the probability differ from those of the class and given label.
+    middle = [
+        [[f",{part.split},{_cell(name)},{given},{1 - given}," for given in (0, 1)] for name in own]
+        for part, own in zip(parts, classes, strict=True)
+    ]
     with whole_file(path, keep=True) as file:
-        writer = csv.writer(file)
-        writer.writerow(["image", "split", "class", "given", "suggested", "probability", "decided", "reason"])
+        file.write("image,split,class,given,suggested,probability,decided,reason\r\n")
         for start in range(0, len(entries), _BLOCK):
             block = entries.take(slice(start, start + _BLOCK))
             given, wrong = _of(parts, block, "states"), _of(parts, block, "wrong")
-            writer.writerows(
-                [names[part][row], parts[part].split, classes[part][column], state, 1 - state, f"{w:.4g}",
-                 "yes" if (row, column) in parts[part].decided else "", said.get(start + place, "")]
-                for place, (part, row, column, state, w) in enumerate(
-                    zip(*(one.tolist() for one in (block.part, block.row, block.column, given, wrong)), strict=True)
+            explanations = [f"{_cell(text)}\r\n" for text in said[start : start + _BLOCK]]
+            explanations += ["\r\n"] * (len(block) - len(explanations))
+            file.writelines(
+                f"{images[part][row]}{middle[part][column][state]}{w:.4g},"
+                f"{'yes' if (row, column) in parts[part].decided else ''},{why}"
+                for part, row, column, state, w, why in zip(
+                    *(one.tolist() for one in (block.part, block.row, block.column, given, wrong)), explanations,
+                    strict=True,
                 )
             )  # fmt: skip
 
@@ -203,6 +210,14 @@ def reasons_of(parts: Sequence[Part], entries: Entries) -> list[str]:
         for at, text in zip(own.tolist(), words, strict=True):
             said[at] = text
     return said
+
+
+def _cell(text: str) -> str:
+    """A text as a cell of a CSV file."""
+    if not {",", '"', "\n", "\r"} & set(text):
+        return text
+    doubled = text.replace('"', '""')
+    return f'"{doubled}"'
 
 
 def _places(chosen: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
