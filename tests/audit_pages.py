@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from mlcv.audit.instructions import examples_of_class
+from mlcv.audits.instructions import examples_of_class
 from mlcv.commands.audit_page import ClassExamples, Entry, Example, thumbnail, write_page
 from mlcv.data import DigitScenesDataModule
 

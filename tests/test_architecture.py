@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "places": set(),
     "plain_config": {"errors", "renamings", "trust"},
     "labels": {"errors", "files"},
-    "audit": {"errors", "labels"},
+    "audits": {"errors", "labels"},
     "tables": {"collector", "errors", "labels"},
     "ops": {"errors", "numerics"},
     "losses": {"labels", "ops", "numerics", "distributed", "errors"},
@@ -51,7 +51,7 @@ MAY_IMPORT = {
     "checkpoint_arguments": {"command_line", "data", "plain_config", "runs", "trainer_settings", "errors", "launchers",
                              "shipped_configs"},
     "commands": {
-        "allocator", "audit", "callbacks", "checkpoint_arguments", "command_line",
+        "allocator", "audits", "callbacks", "checkpoint_arguments", "command_line",
         "data", "errors", "files", "fingerprints", "labels",
         "launchers", "losses", "methods", "metrics", "models", "places", "plain_config", "posthoc", "renamings", "runs",
         "shipped_configs", "short_help", "studies", "tables", "terminal", "trust",

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 COMMANDS = (
+    "audit",
     "bench",
     "calibrate",
     "ensemble",

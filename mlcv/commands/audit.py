@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
 
-from mlcv.audit.judge import judge, too_few
-from mlcv.audit.review import revise, to_review
+from mlcv.audits.judge import judge, too_few
+from mlcv.audits.review import revise, to_review
 from mlcv.command_line import take
 from mlcv.commands.arguments import parser_of
 from mlcv.commands.audit_files import (
@@ -37,7 +37,7 @@ from mlcv.posthoc.predictions import combine
 from mlcv.posthoc.truth import TruthFile
 from mlcv.runs import check_writable
 from mlcv.shipped_configs import find_config
-from mlcv.tables import printable, read_table
+from mlcv.tables import TRUTH, printable, read_table
 from mlcv.terminal import console, print_table, set_up_logging
 
 logger = logging.getLogger(__name__)
@@ -169,10 +169,10 @@ def main(arguments: list[str]) -> None:
     )
     given = {name: getattr(options, name) for name in names}
     if options.effect is not None:
-        from mlcv.commands import audit_effect  # noqa: PLC0415  # Lightning
+        from mlcv.commands.audit_effect import effect, show_effect  # noqa: PLC0415  # Lightning
 
         kept = {name: getattr(options, name) for name in ("study", "out", "seeds", "jobs")}
-        audit_effect.show(audit_effect.effect(options.effect, options=others, **kept))
+        show_effect(effect(options.effect, options=others, **kept))
         return
     show(audit(options.predictions, truth_file(options), options=others, **given))
 
@@ -248,6 +248,11 @@ def _stored(data: Any, split: Split, labeled: Any, logits: NDArray[np.float64]) 
 def _of_files(
     paths: Sequence[Path], source: TruthFile, image_root: str | Path | None, seed: int
 ) -> tuple[list[Part], list[NDArray[Any]]]:
+    if source.path is None and not any(name.startswith(TRUTH) for name in read_table(paths[0]).names):
+        raise DataError(
+            f"{paths[0]}: it holds predictions and no labels (columns `{TRUTH}<class>`); name a table of labels with "
+            "--truth"
+        )
     names, truth, models = read_all(paths, source)
     # Scores may be probabilities or logits; a file's are one or the other.
     models = [replace(model, scores=_logits(model, path)) for model, path in zip(models, paths, strict=True)]

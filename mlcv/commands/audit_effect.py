@@ -110,7 +110,7 @@ def effect(
     return result
 
 
-def show(found: Effect) -> None:
+def show_effect(found: Effect) -> None:
     """Prints means over seeds, differences and orders."""
     out = console()
     rows = []
@@ -130,7 +130,7 @@ def show(found: Effect) -> None:
     )
     evaluable_classes, total = found.classes
     out.print(
-        f"\n{found.changed} labels of the test split are corrected; {evaluable_classes} of {total} classes can be judged "
+        f"\n{found.changed} labels of the test split are corrected; {evaluable_classes} of {total} classes are judged "
         "by both. ±: 95 % over seeds (t), of the difference seed by seed; * where it leaves 0 out", soft_wrap=True,
     )  # fmt: skip
     if not found.changed:

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mlcv.audit.judge import By, Judgement, suspicion
-from mlcv.audit.what_next import what_next
-from mlcv.audit.words import class_table, reasons
+from mlcv.audits.judge import By, Judgement, suspicion
+from mlcv.audits.what_next import what_next
+from mlcv.audits.words import class_table, reasons
 from mlcv.data.items import Items
 from mlcv.files import shielded, whole_file, write_table, write_text
 from mlcv.labels.states import NEGATIVE, POSITIVE, UNCERTAIN, States, known
@@ -132,30 +132,35 @@ def write_suggestions(path: Path, parts: Sequence[Part], least: float) -> int:
     found = []
     for part in parts:
         present = part.judgement.present
-        rows, columns = np.nonzero(~known(part.states) & (np.maximum(present, 1 - present) >= least))
-        sure = np.abs(present[rows, columns] - 0.5)
+        row, column = np.nonzero(~known(part.states) & (np.maximum(present, 1 - present) >= least))
+        sure = np.abs(present[row, column] - 0.5)
         # Present ones first: absence of one class of many is seldom news.
-        best = np.lexsort((-sure, present[rows, columns] < 0.5))
-        found.append((rows[best], columns[best]))
+        best = np.lexsort((-sure, present[row, column] < 0.5))
+        found.append((row[best], column[best]))
     entries = Entries.of(found)
-    names, classes = _shielded(parts)
     present, states = _of(parts, entries, "present"), _of(parts, entries, "states")
-    write_table(path, ["image", "split", "class", "given", "suggested", "probability"], (
-        [names[part][row], parts[part].split, classes[part][column], "uncertain" if state == UNCERTAIN else "",
-         int(p >= 0.5), f"{max(p, 1 - p):.4g}"]
-        for part, row, column, state, p in zip(
-            *(one.tolist() for one in (entries.part, entries.row, entries.column, states, present)), strict=True)
-    ), keep=True)  # fmt: skip
+    columns = (entries.part, entries.row, entries.column, states, present)
+    rows = (
+        [
+            *_named(parts[part], row, column),
+            "uncertain" if state == UNCERTAIN else "",
+            int(p >= 0.5),
+            f"{max(p, 1 - p):.4g}",
+        ]
+        for part, row, column, state, p in zip(*(one.tolist() for one in columns), strict=True)
+    )
+    write_table(path, ["image", "split", "class", "given", "suggested", "probability"], rows, keep=True)
     return len(entries)
 
 
 def write_next(path: Path, part: Part, budget: int, unit: Literal["images", "entries"]) -> int:
     """What to label next, in order; how many entries that are."""
     rows, columns = what_next(part.judgement.present, part.states, budget, unit)
-    write_table(path, ["image", "split", "class", "probability"], (
-        [printable(part.names[row]), part.split, part.class_names[column], f"{part.judgement.present[row, column]:.4g}"]
+    cells = (
+        [*_named(part, row, column), f"{part.judgement.present[row, column]:.4g}"]
         for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
-    ), keep=True)  # fmt: skip
+    )
+    write_table(path, ["image", "split", "class", "probability"], cells, keep=True)
     return len(rows)
 
 
@@ -210,6 +215,10 @@ def reasons_of(parts: Sequence[Part], entries: Entries) -> list[str]:
         for at, text in zip(own.tolist(), words, strict=True):
             said[at] = text
     return said
+
+
+def _named(part: Part, row: int, column: int) -> list[str]:
+    return [printable(part.names[row]), part.split, part.class_names[column]]
 
 
 def _cell(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlcv.audit.instructions import examples_of_class
+from mlcv.audits.instructions import examples_of_class
 from mlcv.commands.audit_files import Entries, Part, reasons_of
 from mlcv.commands.audit_page import ClassExamples, Entry, Example, thumbnail, write_page
 from mlcv.data.images import MAX_MEGAPIXELS

@@ -83,6 +83,7 @@ def test_a_wrong_path_is_a_users_error_that_names_it(name, tmp_path, capsys):
         ("ensemble", {"how": "max"}),
         ("bench", {"modes": ["egar"]}),
         ("export", {"formats": "onx"}),
+        ("audit", {"order": "eror"}),
     ],
 )
 def test_a_wrong_word_is_refused_as_the_command_line_does(name, given, tmp_path):

@@ -21,8 +21,8 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 
-from mlcv.audit import judge, order
-from mlcv.audit.rates import Points, expected_rates, wrong
+from mlcv.audits import judge, order
+from mlcv.audits.rates import Points, expected_rates, wrong
 from mlcv.data import VOCDataModule
 from mlcv.data.features import Features
 from mlcv.errors import UserError

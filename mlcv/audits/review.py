@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 
-from mlcv.audit.judge import Judgement
+from mlcv.audits.judge import Judgement
 from mlcv.errors import DataError
 from mlcv.labels.states import NEGATIVE, POSITIVE, States
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlcv.audit.judge import Judgement
+from mlcv.audits.judge import Judgement
 from mlcv.labels.states import NEGATIVE, POSITIVE, States
 
 Array = NDArray[Any]

@@ -4,9 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mlcv.audit import judge, revise, to_review
+from mlcv.audits import judge, revise, to_review
 from mlcv.errors import DataError
-from tests.audit.made import planted
+from tests.audits.made import planted
 
 
 @pytest.fixture

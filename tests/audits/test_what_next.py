@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from mlcv.audit import balanced, what_next
+from mlcv.audits import balanced, what_next
 from mlcv.errors import ConfigError
 
 

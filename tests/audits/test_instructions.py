@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mlcv.audit import instructions
-from mlcv.audit.instructions import examples_of_class
+from mlcv.audits import instructions
+from mlcv.audits.instructions import examples_of_class
 
 
 def planted(numpy_rng, sizes=(30, 20, 10), absent=40, dim=12):

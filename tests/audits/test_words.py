@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mlcv.audit import ClassRow, class_table, judge, reasons
+from mlcv.audits import ClassRow, class_table, judge, reasons
 
 STATES = np.array([[0, 1], [0, 1], [0, -1], [1, -1]], np.int8)
 

@@ -1,7 +1,7 @@
 """Which given labels of a multi-label data set are wrong, from what a model says that did not see them.
 
 The steps: learn what the other labels say about each class; calibrate with a curve that knows of wrong labels; weigh
-the given label against it by Bayes' rule. See `mlcv.audit.stacking` and `mlcv.audit.rates`.
+the given label against it by Bayes' rule. See `mlcv.audits.stacking` and `mlcv.audits.rates`.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from mlcv.audit.rates import Curve, Points, expected_rates, fit_own, fit_shared, intervals, wrong
-from mlcv.audit.stacking import FOLDS, deal, stack
+from mlcv.audits.rates import Curve, Points, expected_rates, fit_own, fit_shared, intervals, wrong
+from mlcv.audits.stacking import FOLDS, deal, stack
 from mlcv.errors import DataError, check_choice
 from mlcv.labels.states import NEGATIVE, POSITIVE, States, known
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.optimize import check_grad
 
-from mlcv.audit import rates
-from mlcv.audit.rates import Points, expected_rates, fit_own, fit_shared, intervals, negative_log_likelihood, wrong
-from tests.audit.made import planted
+from mlcv.audits import rates
+from mlcv.audits.rates import Points, expected_rates, fit_own, fit_shared, intervals, negative_log_likelihood, wrong
+from tests.audits.made import planted
 
 Z, N = np.array([-4.0, -1, 0, 2, 5])[:, None], np.array([1, 0, 0, 1, 0], np.int8)[:, None]
 M, A = np.array([0.2]), np.array([0.01])

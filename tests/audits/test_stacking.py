@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from mlcv.audit import stacking
-from mlcv.audit.stacking import deal, stack
-from tests.audit.made import planted
+from mlcv.audits import stacking
+from mlcv.audits.stacking import deal, stack
+from tests.audits.made import planted
 
 
 def oracle(logits, states, folds):

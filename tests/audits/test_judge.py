@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from mlcv.audit import judge, order, too_few
+from mlcv.audits import judge, order, too_few
 from mlcv.errors import ConfigError, DataError
-from tests.audit.made import planted
+from tests.audits.made import planted
 
 
 def area(score, given, truth):
@@ -87,7 +87,7 @@ def test_rates_are_the_classes_own_only_where_they_differ(numpy_rng):
 
 
 def test_rates_are_no_lower_than_those_of_the_second_estimator_and_in_their_intervals(numpy_rng):
-    from mlcv.audit.rates import Points, expected_rates
+    from mlcv.audits.rates import Points, expected_rates
 
     logits, given, truth = planted(numpy_rng, 3000, missing=0.0, false=0.0)
     hard = (truth == 1) & (logits < np.quantile(logits[truth == 1], 0.3))
@@ -172,7 +172,7 @@ def test_the_same_seed_gives_the_same_and_given_folds_and_groups_are_used(numpy_
     noisy = logits + 4 * numpy_rng.normal(size=logits.shape)
     first = judge(noisy, given, seed=1)
     assert (judge(noisy, given, seed=1).wrong == first.wrong).all()
-    from mlcv.audit.stacking import deal
+    from mlcv.audits.stacking import deal
 
     groups = np.arange(400) // 8
     assert (
@@ -207,7 +207,7 @@ def test_many_images_fit_into_little_memory():
     code = """
 import resource
 import numpy as np
-from mlcv.audit import judge
+from mlcv.audits import judge
 rng = np.random.default_rng(0)
 logits = 3 * rng.normal(size=(40_000, 8)).astype(np.float32) - 2
 states = (rng.random(logits.shape) < 1 / (1 + np.exp(-logits))).astype(np.int8)
