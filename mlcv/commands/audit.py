@@ -119,9 +119,9 @@ def audit(  # noqa: PLR0913  # one flat list is what the command line shows
     if paths:
         if options:
             raise ConfigError(f"audit: files of predictions are judged as they are; leave {' '.join(options[:2])} out")
-        parts, features = _of_files(paths, TruthFile.of(truth), image_root, seed)
+        parts, features, heat = _of_files(paths, TruthFile.of(truth), image_root, seed)
     else:
-        parts, features = _of_models(options, folder, folds, full, splits, seed)
+        parts, features, heat = _of_models(options, folder, folds, full, splits, seed)
     if decided is not None:
         parts = _revised(parts, decided)
     entries = ordered(parts, "errors" if order == "review" else order)
@@ -139,7 +139,7 @@ def audit(  # noqa: PLR0913  # one flat list is what the command line shows
         from mlcv.commands.audit_pictures import draw  # noqa: PLC0415  # scikit-learn
 
         shown = _shown(parts, entries, order, show, seed)
-        absent = draw(folder / "audit.html", parts, shown, features, f"Labels to look at: {folder.name}")
+        absent = draw(folder / "audit.html", parts, shown, features, heat, f"Labels to look at: {folder.name}")
         if absent:
             logger.warning("%d of %d images on the page cannot be read; give --image_root", absent, len(shown))
     return Audit(folder, parts, entries, classes, summary)
@@ -219,10 +219,10 @@ def _folder(out: str | Path | None, paths: Sequence[Path], options: Sequence[str
 
 def _of_models(
     options: Sequence[str], folder: Path, folds: int, full: bool, splits: Sequence[Split], seed: int
-) -> tuple[list[Part], list[NDArray[Any]]]:
-    from mlcv.commands.audit_folds import predict_unseen  # noqa: PLC0415  # Lightning
+) -> tuple[list[Part], list[NDArray[Any]], list[Any]]:
+    from mlcv.commands.audit_folds import HeatMaps, predict_unseen  # noqa: PLC0415  # Lightning
 
-    parts, features = [], []
+    parts, features, heat = [], [], []
     for one in predict_unseen(options, folder, folds, full, splits):
         names = [one.labeled.name(row) for row in range(len(one.labeled))]
         groups = None if one.groups is None else np.unique(np.array(one.groups), return_inverse=True)[1]
@@ -232,7 +232,8 @@ def _of_models(
             Part(one.split, names, one.labeled.items, one.data.class_names, one.labeled.states, one.logits, found)
         )
         features.append(_stored(one.data, one.split, one.labeled, one.logits))
-    return parts, features
+        heat.append(HeatMaps(one).picture)
+    return parts, features, heat
 
 
 def _stored(data: Any, split: Split, labeled: Any, logits: NDArray[np.float64]) -> NDArray[Any]:
@@ -247,7 +248,7 @@ def _stored(data: Any, split: Split, labeled: Any, logits: NDArray[np.float64]) 
 
 def _of_files(
     paths: Sequence[Path], source: TruthFile, image_root: str | Path | None, seed: int
-) -> tuple[list[Part], list[NDArray[Any]]]:
+) -> tuple[list[Part], list[NDArray[Any]], list[Any]]:
     if source.path is None and not any(name.startswith(TRUTH) for name in read_table(paths[0]).names):
         raise DataError(
             f"{paths[0]}: it holds predictions and no labels (columns `{TRUTH}<class>`); name a table of labels with "
@@ -267,7 +268,7 @@ def _of_files(
     found = judge(logits, states, groups=owners, seed=seed)
     root = "" if image_root is None else str(image_root)
     items = Files([os.path.join(root, name) for name in truth.ids])  # noqa: PTH118  # a Path takes ten times as long
-    return [Part("", truth.ids, items, tuple(names), states, logits, found)], [logits]
+    return [Part("", truth.ids, items, tuple(names), states, logits, found)], [logits], [lambda *_: None]
 
 
 def _logits(model: Any, path: Path) -> Any:

@@ -2,27 +2,34 @@
 
 import logging
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from mlcv.command_line import take
 from mlcv.commands.begun import begin
 from mlcv.commands.features import features
+from mlcv.commands.gallery import laid_over
 from mlcv.commands.stages import call, train
 from mlcv.commands.unwritten import UnwrittenCLI
 from mlcv.data.base import MultiLabelDataModule
-from mlcv.data.samples import LabeledImages, Split
+from mlcv.data.images import Pixels
+from mlcv.data.samples import Collate, LabeledImages, Split
 from mlcv.data.splits import groups_of, told_apart
 from mlcv.errors import ConfigError, DataError
 from mlcv.labels.protocols import Protocol
 from mlcv.models.backbones import Backbone
 from mlcv.posthoc.predictions import Predicted, Predictions, read_predictions, write_predictions
+from mlcv.runs import Run
 from mlcv.shipped_configs import with_files
+from mlcv.tables import printable
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +49,8 @@ class Unseen:
         logits: float64 (M, C).
         groups: whose each image is (M,), or None.
         data: that it is of, set up with what the models expect of images.
+        models: checkpoints of the folds.
+        fold: of each image that of these which did not see it (M,); of other splits the first.
     """
 
     split: Split
@@ -49,6 +58,37 @@ class Unseen:
     logits: NDArray[np.float64]
     groups: tuple[str, ...] | None
     data: MultiLabelDataModule
+    models: tuple[Path, ...]
+    fold: NDArray[np.intp]
+
+
+class HeatMaps:
+    """Heat maps of images by models that did not see them, where their method has any.
+
+    Args:
+        unseen: of a split.
+    """
+
+    def __init__(self, unseen: Unseen) -> None:
+        self.unseen, data = unseen, copy(unseen.data)
+        data.features, data.stored = None, None  # images, not what is stored of them
+        self.dataset = data._build(unseen.split, unseen.labeled, training=False)
+        self.collate = Collate(data.normalize)
+        self._method = cache(lambda fold: Run(unseen.models[fold]).method())
+
+    @torch.no_grad()
+    def picture(self, row: int, column: int) -> Pixels | None:
+        """What the network sees of an image, with the class's map laid over it; None without maps, or an image."""
+        sample = self.dataset[row]
+        if "error" in sample:
+            return None
+        image: Pixels = sample["image"]
+        method = self._method(int(self.unseen.fold[row])).eval()
+        _, maps = method.forward_with_maps(self.collate([sample])["image"])
+        if maps is None:
+            return None
+        rgb = np.repeat(image.reshape(*image.shape[:2], -1), 3 if image.ndim == 2 or image.shape[2] == 1 else 1, axis=2)
+        return laid_over(rgb, maps[0, column].float())
 
 
 def predict_unseen(
@@ -84,11 +124,12 @@ def predict_unseen(
         options = [*options, f"--data.features={stored}"]
         data.features = stored
     asked: dict[Split, list[Predictions]] = {split: [] for split in splits}
+    models = []
     for number in range(1, folds + 1):
         run = folder / f"fold-{number}"
-        console_line = f"fold {number} of {folds}"
-        logger.info("%s", console_line)
+        logger.info("fold %d of %d", number, folds)
         last = train(run, [*options, *_QUIET, f"--data.fold={number}/{folds}", f"--data.seed={data.seed}"])
+        models.append(last)
         for split in splits:
             path = run / f"{split}_predictions.csv"
             # Of the training images those of the fold, which validated; other splits are whole.
@@ -96,7 +137,7 @@ def predict_unseen(
             if not path.is_file():
                 call("predict", f"--ckpt_path={last}", *which, f"--predictions={path}", "--calibration=none")
             asked[split].append(read_predictions(path, data.class_names))
-    found = [_together(split, labels[split], asked[split], data) for split in splits]
+    found = [_together(split, labels[split], asked[split], data, tuple(models)) for split in splits]
     for one in found:
         _write(folder / f"{one.split}_predictions.csv", one)
     return found
@@ -127,22 +168,29 @@ def _labels(data: MultiLabelDataModule, split: Split) -> LabeledImages:
         data.val_fraction = held
 
 
-def _together(split: Split, labeled: LabeledImages, asked: Sequence[Predictions], data: MultiLabelDataModule) -> Unseen:
+def _together(
+    split: Split,
+    labeled: LabeledImages,
+    asked: Sequence[Predictions],
+    data: MultiLabelDataModule,
+    models: tuple[Path, ...],
+) -> Unseen:
     """Logits of all images; a mean over models where several were asked."""
-    rows = {labeled.name(row): row for row in range(len(labeled))}
-    total, count = np.zeros(labeled.states.shape), np.zeros(len(labeled))
-    for one in asked:
+    rows = {printable(labeled.name(row)): row for row in range(len(labeled))}
+    total, count, fold = np.zeros(labeled.states.shape), np.zeros(len(labeled)), np.zeros(len(labeled), int)
+    for number, one in enumerate(asked):
         at = np.array([rows[name] for name in one.ids], int)
         total[at] += logit(np.clip(one.scores.numpy(), EDGE, 1 - EDGE))
         count[at] += 1
+        fold[at] = number if split == "train" else 0
     if not count.any():
         raise DataError(f"audit: no image of the {split} split was predicted")
     if (count == 0).any():
         logger.warning("%d images of the %s split could not be read, and are left out", (count == 0).sum(), split)
         labeled = labeled.select(np.flatnonzero(count))
-        total, count = total[count > 0], count[count > 0]
+        total, fold, count = total[count > 0], fold[count > 0], count[count > 0]
     groups = None if data.group is None else tuple(told_apart(list(groups_of(labeled, data.group))))
-    return Unseen(split, labeled, total / count[:, None], groups, data)
+    return Unseen(split, labeled, total / count[:, None], groups, data, models, fold)
 
 
 def _write(path: Path, unseen: Unseen) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mlcv.audits.instructions import examples_of_class
 from mlcv.commands.audit_files import Entries, Part, reasons_of
 from mlcv.commands.audit_page import ClassExamples, Entry, Example, thumbnail, write_page
-from mlcv.data.images import MAX_MEGAPIXELS
+from mlcv.data.images import MAX_MEGAPIXELS, Pixels
 from mlcv.errors import DataError
 from mlcv.labels.states import POSITIVE
 from mlcv.tables import printable
@@ -26,7 +26,18 @@ _BLOCK = 8192
 """Images whose features are compared at once."""
 
 
-def draw(path: Path, parts: Sequence[Part], entries: Entries, features: Sequence[NDArray[Any]], title: str) -> int:
+Heat = Callable[[int, int], Pixels | None]
+"""The picture of an image with the heat map of a class, by row and column; None if there is none."""
+
+
+def draw(
+    path: Path,
+    parts: Sequence[Part],
+    entries: Entries,
+    features: Sequence[NDArray[Any]],
+    heat: Sequence[Heat],
+    title: str,
+) -> int:
     """Writes the page.
 
     Args:
@@ -34,6 +45,7 @@ def draw(path: Path, parts: Sequence[Part], entries: Entries, features: Sequence
         parts: that the entries are of.
         entries: in the order in which they are shown.
         features: of each part's images (M, D), by which examples are chosen.
+        heat: of each part.
         title: of the page.
 
     Returns:
@@ -53,12 +65,24 @@ def draw(path: Path, parts: Sequence[Part], entries: Entries, features: Sequence
     ):
         part = parts[number]
         given = int(part.states[row, column])
+        picture = load(number, row, SIDE)
+        warm = None if picture is None else heat[number](row, column)
         near = [example(number, other) for other in _nearest(units[number], row)]
-        shown.append(Entry(
-            names[number][row], part.class_names[column], given, 1 - given, float(part.judgement.wrong[row, column]),
-            words[place], load(number, row, SIDE), None, _labels(part, row), [one for one in near if one is not None],
-            part.split,
-        ))  # fmt: skip
+        shown.append(
+            Entry(
+                names[number][row],
+                part.class_names[column],
+                given,
+                1 - given,
+                float(part.judgement.wrong[row, column]),
+                words[place],
+                picture,
+                None if warm is None else thumbnail(warm, SIDE),
+                _labels(part, row),
+                [one for one in near if one is not None],
+                part.split,
+            )
+        )
     largest = int(np.argmax([len(part.names) for part in parts])) if parts else 0
     wanted = {entry.class_name for entry in shown}
     examples = {

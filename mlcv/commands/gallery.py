@@ -45,7 +45,7 @@ class Gallery:
         maps = self._heat(row)
         if maps is not None:
             self.has_maps = True
-            image = _laid_over(image, maps[c])
+            image = laid_over(image, maps[c])
         _, code = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])
         return base64.b64encode(code.tobytes()).decode()
 
@@ -75,7 +75,8 @@ class Gallery:
         return self._maps[row]
 
 
-def _laid_over(image: Pixels, heat: Tensor) -> Pixels:
+def laid_over(image: Pixels, heat: Tensor) -> Pixels:
+    """An image uint8 (H, W, 3) with a heat map (h, w) of it in red."""
     height, width = image.shape[:2]
     sized = interpolate(heat[None, None], (height, width), mode="bilinear", align_corners=False)[0, 0]
     strength = ((sized - sized.min()) / (sized.max() - sized.min()).clamp_min(1e-12)).numpy()[..., None] * 0.6
