@@ -36,6 +36,7 @@ _HOMES = {
     "export": "mlcv.commands.export",
     "features": "mlcv.commands.features",
     "init": "mlcv.commands.init",
+    "merge": "mlcv.commands.merge",
     "multilabel_scores": "mlcv.metrics",
     "predict": "mlcv.commands.predict",
     "prepare": "mlcv.commands.prepare",

@@ -38,6 +38,7 @@ SUBCOMMANDS = {
     "prepare": ("prepare", "large images made small once, for faster epochs"),
     "features": ("features", "what a frozen backbone makes of images, stored once"),
     "study": ("study", "which method for these labels: methods, conditions, seeds"),
+    "merge": ("merge", "data sets labelled for different classes, in one table"),
     "audit": ("audit", "wrong labels: finds them, a page to decide on, what it was worth"),
     "bench": ("bench", "how fast a config trains here, and where the time goes"),
     "export": ("export", "a checkpoint as ONNX and torch.export, from image to label"),

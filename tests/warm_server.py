@@ -28,6 +28,7 @@ COMMANDS = (
     "evaluate",
     "export",
     "features",
+    "merge",
     "prepare",
     "preview",
     "report",

@@ -297,11 +297,22 @@ def _audit() -> argparse.ArgumentParser:
     return parser
 
 
+def _merge() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mlcv merge",
+        description="Joins data sets in one table of one label space: a class that a data set does not judge is "
+        "unknown for its images.",
+    )
+    parser.add_argument("file", type=Path, help="YAML: sources with their classes, hierarchy; see docs/merge.md")
+    parser.add_argument("--out", type=Path, default=Path("merged.csv"), help="the table (default: merged.csv)")
+    return parser
+
+
 PARSERS = {
     "init": _init, "configs": _configs, "self_train": _self_train, "evaluate": _evaluate, "calibrate": _calibrate,
     "ensemble": _ensemble, "report": _report, "bench": _bench, "export": _export,
     "preview": _preview, "prepare": _prepare, "features": _features, "study": _study,
-    "audit": _audit,
+    "audit": _audit, "merge": _merge,
 }  # fmt: skip
 
 
