@@ -1,0 +1,177 @@
+"""`mlcv merge`: data sets of other classes in one table, and what contradicts between them."""
+
+import csv
+
+import numpy as np
+import pytest
+import yaml
+
+from mlcv.cli import main
+from mlcv.commands.merge import merge
+from mlcv.data import CSVDataModule
+from mlcv.errors import ConfigError, DataError
+from mlcv.tables import Codes
+from tests.tiny_sets import voc_states, write_coco, write_image, write_rows, write_voc
+
+
+def read(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def table(folder, name, classes, rows, first=0):
+    """A table of images of their own content: (image, split, patient, labels ...)."""
+    for n, (image, *_) in enumerate(rows):
+        if not (folder / image).exists():
+            write_image(folder / image, (16, 16), seed=first + n)
+    return str(write_rows(folder / name, ["image", "split", "patient", *classes], rows))
+
+
+def plan(tmp_path, sources, **more):
+    path = tmp_path / "merge.yaml"
+    path.write_text(yaml.safe_dump({"sources": sources, **more}, sort_keys=False))
+    return path
+
+
+def source(path, columns, **more):
+    return {"path": path, "split_column": "split", "group_column": "patient", "label_columns": columns, **more}
+
+
+@pytest.fixture
+def two(tmp_path):
+    one = table(tmp_path, "one.csv", ["cat", "dog"], [
+        ["a.jpg", "train", "p", 1, 0], ["b.jpg", "train", "q", "", 1], ["c.jpg", "test", "r", 0, 0],
+    ])  # fmt: skip
+    other = table(tmp_path, "other.csv", ["Cat", "sofa"], [
+        ["d.jpg", "train", "p", 0, 1], ["e.jpg", "test", "s", 1, ""],
+    ], first=10)  # fmt: skip
+    return one, other
+
+
+def test_a_class_that_a_source_does_not_judge_is_unknown_for_its_images(two, tmp_path, capsys):
+    one, other = two
+    file = plan(tmp_path, {
+        "one": source(one, ["cat", "dog"]), "other": source(other, ["Cat", "sofa"], classes={"Cat": "cat"}),
+    }, hierarchy={})  # fmt: skip
+    out = tmp_path / "out" / "m.csv"
+    assert main(["merge", str(file), "--out", str(out)]) == 0
+    rows = {row["image"].rpartition("/")[2]: row for row in read(out)}
+    labels = {name: (row["cat"], row["dog"], row["sofa"]) for name, row in rows.items()}
+    assert labels == {
+        "a.jpg": ("1", "0", ""), "b.jpg": ("", "1", ""), "c.jpg": ("0", "0", ""),
+        "d.jpg": ("0", "", "1"), "e.jpg": ("1", "", ""),
+    }  # fmt: skip
+    assert {row["source"] for row in rows.values()} == {"one", "other"}
+    assert rows["a.jpg"]["group"] != rows["d.jpg"]["group"]  # two patients who are called p
+    said = capsys.readouterr().out
+    assert "only one judges dog" in said
+    assert "only other judges sofa" in said
+    given = yaml.safe_load(out.with_suffix(".yaml").read_text())["init_args"]
+    codes = Codes(uncertain=tuple(given.pop("codes")["uncertain"]))
+    data = CSVDataModule(**given, codes=codes, image_size=16, batch_size=1, num_workers=0)
+    assert data.class_names == ("cat", "dog", "sofa")
+    assert len(data.read_split("train")) == 3
+    assert data.read_split("test").states.tolist() == [[0, 0, -1], [1, -1, -1]]
+
+
+def test_a_child_makes_its_parent_present_and_an_absent_parent_its_children_absent(two, tmp_path):
+    one, other = two
+    animals = table(tmp_path, "animals.csv", ["animal"], [["f.jpg", "train", "", 0]], first=20)
+    file = plan(
+        tmp_path,
+        {"one": source(one, ["cat", "dog"]), "animals": source(animals, ["animal"])},
+        hierarchy={"animal": ["cat", "dog"]},
+    )
+    rows = {row["image"].rpartition("/")[2]: row for row in read_merged(file, tmp_path)}
+    assert rows["a.jpg"]["animal"] == rows["b.jpg"]["animal"] == "1"
+    assert rows["c.jpg"]["animal"] == ""  # it may show another animal
+    assert (rows["f.jpg"]["cat"], rows["f.jpg"]["dog"]) == ("0", "0")
+    del other
+
+
+def read_merged(file, tmp_path):
+    merge(file, tmp_path / "m.csv")
+    return read(tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize("policy", ["raise", "unknown", "first"])
+def test_what_contradicts_on_one_image_is_listed_and_decided(two, tmp_path, policy):
+    one, _ = two
+    (tmp_path / "copy.jpg").write_bytes((tmp_path / "a.jpg").read_bytes())  # another path, the same image
+    again = table(tmp_path, "again.csv", ["cat", "dog", "sofa"], [["copy.jpg", "train", "p", 0, 0, 1]])
+    file = plan(
+        tmp_path,
+        {"one": source(one, ["cat", "dog"]), "again": source(again, ["cat", "dog", "sofa"])},
+        conflicts=policy,
+    )
+    out = tmp_path / "m.csv"
+    if policy == "raise":
+        with pytest.raises(DataError, match=r"1 labels contradict each other, such as .*a\.jpg, class 'cat'"):
+            merge(file, out)
+        assert not out.exists()
+        assert len(read(tmp_path / "m_conflicts.csv")) == 1
+        return
+    merge(file, out)
+    (row,) = (row for row in read(out) if row["image"].endswith("a.jpg"))
+    assert not [row for row in read(out) if row["image"].endswith("copy.jpg")]
+    assert (row["cat"], row["dog"], row["sofa"]) == ("" if policy == "unknown" else "1", "0", "1")
+    assert row["source"] == "one+again"
+    assert "one says positive, again negative" in read(tmp_path / "m_conflicts.csv")[0]["what"]
+
+
+def test_an_image_that_one_source_trains_on_and_another_tests_on_is_tested(two, tmp_path):
+    one, _ = two
+    again = table(tmp_path, "again.csv", ["sofa"], [["a.jpg", "test", "", 1], ["g.jpg", "train", "", 0]], first=30)
+    sources = {"one": source(one, ["cat", "dog"]), "again": source(again, ["sofa"])}
+    with pytest.raises(DataError, match="it is in train of one, and in (val|test) of again"):
+        merge(plan(tmp_path, sources), tmp_path / "m.csv")
+    rows = read_merged(plan(tmp_path, sources, conflicts="first"), tmp_path)
+    assert next(row["split"] for row in rows if row["image"].endswith("a.jpg")) == "test"
+
+
+def test_official_data_sets_are_joined_by_their_own_readers(tmp_path):
+    write_voc(tmp_path / "voc")
+    write_coco(tmp_path / "coco", year=2017)
+    for seed, image in enumerate(sorted(tmp_path.rglob("*.jpg"))):
+        write_image(image, seed=seed)  # each of its own content
+    names = {"aeroplane": "airplane", "tvmonitor": "tv", "motorbike": "motorcycle", "sofa": "couch"}
+    names |= {"diningtable": "dining table", "pottedplant": "potted plant"}
+    file = plan(tmp_path, {
+        "voc": {"class_path": "VOCDataModule", "init_args": {"root": str(tmp_path / "voc")}, "classes": names},
+        "coco": {"class_path": "COCODataModule", "init_args": {"root": str(tmp_path / "coco"), "year": 2017}},
+    })  # fmt: skip
+    merged = merge(file, tmp_path / "m.csv")
+    assert len(merged.class_names) == 80
+    assert merged.unmapped["voc"] == []
+    assert len(merged.unmapped["coco"]) == 60
+    voc = np.array([source == "voc" for source in merged.sources])
+    columns = [merged.class_names.index(name) for name in merged.unmapped["coco"]]
+    assert (merged.states[voc][:, columns] == -1).all()
+    assert (merged.states[~voc] >= 0).all()
+    states = voc_states()
+    assert (merged.states[voc] == 1).sum() == (states == 1).sum() * voc.sum() / len(states)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"surces": {}}, "there is no key 'surces'"),
+        ({"classes": ["cow"]}, "no source has 'cow'"),
+        ({"hierarchy": {"animal": ["cat"]}}, "there is no class 'animal'"),
+        ({"conflicts": "ignore"}, "conflicts is one of raise, unknown, first"),
+    ],
+)
+def test_a_file_that_cannot_be_meant_is_refused(two, tmp_path, change, sentence):
+    file = plan(tmp_path, {"one": source(two[0], ["cat", "dog"])}, **change)
+    with pytest.raises(ConfigError, match=sentence):
+        merge(file, tmp_path / "m.csv")
+    assert not (tmp_path / "m.csv").exists()
+
+
+def test_a_source_that_does_not_exist_or_has_no_such_class_is_named(two, tmp_path):
+    with pytest.raises(ConfigError, match="sources: one: classes: it has no class 'cow'"):
+        merge(plan(tmp_path, {"one": source(two[0], ["cat"], classes={"cow": "x"})}), tmp_path / "m.csv")
+    with pytest.raises(ConfigError, match="sources: one"):
+        merge(plan(tmp_path, {"one": {"class_path": "NoDataModule"}}), tmp_path / "m.csv")
+    with pytest.raises((ConfigError, DataError), match=r"nothing\.csv"):
+        merge(plan(tmp_path, {"one": {"path": str(tmp_path / "nothing.csv")}}), tmp_path / "m.csv")
