@@ -174,10 +174,10 @@ def main(arguments: list[str]) -> None:
         kept = {name: getattr(options, name) for name in ("study", "out", "seeds", "jobs")}
         show_effect(effect(options.effect, options=others, **kept))
         return
-    show(audit(options.predictions, truth_file(options), options=others, **given))
+    show_audit(audit(options.predictions, truth_file(options), options=others, **given))
 
 
-def show(found: Audit) -> None:
+def show_audit(found: Audit) -> None:
     """Prints the classes, and where the files are."""
     out, summary = console(), found.summary
     rows, doubted = [], {row["class"] for row in found.classes if row["is_trusted"] == "no" and row["prevalence"] > 0}
