@@ -76,14 +76,14 @@ class Votes:
         """Part of each item's votes that say yes, a maybe counting half: (N,); NaN without votes."""
         total = np.bincount(self.item, self.answer / 2, self.num_items)
         count = self.count
-        return np.divide(total, count, out=np.full(self.num_items, np.nan), where=count > 0)
+        return np.asarray(np.divide(total, count, out=np.full(self.num_items, np.nan), where=count > 0))
 
     @property
     def share_of_others(self) -> Array:
         """The same for each vote, of the others on its item: (V,); NaN of the only one."""
         others = self.count[self.item] - 1
         total = np.bincount(self.item, self.answer / 2, self.num_items)[self.item] - self.answer / 2
-        return np.divide(total, others, out=np.full(len(self.item), np.nan), where=others > 0)
+        return np.asarray(np.divide(total, others, out=np.full(len(self.item), np.nan), where=others > 0))
 
     def select(self, votes: Array) -> "Votes":
         """Some of the votes, on the same items and of the same people."""
@@ -241,9 +241,8 @@ def calibrated(logits: Array, share: Array, classes: Array | None = None, seed: 
                 continue
             yes = share[rows[learnt]]
             weight = np.concatenate([yes, 1 - yes]) + 0.5 / learnt.sum()  # half a case of each, so that there are both
-            model = LogisticRegression(C=10.0, solver="newton-cholesky").fit(
-                np.tile(z[learnt], 2)[:, None], np.repeat([1, 0], learnt.sum()), weight
-            )
+            model: Any = LogisticRegression(C=10.0, solver="newton-cholesky")  # type: ignore[no-untyped-call]
+            model.fit(np.tile(z[learnt], 2)[:, None], np.repeat([1, 0], learnt.sum()), weight)
             found[rows[told]] = model.predict_proba(z[told, None])[:, 1]
     return found
 

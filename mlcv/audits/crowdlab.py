@@ -78,4 +78,4 @@ def _agreement(votes: Votes) -> Array:
     pairs = np.bincount(votes.annotator, others, votes.num_annotators)
     found = np.bincount(votes.annotator, agreed, votes.num_annotators)
     found = np.divide(found, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
-    return np.where(np.isnan(found), np.nanmean(found), found)
+    return np.asarray(np.where(np.isnan(found), np.nanmean(found), found))

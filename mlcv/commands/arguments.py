@@ -284,10 +284,19 @@ def _audit() -> argparse.ArgumentParser:
     parser.add_argument("--decisions", type=Path, help="corrections.csv of earlier decisions, to mend probabilities by")
     parser.add_argument("--budget", type=whole_number(0), default=0, help="what to label next: so many, in next.csv")
     parser.add_argument("--unit", choices=["images", "entries"], default="images", help="of the budget")
-    parser.add_argument("--sure", type=float, default=0.9, help="least probability of suggestions (default: 0.9)")
+    parser.add_argument(
+        "--sure", type=float, help="least probability of suggestions (0.9), or of labels by votes (0.5)"
+    )
     parser.add_argument("--image_root", type=Path, metavar="FOLDER", help="that images in predictions start from")
     parser.add_argument("--seed", type=whole_number(0), default=0, help="of draws")
     add_truth_options(parser)
+    votes = parser.add_argument_group("several annotators")
+    help_ = "answers of several people: one label of them, and how good each is"
+    votes.add_argument("--votes", type=Path, metavar="FILE", help=help_)
+    help_ = "default: raykar where predictions are given, else dawid_skene"
+    votes.add_argument("--method", choices=["raykar", "dawid_skene", "majority", "crowdlab"], help=help_)
+    votes.add_argument("--pooled", action="store_true", help="annotators are as good at all classes")
+    votes.add_argument("--soft", action="store_true", help="write probabilities, not labels")
     effect = parser.add_argument_group("what corrections were worth")
     help_ = "corrections.csv: trains with and without, and judges by given and corrected test labels"
     effect.add_argument("--effect", type=Path, metavar="FILE", help=help_)

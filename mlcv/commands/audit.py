@@ -44,6 +44,11 @@ logger = logging.getLogger(__name__)
 
 Order = Literal["errors", "mean_ap", "review"]
 
+_OPTIONS = (
+    "out", "folds", "full", "splits", "order", "show", "decisions", "budget", "unit", "sure", "image_root", "seed",
+)  # fmt: skip
+"""Of the command line, as arguments of `audit`."""
+
 
 @dataclass(frozen=True)
 class Audit:
@@ -78,7 +83,7 @@ def audit(  # noqa: PLR0913  # one flat list is what the command line shows
     decisions: str | Path | None = None,
     budget: int = 0,
     unit: Literal["images", "entries"] = "images",
-    sure: float = 0.9,
+    sure: float | None = None,
     image_root: str | Path | None = None,
     seed: int = 0,
 ) -> Audit:
@@ -100,7 +105,7 @@ def audit(  # noqa: PLR0913  # one flat list is what the command line shows
         decisions: `corrections.csv` of earlier decisions: probabilities are mended by them.
         budget: how much is to be labelled next, see `next.csv`; 0 for nothing.
         unit: of the budget.
-        sure: least probability of suggestions for unknown entries.
+        sure: least probability of suggestions for unknown entries; 0.9 if None.
         image_root: folder that names in files of predictions start from.
         seed: of draws.
 
@@ -110,6 +115,7 @@ def audit(  # noqa: PLR0913  # one flat list is what the command line shows
     set_up_logging()
     check_choice("order", order, ("errors", "mean_ap", "review"))
     check_choice("unit", unit, ("images", "entries"))
+    sure = 0.9 if sure is None else sure
     if not 0.5 <= sure <= 1:
         raise ConfigError(f"sure is a probability from 0.5 on, got {sure}")
     paths = listed(predictions) if predictions else []
@@ -146,35 +152,37 @@ def audit(  # noqa: PLR0913  # one flat list is what the command line shows
 
 
 def main(arguments: list[str]) -> None:
-    """Audits, and prints what was found.
+    """Audits, and prints what was found; or what corrections were worth, or what annotators say together.
 
     Raises:
         UserError: as `audit`.
     """
     parser = parser_of("audit")
     options, others = parser.parse_known_args(joined(arguments, parser))
-    names = (
-        "out",
-        "folds",
-        "full",
-        "splits",
-        "order",
-        "show",
-        "decisions",
-        "budget",
-        "unit",
-        "sure",
-        "image_root",
-        "seed",
-    )
-    given = {name: getattr(options, name) for name in names}
-    if options.effect is not None:
-        from mlcv.commands.audit_effect import effect, show_effect  # noqa: PLC0415  # Lightning
+    if options.votes is not None:
+        _votes(options, others)
+    elif options.effect is not None:
+        _effect(options, others)
+    else:
+        given = {name: getattr(options, name) for name in _OPTIONS}
+        show_audit(audit(options.predictions, truth_file(options), options=others, **given))
 
-        kept = {name: getattr(options, name) for name in ("study", "out", "seeds", "jobs")}
-        show_effect(effect(options.effect, options=others, **kept))
-        return
-    show_audit(audit(options.predictions, truth_file(options), options=others, **given))
+
+def _votes(options: Any, others: Sequence[str]) -> None:
+    from mlcv.commands.audit_votes import agree, show_agreed  # noqa: PLC0415
+
+    if len(options.predictions) > 1 or others:
+        raise ConfigError("audit: --votes takes one file of predictions at most, and no options of fit")
+    given = {name: getattr(options, name) for name in ("method", "pooled", "soft", "out")}
+    given |= {} if options.sure is None else {"sure": options.sure}
+    show_agreed(agree(options.votes, next(iter(options.predictions), None), **given))
+
+
+def _effect(options: Any, others: Sequence[str]) -> None:
+    from mlcv.commands.audit_effect import effect, show_effect  # noqa: PLC0415  # Lightning
+
+    given = {name: getattr(options, name) for name in ("study", "out", "seeds", "jobs")}
+    show_effect(effect(options.effect, options=others, **given))
 
 
 def show_audit(found: Audit) -> None:
