@@ -31,7 +31,8 @@ def test_self_training_learns_from_its_first_model_and_repeats_nothing(options, 
         ran.append(arguments[0])
         assert main(list(arguments)) == 0
 
-    monkeypatch.setattr("mlcv.commands.self_train._call", here)
+    monkeypatch.setattr("mlcv.commands.self_train.call", here)
+    monkeypatch.setattr("mlcv.commands.stages.call", here)
     config, other = tmp_path / "config.yaml", tmp_path / "data.yaml"
     config.write_text("data: data.yaml\ntrainer: {accelerator: cpu, callbacks: [{class_path: ModelSummary}]}\n")
     other.write_text("class_path: CheXpertDataModule\n")

@@ -44,6 +44,7 @@ class ResultsWriter(Callback):
         decide: a calibration, whose decisions a test judges too: `CF1_calibrated`, `ECE_calibrated` and so on.
         model: fingerprint of the weights, if it is known already; else of the checkpoint that is evaluated.
         calibrated_by: the calibration's file and what it was fitted to, for `test.json`.
+        trained_on: what the checkpoint says of its training labels, if it is known already; see `Resuming`.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class ResultsWriter(Callback):
         decide: Decide | None = None,
         model: str | None = None,
         calibrated_by: str | None = None,
+        trained_on: Any = None,
     ) -> None:
+        self.trained_on = trained_on
         self.directory, self.decide, self.model, self.calibrated_by = Path(directory), decide, model, calibrated_by
         self._written: set[str] = set()
 
@@ -91,7 +94,7 @@ class ResultsWriter(Callback):
             "step": trainer.global_step,
             "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
             "labels": getattr(trainer.datamodule, "label_summary", None) if hasattr(trainer, "datamodule") else None,
-            "trained_with_corrections": _corrections_of(trainer),
+            "trained_with_corrections": _corrections_of(trainer, self.trained_on),
             "skipped_images": skipped,
             "calibration": self.calibrated_by if stage == "test" else None,
         }
@@ -134,11 +137,11 @@ class ResultsWriter(Callback):
         )
 
 
-def _corrections_of(trainer: Trainer) -> str | None:
+def _corrections_of(trainer: Trainer, trained_on: Any) -> str | None:
     """With which corrected labels the weights were trained; None for none, and of other checkpoints than ours."""
     if not trainer.ckpt_path:
         return training_facts(trainer).get("corrections")
-    facts = read_checkpoint(Path(trainer.ckpt_path)).get(TRAINED_ON)
+    facts = read_checkpoint(Path(trainer.ckpt_path)).get(TRAINED_ON) if trained_on is None else trained_on
     found = facts.get("corrections") if isinstance(facts, dict) else None
     return found[:40] if isinstance(found, str) else None
 

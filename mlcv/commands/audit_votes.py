@@ -166,8 +166,9 @@ def show_agreed(found: Agreed) -> None:
         if ignored.any():
             named = [names[g] for g in np.flatnonzero(ignored)]
             out.print(
-                f"crowdlab gives annotators no weight in {', '.join(named)}, where they do no better than the commonest "
-                "answer: rare classes are the model's alone; --method raykar never ignores a reader", soft_wrap=True,
+                f"crowdlab gives annotators no weight in {', '.join(named)}, where they do no better than the "
+                "commonest answer: rare classes are the model's alone; --method raykar never ignores a reader",
+                soft_wrap=True,
             )  # fmt: skip
     out.print(f"labels.csv, annotators.csv: {found.folder}", soft_wrap=True)
 

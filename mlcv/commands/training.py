@@ -24,7 +24,7 @@ from mlcv.callbacks.patience import MONITOR
 from mlcv.callbacks.predictions import PredictionWriter
 from mlcv.callbacks.random_state import KeepRandomState
 from mlcv.callbacks.results import ResultsWriter
-from mlcv.callbacks.resuming import Resuming
+from mlcv.callbacks.resuming import TRAINED_ON, Resuming
 from mlcv.checkpoint_arguments import CommandLine, read_command_line
 from mlcv.commands.config_keeper import ConfigKeeper
 from mlcv.commands.mistakes import blaming_options, check_values, class_list, part_to_list
@@ -221,6 +221,7 @@ class TrainingCLI(LightningCLI):
         # Checked before Lightning reads it.
         run = (self.line.run or Run(Path(path))) if path else None
         self.state = run.contents["state_dict"] if run is not None else None
+        self.trained_on = run.contents.get(TRAINED_ON, {}) if run is not None else None
         check_start(config)
         plan_more_epochs(config, run)
         self.line = CommandLine(self.line.arguments)  # the rest of the checkpoint need not stay in memory
@@ -250,7 +251,8 @@ class TrainingCLI(LightningCLI):
         decide = calibration.decide if calibration is not None else None
         own = given.get("callbacks") or []
         own = own if isinstance(own, list) else [own]  # as a Trainer takes one by itself, too
-        callbacks = [*shown(given, own), *own, ResultsWriter(self.run_dir, decide, model, self.calibrated_by)]
+        results = ResultsWriter(self.run_dir, decide, model, self.calibrated_by, None if fitting else self.trained_on)
+        callbacks = [*shown(given, own), *own, results]
         if self.subcommand == "predict":
             path = Path(self._get(self.config, "predictions") or self.run_dir / "predictions.csv")
             writer = PredictionWriter(path, decide, model, self._made_by(model, calibration))

@@ -34,7 +34,7 @@ def one_by_one(votes, rounds, prior=None):
         by_item[i].append((j, k))
     p = [sum({NO: 0, MAYBE: 0.5, YES: 1}[k] for _, k in own) / len(own) if own else math.nan for own in by_item]
     for _ in range(rounds):
-        table = [[{k: 1.0 for k in answers} for _ in range(votes.num_annotators)] for _ in (0, 1)]
+        table = [[dict.fromkeys(answers, 1.0) for _ in range(votes.num_annotators)] for _ in (0, 1)]
         for i, own in enumerate(by_item):
             for j, k in own:
                 table[1][j][k] += p[i]
