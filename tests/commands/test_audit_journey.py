@@ -36,6 +36,8 @@ def folder(tmp_path, monkeypatch):
             decided.append([f"images/{n}.jpg", "bright", given, is_bright, "wrong", "me", "2026-11-27T00:00:00Z"])
     write_rows(tmp_path / "my.csv", ["image", "bright", "other", "split"], rows)
     write_rows(tmp_path / "corrections.csv", ["image", "class", "given", "label", "decision", "who", "when"], decided)
+    answers = [[f"images/{n}.jpg", who, n % 2, ""] for n in range(20) for who in ("me", "you")]
+    write_rows(tmp_path / "votes.csv", ["image", "annotator", "bright", "other"], answers)
     data = {"path": "my.csv", "label_columns": ["bright", "other"], "split_column": "split", "val_fraction": 0.2}
     data |= {"image_size": 48, "batch_size": 8, "num_workers": 0}
     model = {"backbone": "tf_efficientnet_lite0", "weights": "installed", "freeze": ["conv_stem", "blocks"]}
