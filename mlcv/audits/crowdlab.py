@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlcv.audits.annotators import MAYBE, YES, Consensus, Rates, Votes
+from mlcv.audits.annotators import Consensus
+from mlcv.audits.votes import MAYBE, YES, Rates, Votes, class_of_votes, together
 from mlcv.errors import DataError
 
 Array = NDArray[Any]
@@ -30,14 +31,12 @@ def crowdlab(votes: Votes, prior: Array, classes: Array | None = None) -> Consen
     Raises:
         DataError: if no item of a class has answers of two annotators.
     """
-    group = np.zeros(votes.num_items, np.intp) if classes is None else classes
-    num_groups = int(group.max()) + 1
     clear = votes.select(votes.answer != MAYBE)
+    num_groups, group = class_of_votes(clear, classes)
     probability = np.full(votes.num_items, np.nan)
     weight, model_weight = np.full((num_groups, votes.num_annotators), np.nan), np.full(num_groups, np.nan)
-    order = np.argsort(group[clear.item], kind="stable")
-    for places in np.split(order, np.flatnonzero(np.diff(group[clear.item][order])) + 1) if len(order) else []:
-        g = group[clear.item[places[0]]]
+    for places in together(group):
+        g = group[places[0]]
         items, item = np.unique(clear.item[places], return_inverse=True)
         people, person = np.unique(clear.annotator[places], return_inverse=True)
         own = Votes(item, person, clear.answer[places], len(items), len(people))
@@ -78,4 +77,5 @@ def _agreement(votes: Votes) -> Array:
     pairs = np.bincount(votes.annotator, others, votes.num_annotators)
     found = np.bincount(votes.annotator, agreed, votes.num_annotators)
     found = np.divide(found, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
-    return np.asarray(np.where(np.isnan(found), np.nanmean(found), found))
+    everybody: Array = np.where(np.isnan(found), np.nanmean(found), found)
+    return everybody

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
 
-from mlcv.audits.annotators import MAYBE, NO, YES, Consensus, Votes, calibrated, dawid_skene, majority, raykar
+from mlcv.audits.annotators import Consensus, calibrated, dawid_skene, majority, raykar
 from mlcv.audits.crowdlab import LEAST_WEIGHT, crowdlab
+from mlcv.audits.votes import MAYBE, NO, YES, Votes
 from mlcv.errors import ConfigError, DataError, check_choice
 from mlcv.files import write_table
 from mlcv.labels.states import NEGATIVE, POSITIVE, UNCERTAIN, UNKNOWN, States

@@ -14,8 +14,9 @@ import numpy as np
 from scipy.special import logit
 from sklearn.metrics import roc_auc_score
 
-from mlcv.audits.annotators import YES, Votes, calibrated, dawid_skene, majority, raykar
+from mlcv.audits.annotators import calibrated, dawid_skene, majority, raykar
 from mlcv.audits.crowdlab import crowdlab
+from mlcv.audits.votes import YES, Votes
 from mlcv.posthoc.predictions import read_predictions
 from mlcv.tables import read_table
 

@@ -17,7 +17,7 @@ import numpy as np
 from sklearn.metrics import average_precision_score
 
 from mlcv.audits import judge
-from mlcv.audits.annotators import wilson
+from mlcv.audits.votes import wilson
 
 FINDINGS = {"Pneumothorax": {"Pneumothorax"}, "Nodule or mass": {"Nodule", "Mass"}}
 """The expert's, and the labels of NIH that mean it."""
