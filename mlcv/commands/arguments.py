@@ -291,12 +291,21 @@ def _audit() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=whole_number(0), default=0, help="of draws")
     add_truth_options(parser)
     votes = parser.add_argument_group("several annotators")
-    help_ = "answers of several people: one label of them, and how good each is"
-    votes.add_argument("--votes", type=Path, metavar="FILE", help=help_)
+    help_ = (
+        "answers of several people: a row an answer, or a row an image and annotator, or a column an annotator; or a "
+    )
+    votes.add_argument("--votes", type=Path, nargs="+", metavar="FILE", help=help_ + "file each, a row an image")
+    help_ = "of a model that did not learn from these answers, for raykar and crowdlab"
+    votes.add_argument("--predictions", dest="prior", type=Path, nargs="+", default=[], metavar="FILE", help=help_)
     help_ = "default: raykar where predictions are given, else dawid_skene"
     votes.add_argument("--method", choices=["raykar", "dawid_skene", "majority", "crowdlab"], help=help_)
-    votes.add_argument("--pooled", action="store_true", help="annotators are as good at all classes")
-    votes.add_argument("--soft", action="store_true", help="write probabilities, not labels")
+    votes.add_argument("--annotator", metavar="COLUMN", help="header of the column that says who answered, if unusual")
+    votes.add_argument("--class_column", metavar="COLUMN", help="likewise, that names the class")
+    votes.add_argument("--answer", metavar="COLUMN", help="likewise, of the answer")
+    help_ = "how good annotators are: for each class, or once (default: by how many votes there are)"
+    votes.add_argument("--rates_of", choices=["auto", "classes", "all"], default="auto", help=help_)
+    help_ = "write labels that are not sure as -1, and soft_labels.npy for data.policy.soft_labels"
+    votes.add_argument("--soft", action="store_true", help=help_)
     effect = parser.add_argument_group("what corrections were worth")
     help_ = "corrections.csv: trains with and without, and judges by given and corrected test labels"
     effect.add_argument("--effect", type=Path, metavar="FILE", help=help_)

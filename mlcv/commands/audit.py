@@ -170,12 +170,18 @@ def main(arguments: list[str]) -> None:
 
 def _votes(options: Any, others: Sequence[str]) -> None:
     from mlcv.commands.audit_votes import agree, show_agreed  # noqa: PLC0415
+    from mlcv.commands.votes_file import VotesFile  # noqa: PLC0415
 
-    if len(options.predictions) > 1 or others:
-        raise ConfigError("audit: --votes takes one file of predictions at most, and no options of fit")
-    given = {name: getattr(options, name) for name in ("method", "pooled", "soft", "out")}
+    if others:
+        raise ConfigError(f"audit: --votes trains nothing; leave {' '.join(others[:2])} out")
+    truth = truth_file(options)
+    source = VotesFile(
+        tuple(options.votes), truth.ids, options.annotator, options.class_column, options.answer, truth.classes,
+        truth.codes,
+    )  # fmt: skip
+    given = {name: getattr(options, name) for name in ("method", "rates_of", "soft", "out", "seed")}
     given |= {} if options.sure is None else {"sure": options.sure}
-    show_agreed(agree(options.votes, next(iter(options.predictions), None), **given))
+    show_agreed(agree(source, [*options.predictions, *options.prior], **given))
 
 
 def _effect(options: Any, others: Sequence[str]) -> None:

@@ -1,10 +1,10 @@
-"""What is true where several people have answered, and how good each of them is: `mlcv audit --votes`."""
+"""`mlcv audit --votes`: labels from several people's answers, and how good each of them is."""
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,284 +12,262 @@ from scipy.special import logit
 
 from mlcv.audits.annotators import Consensus, calibrated, dawid_skene, majority, raykar
 from mlcv.audits.crowdlab import LEAST_WEIGHT, crowdlab
-from mlcv.audits.votes import MAYBE, NO, YES, Votes
-from mlcv.errors import ConfigError, DataError, check_choice
-from mlcv.files import write_table
-from mlcv.labels.states import NEGATIVE, POSITIVE, UNCERTAIN, UNKNOWN, States
+from mlcv.audits.votes import MAYBE
+from mlcv.commands.votes_file import Answers, VotesFile, read_votes
+from mlcv.errors import ConfigError, DataError, check_choice, listed
+from mlcv.files import unshielded, whole_file, write_table
+from mlcv.labels.states import UNCERTAIN, UNKNOWN
 from mlcv.posthoc.predictions import read_predictions
+from mlcv.posthoc.studies import image_key
 from mlcv.runs import check_writable
-from mlcv.tables import Codes, Table, column_states, printable, read_table
+from mlcv.tables import printable, read_header
 from mlcv.terminal import console, print_table, set_up_logging
 
 logger = logging.getLogger(__name__)
 
+Array = NDArray[Any]
 Method = Literal["raykar", "dawid_skene", "majority", "crowdlab"]
-METHODS = ("raykar", "dawid_skene", "majority", "crowdlab")
+RatesOf = Literal["auto", "classes", "all"]
 
-_IMAGES = ("image", "image_id", "path", "file", "filename", "study", "item", "id")
-_PEOPLE = (
-    "annotator",
-    "annotator_id",
-    "rater",
-    "rater_id",
-    "reader",
-    "reader_id",
-    "worker",
-    "worker_id",
-    "user",
-    "who",
-)
-_CLASSES = ("class", "label", "finding", "question")
-_ANSWERS = ("answer", "vote", "value", "response", "decision")
-_CODES = Codes(uncertain=("maybe", "uncertain", "unsure", "-1"))
-_ANSWER_OF = {POSITIVE: YES, NEGATIVE: NO, UNCERTAIN: MAYBE}
-
-
-@dataclass(frozen=True)
-class Answers:
-    """A table of votes, understood.
-
-    Args:
-        images: N names.
-        class_names: C names.
-        people: J names.
-        votes: items are image times C plus class.
-    """
-
-    images: tuple[str, ...]
-    class_names: tuple[str, ...]
-    people: tuple[str, ...]
-    votes: Votes
-
-    @property
-    def classes(self) -> NDArray[np.intp]:
-        """Class of each item."""
-        return np.tile(np.arange(len(self.class_names)), len(self.images))
+_ENOUGH = 50
+"""Votes of an annotator on a class, from which rates of that class are estimated rather than of all together."""
+_MANY = 20
+"""Votes an entry, from which their plain share ranked better than Dawid and Skene's estimate on real answers."""
+_SURE = 0.99
 
 
 @dataclass(frozen=True)
 class Agreed:
-    """What annotators say together.
+    """What an audit of votes has found.
 
     Args:
-        folder: of `labels.csv` and `annotators.csv`.
-        answers: theirs.
-        method: by which.
-        consensus: what came out.
-        probability: (N, C), that the answer is yes; NaN where nobody answered.
+        folder: of its files.
+        answers: as they were read.
+        method: that was used.
+        consensus: of the pairs of `answers`; rates have a row a class, or one for all.
+        is_by_class: which of the two.
+        states: (M, C), the labels.
     """
 
     folder: Path
     answers: Answers
     method: Method
     consensus: Consensus
-    probability: NDArray[np.float64]
+    is_by_class: bool
+    states: NDArray[np.int8]
 
 
 def agree(
-    file: str | Path,
-    predictions: str | Path | None = None,
+    source: VotesFile,
+    predictions: str | Path | Sequence[str | Path] = (),
     *,
     method: Method | None = None,
-    pooled: bool = False,
-    soft: bool = False,
-    sure: float = 0.5,
     out: str | Path | None = None,
+    rates_of: RatesOf = "auto",
+    sure: float = 0.5,
+    soft: bool = False,
+    seed: int = 0,
 ) -> Agreed:
-    """Makes one label of several people's answers, and says how good each of them is.
+    """Writes the labels that several people's answers give, and each one's sensitivity and specificity.
 
     Args:
-        file: CSV: a row an image and annotator with a column a class; or a row an answer (image, annotator, class,
-            answer); or an image a row and a column an annotator, of one class. Answers are yes, no, maybe (1, 0, -1);
-            blank where nobody asked.
-        predictions: of a model that did not learn from these labels: with `raykar` and `crowdlab` it has a say.
-        method: `raykar` where there are predictions, else `dawid_skene`, if None; or `majority`, or `crowdlab`.
-        pooled: annotators are as good at all classes; for few votes a class.
-        soft: write probabilities in place of 1, 0 and blank.
-        sure: least probability of a label that is written; below it is unknown.
-        out: folder; that of the table if None.
+        source: of the answers.
+        predictions: of a model, for `raykar` and `crowdlab`; of several, logits are averaged.
+        method: `raykar` with predictions, else `dawid_skene`, if None.
+        out: folder; that of the answers if None, where names of images lead somewhere from `labels.csv`, too.
+        rates_of: annotators have rates for each class, or one for all; by how many votes there are if `auto`.
+        sure: probability that a label must exceed; others stay blank.
+        soft: writes -1 (uncertain) where a label is not sure, and `soft_labels.npy`, a policy's `soft_labels`.
+        seed: of the parts by which predictions are calibrated.
 
     Raises:
-        UserError: for a table that cannot be read as meant.
+        UserError: for files or options that cannot be used.
     """
     set_up_logging()
-    path = Path(file)
-    if method is not None:
-        check_choice("method", method, METHODS)
-    chosen: Method = method or ("dawid_skene" if predictions is None else "raykar")
-    if chosen in ("raykar", "crowdlab") and predictions is None:
-        raise ConfigError(f"audit: --method {chosen} needs predictions of a model")
+    paths = listed(predictions) if predictions else []
+    method = method or ("raykar" if paths else "dawid_skene")
+    check_choice("method", method, get_args(Method))
+    check_choice("rates_of", rates_of, get_args(RatesOf))
     if not 0.5 <= sure < 1:
-        raise ConfigError(f"sure is a probability from 0.5 to below 1, got {sure}")
-    folder = path.parent if out is None else Path(out)
+        raise ConfigError(f"--sure is a probability from 0.5 on, got {sure}")
+    if (method in ("raykar", "crowdlab")) != bool(paths):
+        needs = "needs a model's, give them with" if not paths else "uses no model: leave out"
+        raise ConfigError(f"audit: --method {method} {needs} --predictions")
+    folder = Path(out) if out is not None else source.paths[0].parent
     check_writable(folder, "--out")
-    answers = _read(path)
-    groups = None if pooled else answers.classes
-    if chosen == "majority":
-        consensus = majority(answers.votes, groups)
-    elif chosen == "dawid_skene":
-        consensus = dawid_skene(answers.votes, groups)
-    else:
-        prior = _prior(Path(predictions or ""), answers)
-        consensus = (raykar if chosen == "raykar" else crowdlab)(answers.votes, prior, groups)
-    shape = len(answers.images), len(answers.class_names)
-    found = Agreed(folder, answers, chosen, consensus, consensus.probability.reshape(shape))
-    _write(found, soft, sure, pooled)
+    answers = read_votes(source)
+    prior = None
+    if paths:
+        answers, logits = _with_logits(answers, paths)
+        share = answers.votes.share
+        prior = calibrated(logits, share, answers.column, seed)
+    consensus, is_by_class = _consensus(answers, method, prior, rates_of)
+    states = _states(answers, consensus, sure)
+    found = Agreed(folder, answers, method, consensus, is_by_class, states)
+    _write(found, soft)
     return found
 
 
 def show_agreed(found: Agreed) -> None:
-    """Prints each annotator, and what was written."""
-    out, rates = console(), found.consensus.rates
-    names = found.answers.class_names if len(rates.votes) > 1 else ("all classes",)
+    """Prints annotators, and where the files are."""
+    out, answers = console(), found.answers
     rows = [
-        [
-            f"{person}, {name}" if len(names) > 1 else person,
-            str(rates.votes[g, j]),
-            _interval(rates.sensitivity[g, j], rates.sensitivity_interval[g, j]),
-            _interval(rates.specificity[g, j], rates.specificity_interval[g, j]),
-        ]
-        for j, person in enumerate(found.answers.people)
-        for g, name in enumerate(names)
-        if rates.votes[g, j]
+        [f"{name}: {group}" if found.is_by_class else name, str(votes), *(f"{_percent(one)}" for one in shares)]
+        for name, group, votes, *shares in _rates(found)
     ]
-    print_table(
-        out, ["annotator", "votes", "sensitivity", "specificity"], rows, everything=found.folder / "annotators.csv"
-    )
-    p = found.probability[~np.isnan(found.probability)]
-    votes = found.answers.votes
+    header = ["annotator: class" if found.is_by_class else "annotator", "votes", "sensitivity, %", "specificity, %"]
+    print_table(out, header, rows, everything=found.folder / "annotators.csv")
+    asked = len(answers.image)
+    counts = [int((found.states == value).sum()) for value in (1, 0)]
     out.print(
-        f"\n{len(votes.item)} votes on {len(p)} entries by {found.method}: {(p > 0.5).sum()} are present, "
-        f"{(np.abs(p - 0.5) < 0.4).sum()} are doubtful (0.1 to 0.9)", soft_wrap=True,
+        f"\n{len(answers.votes.item)} answers of {len(answers.annotators)} people on {asked} labels of "
+        f"{len(answers.images)} images ({found.method}): {counts[0]} present, {counts[1]} absent, "
+        f"{asked - sum(counts)} not decided", soft_wrap=True,
     )  # fmt: skip
-    if found.method == "crowdlab" and found.consensus.weight is not None:
-        ignored = np.atleast_1d((found.consensus.weight <= LEAST_WEIGHT).any(axis=1))
-        if ignored.any():
-            named = [names[g] for g in np.flatnonzero(ignored)]
-            out.print(
-                f"crowdlab gives annotators no weight in {', '.join(named)}, where they do no better than the "
-                "commonest answer: rare classes are the model's alone; --method raykar never ignores a reader",
-                soft_wrap=True,
-            )  # fmt: skip
-    out.print(f"labels.csv, annotators.csv: {found.folder}", soft_wrap=True)
+    out.print(
+        "sensitivity: yes where it is present; specificity: no where it is absent; in brackets 95 %. A maybe is "
+        "neither.", soft_wrap=True,
+    )  # fmt: skip
+    out.print(f"labels.csv, probabilities.csv, annotators.csv: {found.folder}", soft_wrap=True)
 
 
-def _interval(rate: float, interval: NDArray[np.float64]) -> str:
-    return "-" if np.isnan(rate) else f"{rate:.2f} ({interval[0]:.2f}-{interval[1]:.2f})"
-
-
-def _read(path: Path) -> Answers:
-    table = read_table(path)
-    image, person = _column(table, _IMAGES), _column(table, _PEOPLE)
-    if image is None:
-        raise DataError(f"{path}: no column names the image; it is one of {', '.join(_IMAGES)}")
-    names = [name for name in table.names if name not in (image, person)]
-    if person is None:
-        logger.info("%s: a column an annotator (%s), of one class", path, ", ".join(names[:8]))
-        states = column_states(table, names, _CODES)
-        return _answers(table, [image], states, people=names, class_names=[path.stem])
-    by_class, answer = _column(table, _CLASSES), _column(table, _ANSWERS)
-    if by_class is not None and answer is not None:
-        logger.info("%s: a row an answer: columns %s, %s, %s, %s", path, image, person, by_class, answer)
-        return _answers(table, [image, person, by_class], column_states(table, [answer], _CODES))
-    logger.info("%s: a row an image and annotator; classes %s", path, ", ".join(names[:8]))
-    return _answers(table, [image, person], column_states(table, names, _CODES), class_names=names)
-
-
-def _column(table: Table, names: Sequence[str]) -> str | None:
-    lower = {name.strip().lower(): name for name in table.names}
-    return next((lower[name] for name in names if name in lower), None)
-
-
-def _answers(
-    table: Table,
-    keys: Sequence[str],
-    states: States,
-    people: Sequence[str] | None = None,
-    class_names: Sequence[str] | None = None,
-) -> Answers:
-    """Votes from cells (rows, columns), of which columns are people, classes or the one answer."""
-    named = [[cell.strip() for cell in table.column(key)] for key in keys]
-    for key, cells in zip(keys, named, strict=True):
-        if "" in cells:
-            raise DataError(f"{table.where(cells.index(''))}: column {key!r} is empty")
-    row, column = np.nonzero(states != UNKNOWN)
-    images, image = _places(named[0])
-    if people is not None:
-        everyone, who, of_class = tuple(people), column, np.zeros(len(row), np.intp)
-    else:
-        everyone, of_row = _places(named[1])
-        who = of_row[row]
-        of_class = column
-    if class_names is None:
-        classes, of_row = _places(named[2])
-        of_class = of_row[row]
-    else:
-        classes = tuple(class_names)
-    if not len(row):
-        raise DataError(f"{table.path}: there is no answer in it")
-    item = image[row] * len(classes) + of_class
-    given = np.array([_ANSWER_OF[state] for state in states[row, column].tolist()])
-    _check_once(table, row, item * len(everyone) + who, everyone, who)
-    return Answers(images, classes, everyone, Votes(item, who, given, len(images) * len(classes), len(everyone)))
-
-
-def _places(cells: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.intp]]:
-    """Names in the order in which they come, and the place of each cell's."""
-    found = {name: place for place, name in enumerate(dict.fromkeys(cells))}
-    return tuple(found), np.array([found[cell] for cell in cells], np.intp)
-
-
-def _check_once(
-    table: Table, row: NDArray[np.intp], key: NDArray[Any], people: Sequence[str], who: NDArray[np.intp]
-) -> None:
-    order = np.argsort(key, kind="stable")
-    again = np.flatnonzero(np.diff(key[order]) == 0)
-    if len(again):
-        one, other = order[again[0]], order[again[0] + 1]
+def _with_logits(answers: Answers, paths: Sequence[Path]) -> tuple[Answers, Array]:
+    """Answers on classes that the model knows, and its logit for each pair; the mean of several models."""
+    headers = [{unshielded(name) for name in read_header(path)} for path in paths]
+    names = [name for name in answers.class_names if all(name in header for header in headers)]
+    if not names:
         raise DataError(
-            f"{table.where(int(row[other]))}: {people[who[other]]!r} has answered that already, in "
-            f"{table.where(int(row[one]))}; leave one of them out"
+            f"{printable(paths[0])}: no column is one of the classes of the votes, {', '.join(answers.class_names[:8])}"
         )
+    if len(names) < len(answers.class_names):
+        left = [name for name in answers.class_names if name not in names]
+        logger.warning("no predictions for %s, which are left out", ", ".join(left))
+        answers = _restricted(answers, names)
+    total = np.zeros((len(answers.images), len(names)))
+    for path in paths:
+        model = read_predictions(path, names)
+        place = {image_key(printable(name)): row for row, name in enumerate(model.ids)}
+        rows = [place.get(image_key(printable(name))) for name in answers.images]
+        if None in rows:
+            missing = answers.images[rows.index(None)]
+            raise DataError(f"{printable(path)}: no predictions for {printable(missing)}, which has votes")
+        scores = model.scores.numpy()[np.array(rows, np.intp)]
+        if (scores >= 0).all() and (scores <= 1).all():
+            scores = logit(scores.clip(1e-15, 1 - 1e-15))
+        else:
+            logger.info("%s holds scores beyond 0 and 1, which are taken for logits", path)
+        total += scores / len(paths)
+    return answers, total[answers.image, answers.column]
 
 
-def _prior(path: Path, answers: Answers) -> NDArray[np.float64]:
-    """A model's probability of yes for each item, calibrated by votes on others."""
-    model = read_predictions(path, answers.class_names)
-    places = {name: row for row, name in enumerate(model.ids)}
-    rows = [places.get(name, -1) for name in answers.images]
-    if -1 in rows:
-        absent = answers.images[rows.index(-1)]
-        raise DataError(f"{path}: no prediction for {printable(absent)}, as of {rows.count(-1)} of {len(rows)} images")
-    scores = model.scores.numpy()[rows]
-    is_probability = (scores >= 0).all() and (scores <= 1).all()
-    logits = logit(np.clip(scores, 1e-15, 1 - 1e-15)) if is_probability else scores
-    return calibrated(logits.ravel(), answers.votes.share, answers.classes)
-
-
-def _write(found: Agreed, soft: bool, sure: float, pooled: bool) -> None:
-    answers, rates = found.answers, found.consensus.rates
-    shape = found.probability.shape
-    if soft:
-        cells = [["" if np.isnan(p) else f"{p:.4g}" for p in row] for row in found.probability]
-    else:
-        states = found.consensus.states(sure).reshape(shape)
-        cells = [["" if state == UNKNOWN else str(state) for state in row] for row in states]
-    rows = ([printable(image), *row] for image, row in zip(answers.images, cells, strict=True))
-    write_table(found.folder / "labels.csv", ["image", *answers.class_names], rows, keep=True)
-    names = ("",) if pooled else answers.class_names
-    header = ["annotator", "class", "votes", "sensitivity", "sensitivity_low", "sensitivity_high"]
-    header += ["specificity", "specificity_low", "specificity_high"]
-    table = (
-        [person, name, int(rates.votes[g, j])]
-        + [
-            f"{value:.4g}"
-            for value in (
-                rates.sensitivity[g, j], *rates.sensitivity_interval[g, j],
-                rates.specificity[g, j], *rates.specificity_interval[g, j],
-            )
-        ]
-        for j, person in enumerate(answers.people)
-        for g, name in enumerate(names)
+def _restricted(answers: Answers, names: Sequence[str]) -> Answers:
+    """Answers on these classes; images and annotators without any are left out."""
+    new = np.array([names.index(name) if name in names else -1 for name in answers.class_names])
+    votes, kept = answers.votes, new[answers.column] >= 0
+    chosen = kept[votes.item]
+    pair, image = np.flatnonzero(kept), answers.image[kept]
+    shown, image = np.unique(image, return_inverse=True)
+    who, annotator = np.unique(votes.annotator[chosen], return_inverse=True)
+    item = np.searchsorted(pair, votes.item[chosen])
+    return Answers(
+        [answers.images[place] for place in shown], list(names), [answers.annotators[place] for place in who],
+        type(votes)(item, annotator, votes.answer[chosen], len(pair), len(who)), image, new[answers.column[kept]],
     )  # fmt: skip
-    write_table(found.folder / "annotators.csv", header, table, keep=True)
+
+
+def _consensus(answers: Answers, method: Method, prior: Array | None, rates_of: RatesOf) -> tuple[Consensus, bool]:
+    votes, names = answers.votes, answers.class_names
+    pairs = np.unique(answers.column[votes.item] * votes.num_annotators + votes.annotator, return_counts=True)[1]
+    is_by_class = rates_of == "classes" or (rates_of == "auto" and float(np.median(pairs)) >= _ENOUGH)
+    if method == "crowdlab":
+        is_by_class = True
+    logger.info(
+        "annotators are judged %s: a median of %d votes of one on a class",
+        "class by class" if is_by_class else "over all classes together", np.median(pairs),
+    )  # fmt: skip
+    classes = answers.column if is_by_class else None
+    if method in ("raykar", "dawid_skene") and votes.count.mean() >= _MANY:
+        logger.warning(
+            "%.0f votes a label: where so many agree to err together, %s is too sure of itself; compare with --method "
+            "majority", votes.count.mean(), method,
+        )  # fmt: skip
+    if method == "majority":
+        return majority(votes, classes), is_by_class
+    if method == "raykar" and prior is not None:
+        return raykar(votes, prior, classes), is_by_class
+    met = votes.select(votes.answer != MAYBE).count > 1 if method == "crowdlab" else votes.count > 1
+    needed = range(len(names)) if classes is not None else []
+    alone = sorted(set(needed) - set(answers.column[met].tolist()))
+    if alone or not met.any():
+        raise DataError(
+            f"--votes: no two annotators have answered on the same image{f' of {names[alone[0]]}' if alone else ''}, "
+            "so nothing tells how good each of them is: give a model's --predictions, or --method majority"
+        )
+    if method == "dawid_skene" or prior is None:
+        return dawid_skene(votes, classes), is_by_class
+    found = crowdlab(votes, prior, classes)
+    _warn_of_dropped(found, names, answers.annotators)
+    return found, is_by_class
+
+
+def _warn_of_dropped(found: Consensus, names: Sequence[str], annotators: Sequence[str]) -> None:
+    for name, weights in zip(names, found.weight if found.weight is not None else (), strict=True):
+        lost = [who for who, weight in zip(annotators, weights, strict=True) if weight <= LEAST_WEIGHT]
+        if lost:
+            everybody = "everybody" if len(lost) == np.isfinite(weights).sum() else ", ".join(lost)
+            logger.warning(
+                "crowdlab gives no weight to %s on %s, as no better than the commonest answer: what is left is the "
+                "model; raykar ignores nobody", everybody, name,
+            )  # fmt: skip
+
+
+def _states(answers: Answers, consensus: Consensus, sure: float) -> NDArray[np.int8]:
+    states = np.full((len(answers.images), len(answers.class_names)), UNKNOWN, np.int8)
+    states[answers.image, answers.column] = consensus.states(sure)
+    return states
+
+
+def _write(found: Agreed, soft: bool) -> None:
+    answers, folder = found.answers, found.folder
+    probability = np.full(found.states.shape, np.nan, np.float32)
+    probability[answers.image, answers.column] = found.consensus.probability
+    labels = found.states
+    if soft:
+        is_sure = np.isnan(probability) | (np.abs(probability - 0.5) >= _SURE - 0.5)
+        labels = np.where(is_sure, labels, UNCERTAIN)
+        with whole_file(folder / "soft_labels.npy", "wb", keep=True) as file:
+            np.save(file, np.nan_to_num(probability, nan=0.5))
+    images = [printable(name) for name in answers.images]
+    header = ["image", *answers.class_names]
+    spelling = {1: 1, 0: 0, UNCERTAIN: -1, UNKNOWN: ""}
+    rows = ([name, *map(spelling.__getitem__, row.tolist())] for name, row in zip(images, labels, strict=True))
+    write_table(folder / "labels.csv", header, rows, keep=True)
+    rows = (
+        [name, *("" if np.isnan(p) else f"{p:.4g}" for p in row.tolist())]
+        for name, row in zip(images, probability, strict=True)
+    )
+    write_table(folder / "probabilities.csv", header, rows, keep=True)
+    columns = [f"{what}{end}" for what in ("sensitivity", "specificity") for end in ("", "_low", "_high")]
+    cells = (
+        [name, group, votes, *("" if np.isnan(rate) else f"{rate:.4g}" for one in shares for rate in one)]
+        for name, group, votes, *shares in _rates(found)
+    )
+    write_table(folder / "annotators.csv", ["annotator", "class", "votes", *columns], cells, keep=True)
+
+
+def _rates(found: Agreed) -> list[tuple[Any, ...]]:
+    """Annotator, class, votes, and twice a rate with the ends of its interval."""
+    rates, names = found.consensus.rates, found.answers.class_names if found.is_by_class else ["all"]
+    return [
+        (
+            who, group, int(rates.votes[g, j]),
+            (rates.sensitivity[g, j], *rates.sensitivity_interval[g, j]),
+            (rates.specificity[g, j], *rates.specificity_interval[g, j]),
+        )
+        for g, group in enumerate(names) for j, who in enumerate(found.answers.annotators) if rates.votes[g, j]
+    ]  # fmt: skip
+
+
+def _percent(share: tuple[float, float, float]) -> str:
+    rate, low, high = (100 * one for one in share)
+    return "" if np.isnan(rate) else f"{rate:.0f} ({low:.0f}-{high:.0f})"

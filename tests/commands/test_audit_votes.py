@@ -1,119 +1,240 @@
-"""`mlcv audit --votes`: three ways of writing down who said what, and what comes of it."""
+"""`mlcv audit --votes`: tables of answers in each layout, the files it writes, and what is refused."""
 
 import csv
+import logging
 
 import numpy as np
 import pytest
 
-from mlcv.cli import main
-from mlcv.commands.audit_votes import agree
+from mlcv.commands.audit import main
+from mlcv.commands.votes_file import VotesFile, read_votes
 from mlcv.data import CSVDataModule
 from mlcv.errors import ConfigError, DataError
-from tests.tiny_sets import write_image, write_rows
+from mlcv.labels.policies import Policy
+from mlcv.tables import Codes
 
-WORDS = {0: "no", 1: "maybe", 2: "yes"}
+LONG = "image,rater,cat,dog\na.png,ann,1,0\na.png,bob,1,\na.png,cy,0,0\nb.png,ann,0,maybe\nb.png,bob,0,1\n"
+LONGER = (
+    "image,class,rater_id,answer\na.png,cat,ann,yes\na.png,dog,ann,no\na.png,cat,bob,yes\na.png,cat,cy,no\n"
+    "a.png,dog,cy,no\nb.png,cat,ann,no\nb.png,dog,ann,unsure\nb.png,cat,bob,no\nb.png,dog,bob,yes\n"
+)
+WIDE = "image,class,ann,bob,cy\na.png,cat,1,1,0\na.png,dog,0,,0\nb.png,cat,0,0,\nb.png,dog,-1,1,\n"
+EACH = {
+    "ann": "image,cat,dog\na.png,1,0\nb.png,0,-1\n",
+    "bob": "image,cat,dog\na.png,1,\nb.png,0,1\n",
+    "cy": "image,cat,dog\na.png,0,0\nb.png,,\n",
+}
+SAID = {
+    ("a.png", "cat", "ann", 2), ("a.png", "dog", "ann", 0), ("a.png", "cat", "bob", 2), ("a.png", "cat", "cy", 0),
+    ("a.png", "dog", "cy", 0), ("b.png", "cat", "ann", 0), ("b.png", "dog", "ann", 1), ("b.png", "cat", "bob", 0),
+    ("b.png", "dog", "bob", 2),
+}  # fmt: skip
 
 
-def read(path):
-    with path.open(newline="") as file:
+@pytest.fixture
+def write(tmp_path):
+    def to(text, name="votes.csv"):
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return to
+
+
+def said(answers):
+    votes = answers.votes
+    return {
+        (answers.images[answers.image[item]], answers.class_names[answers.column[item]], answers.annotators[who], what)
+        for item, who, what in zip(votes.item, votes.annotator, votes.answer, strict=True)
+    }
+
+
+def rows(path):
+    with path.open() as file:
         return list(csv.DictReader(file))
 
 
-def made(seed, images=60):
-    """Truth of two classes, and answers of four people of whom the last guesses."""
-    rng = np.random.default_rng(seed)
-    truth = rng.random((images, 2)) < 0.4
-    answers = {}
-    for person, right in (("ann", 0.97), ("bob", 0.95), ("cy", 0.9), ("dee", 0.5)):
-        for row, column in np.ndindex(truth.shape):
-            is_right = rng.random() < right
-            answers[row, column, person] = 1 if rng.random() < 0.05 else 2 * int(truth[row, column] == is_right)
-    return truth, answers
+@pytest.mark.parametrize("text", [LONG, LONGER, WIDE])
+def test_each_layout_says_the_same(text, write):
+    assert said(read_votes(VotesFile((write(text),)))) == SAID
 
 
-def write(tmp_path, answers, layout):
-    people = ["ann", "bob", "cy", "dee"]
-    images = sorted({row for row, _, _ in answers})
-    if layout == "an answer a row":
-        rows = [[f"{row}.jpg", person, "ab"[c], WORDS[answer]] for (row, c, person), answer in answers.items()]
-        return write_rows(tmp_path / "v.csv", ["image", "annotator", "class", "answer"], rows)
-    if layout == "a column a class":
-        rows = [[f"{row}.jpg", p, *(WORDS[answers[row, c, p]] for c in (0, 1))] for row in images for p in people]
-        return write_rows(tmp_path / "v.csv", ["image", "rater", "a", "b"], rows)
-    rows = [[f"{row}.jpg", *(WORDS[answers[row, 0, p]] for p in people)] for row in images]
-    return write_rows(tmp_path / "a.csv", ["image", *people], rows)
+def test_a_file_each_says_the_same(write):
+    assert said(read_votes(VotesFile(tuple(write(text, f"{who}.csv") for who, text in EACH.items())))) == SAID
 
 
-@pytest.mark.parametrize("layout", ["an answer a row", "a column a class", "a column a person"])
-def test_each_layout_gives_labels_and_who_is_good(tmp_path, seed, layout, capsys):
-    truth, answers = made(seed)
-    path = write(tmp_path, answers, layout)
-    assert main(["audit", "--votes", str(path)]) == 0
-    classes = ("a",) if layout == "a column a person" else ("a", "b")
-    rows = read(tmp_path / "labels.csv")
-    assert [row["image"] for row in rows] == [f"{row}.jpg" for row in range(60)]
-    found = np.array([[row[name] for name in classes] for row in rows])
-    right = found == np.where(truth[:, : len(classes)], "1", "0")
-    assert right.mean() > 0.9
-    table = read(tmp_path / "annotators.csv")
-    assert len(table) == 4 * len(classes)
-    of = {(row["annotator"], row["class"]): row for row in table}
-    assert float(of["ann", "a"]["sensitivity"]) > float(of["dee", "a"]["sensitivity"])
-    for row in table:
-        assert int(row["votes"]) == 60
-        assert float(row["specificity_low"]) <= float(row["specificity"]) <= float(row["specificity_high"])
-    assert "votes on" in capsys.readouterr().out
+def test_an_annotator_a_column_without_classes_is_one_class(write):
+    path = write("image,ann,bob\na.png,1,1\nb.png,0,1\n")
+    assert read_votes(VotesFile((path,))).class_names == ["label"]
+    assert read_votes(VotesFile((path,), classes=("cat",))).class_names == ["cat"]
 
 
-def test_a_model_has_a_say_and_its_probabilities_are_calibrated(tmp_path, seed):
-    truth, answers = made(seed)
-    some = {key: answer for key, answer in answers.items() if key[2] in ("cy", "dee")}
-    path = write(tmp_path, some, "an answer a row")
-    logits = 6.0 * truth - 3
-    rows = [[f"{row}.jpg", *(1 / (1 + np.exp(-logits[row])))] for row in range(60)]
-    predictions = write_rows(tmp_path / "p.csv", ["image", "a", "b"], rows)
-    with_model = agree(path, predictions, soft=True)
-    alone = agree(path, out=tmp_path / "alone")
-    assert (with_model.method, alone.method) == ("raykar", "dawid_skene")
-    accuracy = [((one.probability > 0.5) == truth).mean() for one in (with_model, alone)]
-    assert accuracy[0] > accuracy[1]
-    assert 0 < float(read(tmp_path / "labels.csv")[0]["a"]) < 1
-    assert agree(path, predictions, method="crowdlab", out=tmp_path / "c").probability.shape == (60, 2)
+@pytest.mark.parametrize("text", [LONG, LONGER, WIDE])
+def test_classes_that_are_asked_for_are_read_alone(text, write):
+    found = read_votes(VotesFile((write(text),), classes=("dog",)))
+    assert said(found) == {one for one in SAID if one[1] == "dog"}
 
 
-def test_labels_are_read_by_the_table_reader(tmp_path, seed):
-    _, answers = made(seed, images=6)
-    agree(write(tmp_path, answers, "an answer a row"), sure=0.99)
-    for row in range(6):
-        write_image(tmp_path / f"{row}.jpg", (8, 8), seed=row)
-    data = CSVDataModule(str(tmp_path / "labels.csv"), fractions=(1.0, 0.0, 0.0), image_size=8, batch_size=1)
-    assert data.class_names == ("a", "b")
-    assert data.read_split("train").states.shape == (6, 2)
+def test_unusual_headers_are_named(write):
+    lines = [line.split(",") for line in LONGER.splitlines()[1:]]
+    path = write("\n".join(["who,picture,what,is_there", *(f"{who},{a},{b},{cell}" for a, b, who, cell in lines)]))
+    assert said(read_votes(VotesFile((path,), "picture", "who", "what", "is_there"))) == SAID
+
+
+def test_what_was_understood_is_said(write, caplog):
+    with caplog.at_level(logging.INFO):
+        read_votes(VotesFile((write(LONG),)))
+    assert "images in 'image', annotators in 'rater', a class a column (cat, dog)" in caplog.text
+
+
+def test_numbers_from_no_to_yes_are_read_as_they_are_said_to_be(write):
+    path = write("image,rater,cat\na.png,ann,2\na.png,bob,1\na.png,cy,0\n")
+    with pytest.raises(DataError, match=r"votes\.csv:2: .*'2'.*--positive"):
+        read_votes(VotesFile((path,)))
+    found = read_votes(VotesFile((path,), codes=Codes(positive=("2",), uncertain=("1",))))
+    assert said(found) == {("a.png", "cat", "ann", 2), ("a.png", "cat", "bob", 1), ("a.png", "cat", "cy", 0)}
+
+
+def test_who_says_nothing_is_left_out_with_a_warning(write, caplog):
+    found = read_votes(VotesFile((write("image,ann,bob,cy\na.png,1,1,\nb.png,0,1,\n"),)))
+    assert found.annotators == ["ann", "bob"]
+    assert "no answer of cy" in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("header", "rows", "sentence"),
+    ("text", "sentence"),
     [
-        (["picture", "annotator", "a"], [["1.jpg", "x", 1]], "no column names the image"),
-        (["image", "annotator", "a"], [["1.jpg", "x", "perhaps"]], "v.csv:2: column 'a' holds 'perhaps'"),
-        (["image", "annotator", "a"], [["1.jpg", "", 1]], "v.csv:2: column 'annotator' is empty"),
-        (["image", "annotator", "a"], [["1.jpg", "x", 1], ["1.jpg", "x", 0]], "v.csv:3: 'x' has answered that already"),
-        (["image", "annotator", "a"], [["1.jpg", "x", ""]], "there is no answer in it"),
-        (["image", "annotator", "a"], [["1.jpg", "x", 1], ["2.jpg", "y", 0]], "no two annotators have answered"),
+        (LONG + "a.png,ann,1,1\n", r"votes\.csv:7: .*in .*votes\.csv:2 already"),
+        (LONG + "c.png,ann,perhaps,1\n", r"votes\.csv:7: column 'cat' holds 'perhaps'"),
+        (LONG + "c.png,,1,1\n", r"votes\.csv:7: column 'rater' is blank"),
+        (LONG + ",ann,1,1\n", r"votes\.csv:7: column 'image' is blank"),
+        ("image,rater,cat\na.png,ann,\n", "nobody has answered"),
+        ("image,rater,cat\n", "no row"),
+        ("image,rater\na.png,ann\n", "no column of answers"),
+        ("image,rater,class,this,that\na.png,ann,cat,1,1\n", "--answer"),
     ],
 )
-def test_what_is_no_table_of_votes_is_told_with_its_row(tmp_path, header, rows, sentence):
-    path = write_rows(tmp_path / "v.csv", header, rows)
+def test_bad_tables_are_refused_in_a_sentence(text, sentence, write):
     with pytest.raises(DataError, match=sentence):
-        agree(path)
-    assert not (tmp_path / "labels.csv").exists()
+        read_votes(VotesFile((write(text),)))
 
 
-def test_a_method_that_needs_a_model_says_so(tmp_path, seed):
-    _, answers = made(seed, images=4)
-    path = write(tmp_path, answers, "an answer a row")
-    with pytest.raises(ConfigError, match="needs predictions of a model"):
-        agree(path, method="raykar")
-    other = write_rows(tmp_path / "p.csv", ["image", "a", "b"], [["0.jpg", 0.5, 0.5]])
-    with pytest.raises(DataError, match=r"no prediction for 1\.jpg, as of 3 of 4 images"):
-        agree(path, other)
+@pytest.mark.parametrize("option", ["image", "annotator", "class_column", "answer"])
+def test_a_column_that_is_not_there_is_named(option, write):
+    with pytest.raises(DataError, match=r"no column 'nobody'"):
+        read_votes(VotesFile((write(LONGER),), **{option: "nobody"}))
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "sentence"),
+    [
+        ("image,rater,cat\na.png,ann,1\nb.png,ann,0\n", [], "no two annotators"),
+        ("image,rater,cat\na.png,ann,1\nb.png,bob,0\n", [], "no two annotators"),
+        (LONG, ["--method", "raykar"], "--predictions"),
+        (LONG, ["--sure", "0.3"], "--sure"),
+        (LONG, ["--trainer.max_epochs", "3"], "trains nothing"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_is_written(text, options, sentence, write, tmp_path):
+    with pytest.raises((ConfigError, DataError), match=sentence):
+        main(["--votes", str(write(text)), "--out", str(tmp_path / "out"), *options])
+    assert not (tmp_path / "out" / "labels.csv").exists()
+
+
+def many(numpy_rng, images=40):
+    """A long table of three annotators who are right nine times in ten, predictions, and the truth."""
+    truth = numpy_rng.random((images, 2)) < 0.4
+    lines = ["image,rater,cat,dog"]
+    for who in ("ann", "bob", "cy"):
+        right = numpy_rng.random(truth.shape) < 0.9
+        given = np.where(right, truth, ~truth).astype(int)
+        lines += [f"{row}.png,{who},{cat},{dog}" for row, (cat, dog) in enumerate(given)]
+    probs = np.where(truth, 0.8, 0.1) + numpy_rng.uniform(-0.05, 0.05, truth.shape)
+    predictions = ["image,cat,dog", *(f"{row}.png,{cat},{dog}" for row, (cat, dog) in enumerate(probs))]
+    return "\n".join(lines) + "\n", "\n".join(predictions) + "\n", truth
+
+
+@pytest.mark.parametrize("method", ["", "dawid_skene", "majority", "crowdlab"])
+def test_labels_and_annotators_are_written(method, write, tmp_path, numpy_rng, capsys):
+    votes, predictions, truth = many(numpy_rng)
+    out = tmp_path / "out"
+    options = ["--method", method] if method else []
+    if method in ("", "crowdlab"):
+        options += ["--predictions", str(write(predictions, "predictions.csv"))]
+    main(["--votes", str(write(votes)), "--out", str(out), *options])
+    labels = np.array([[row["cat"], row["dog"]] for row in rows(out / "labels.csv")])
+    assert (labels == truth.astype(int).astype(str)).mean() > 0.85
+    people = rows(out / "annotators.csv")
+    assert {row["annotator"] for row in people} == {"ann", "bob", "cy"}
+    # 40 votes a class are too few for rates of their own; crowdlab knows no others.
+    assert {row["class"] for row in people} == ({"cat", "dog"} if method == "crowdlab" else {"all"})
+    for row in people:
+        for what in ("sensitivity", "specificity"):
+            low, rate, high = (float(row[what + end]) for end in ("_low", "", "_high"))
+            assert 0 <= low <= rate <= high <= 1
+    printed = capsys.readouterr().out
+    assert "240 answers of 3 people on 80 labels of 40 images" in printed
+    assert (method or "raykar") in printed
+
+
+def test_rates_are_of_each_class_where_that_is_asked_for(write, tmp_path, numpy_rng):
+    main(["--votes", str(write(many(numpy_rng)[0])), "--out", str(tmp_path / "out"), "--rates_of", "classes"])
+    assert [row["class"] for row in rows(tmp_path / "out" / "annotators.csv")] == ["cat"] * 3 + ["dog"] * 3
+
+
+def test_unasked_and_undecided_labels_are_blank(write, tmp_path):
+    text = "image,rater,cat,dog\na.png,ann,1,\na.png,bob,0,\nb.png,ann,1,1\nb.png,bob,1,0\n"
+    main(["--votes", str(write(text)), "--out", str(tmp_path / "out"), "--method", "majority"])
+    found = [[row["cat"], row["dog"]] for row in rows(tmp_path / "out" / "labels.csv")]
+    assert found == [["", ""], ["1", ""]]
+    found = [[row["cat"], row["dog"]] for row in rows(tmp_path / "out" / "probabilities.csv")]
+    assert found == [["0.5", ""], ["1", "0.5"]]
+
+
+def test_predictions_of_an_image_are_missed(write, tmp_path, numpy_rng):
+    votes, predictions, _ = many(numpy_rng)
+    short = write(predictions.replace("7.png", "x.png"), "predictions.csv")
+    with pytest.raises(DataError, match=r"no predictions for 7\.png"):
+        main(["--votes", str(write(votes)), "--out", str(tmp_path / "out"), "--predictions", str(short)])
+
+
+def test_classes_without_predictions_are_left_out(write, tmp_path, numpy_rng, caplog):
+    votes, predictions, _ = many(numpy_rng)
+    other = write(predictions.replace("dog", "cow"), "predictions.csv")
+    main(["--votes", str(write(votes)), "--out", str(tmp_path / "out"), "--predictions", str(other)])
+    assert list(rows(tmp_path / "out" / "labels.csv")[0]) == ["image", "cat"]
+    assert "no predictions for dog" in caplog.text
+
+
+def test_soft_labels_are_what_a_training_learns_from(write, tmp_path, numpy_rng):
+    votes, _, _ = many(numpy_rng)
+    out = tmp_path / "out"
+    main(["--votes", str(write(votes)), "--out", str(out), "--soft"])
+    for row in range(41):
+        (tmp_path / f"{row}.png").touch()
+    empty = str(write("image,cat,dog\n40.png,1,0\n", "val.csv"))
+    data = CSVDataModule(
+        str(out / "labels.csv"), str(tmp_path), codes=Codes(uncertain=("-1",)), val_path=empty, test_path=empty,
+        policy=Policy(uncertain="self_trained", soft_labels=str(out / "soft_labels.npy")),
+    )  # fmt: skip
+    states = data.read_split("train").states
+    targets = data.policy.resolve(states, data.class_names)
+    soft = np.load(out / "soft_labels.npy")
+    assert (states == -2).any()
+    np.testing.assert_allclose(targets[states == -2], soft[states == -2])
+    np.testing.assert_allclose(targets[states >= 0], np.round(soft)[states >= 0])
+    assert (np.abs(soft[states >= 0] - 0.5) >= 0.49).all()
+
+
+def test_crowdlab_says_whom_it_drops(write, tmp_path, numpy_rng, caplog):
+    truth = np.arange(200) < 6
+    lines = ["image,rater,cat"]
+    for who in ("ann", "bob", "cy"):
+        given = np.where(numpy_rng.random(200) < 0.88, truth, ~truth).astype(int)
+        lines += [f"{row}.png,{who},{cat}" for row, cat in enumerate(given)]
+    predictions = "\n".join(["image,cat", *(f"{row}.png,{0.9 if cat else 0.1}" for row, cat in enumerate(truth))])
+    main([
+        "--votes", str(write("\n".join(lines))), "--predictions", str(write(predictions, "p.csv")), "--out",
+        str(tmp_path / "out"), "--method", "crowdlab",
+    ])  # fmt: skip
+    assert "no weight to everybody on cat" in caplog.text
