@@ -105,6 +105,7 @@ def test_who_says_nothing_is_left_out_with_a_warning(write, caplog):
     ("text", "sentence"),
     [
         (LONG + "a.png,ann,1,1\n", r"votes\.csv:7: .*in .*votes\.csv:2 already"),
+        (LONG + "b.png,bob,1,1\na.png,ann,1,1\n", r"votes\.csv:7: .*in .*votes\.csv:6 already"),
         (LONG + "c.png,ann,perhaps,1\n", r"votes\.csv:7: column 'cat' holds 'perhaps'"),
         (LONG + "c.png,,1,1\n", r"votes\.csv:7: column 'rater' is blank"),
         (LONG + ",ann,1,1\n", r"votes\.csv:7: column 'image' is blank"),
@@ -189,6 +190,9 @@ def test_unasked_and_undecided_labels_are_blank(write, tmp_path):
     assert found == [["", ""], ["1", ""]]
     found = [[row["cat"], row["dog"]] for row in rows(tmp_path / "out" / "probabilities.csv")]
     assert found == [["0.5", ""], ["1", "0.5"]]
+    main(["--votes", str(tmp_path / "votes.csv"), "--out", str(tmp_path / "soft"), "--method", "majority", "--soft"])
+    found = [[row["cat"], row["dog"]] for row in rows(tmp_path / "soft" / "labels.csv")]
+    assert found == [["-1", ""], ["1", "-1"]]
 
 
 def test_predictions_of_an_image_are_missed(write, tmp_path, numpy_rng):
