@@ -19,7 +19,7 @@ from mlcv.data.items import Files
 from mlcv.data.samples import LabeledImages, Split
 from mlcv.data.splits import group_keys
 from mlcv.errors import ConfigError, DataError, check_choice
-from mlcv.files import write_table, write_text
+from mlcv.files import keep_earlier, write_table, write_text
 from mlcv.labels.label_space import closed, hierarchy_of, joined, mapped
 from mlcv.labels.states import NEGATIVE, POSITIVE, STATE_NAMES, UNCERTAIN, UNKNOWN, States
 from mlcv.plain_config import build, parse, spec
@@ -52,6 +52,21 @@ class Source:
     places: tuple[int | None, ...]
 
 
+@dataclass(frozen=True)
+class Conflict:
+    """Labels, or splits, of an image that contradict each other.
+
+    Args:
+        row: of the image.
+        column: of the class; None of splits.
+        what: in words.
+    """
+
+    row: int
+    column: int | None
+    what: str
+
+
 @dataclass
 class Merged:
     """The joined table.
@@ -63,9 +78,9 @@ class Merged:
         sources: of each, joined by + where an image is in several.
         groups: whose each is, such as a patient of a source; empty where nobody says.
         states: (M, C).
-        conflicts: image, class (or nothing), what contradicts, and what was done.
+        conflicts: what contradicts.
         unmapped: of each source the classes that the space has under no other source's name.
-        given: of each source positive and negative labels (C, 2), with what follows from the hierarchy.
+        given: of each source positive and negative labels (C, 2), as it gives them.
     """
 
     class_names: tuple[str, ...]
@@ -74,7 +89,7 @@ class Merged:
     sources: list[str] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
     states: States = field(default_factory=lambda: np.empty((0, 0), np.int8))
-    conflicts: list[tuple[str, str, str, str]] = field(default_factory=list)
+    conflicts: list[Conflict] = field(default_factory=list)
     unmapped: dict[str, list[str]] = field(default_factory=dict)
     given: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
@@ -96,8 +111,9 @@ def merge(file: str | Path, out: str | Path = "merged.csv") -> Merged:
     out = Path(out)
     if out.suffix != ".csv":
         raise ConfigError(f"--out {out}: a table's name ends with .csv")
-    check_writable(out.parent, "--out")
     given = _read(Path(file))
+    _check_apart(out, Path(file), given["sources"])
+    check_writable(out.parent, "--out")
     sources, class_names = _sources(given["sources"], given.get("classes"))
     parents = hierarchy_of(given.get("hierarchy") or {}, class_names)
     policy = given.get("conflicts", "raise")
@@ -106,18 +122,22 @@ def merge(file: str | Path, out: str | Path = "merged.csv") -> Merged:
     for source in sources:
         shared = {name for other in sources if other is not source for name in _names(other, class_names)}
         merged.unmapped[source.name] = [name for name in _names(source, class_names) if name not in shared]
-    _join(merged, sources, parents)
+    _join(merged, sources)
+    _follow(merged, parents, policy)
+    path = out.with_name(f"{out.stem}_conflicts.csv")
     if merged.conflicts and policy == "raise":
-        path = out.with_name(f"{out.stem}_conflicts.csv")
-        _write_conflicts(path, merged)
-        image, name, what, _ = merged.conflicts[0]
+        _write_conflicts(path, merged, policy)
+        one = merged.conflicts[0]
+        of_class = "" if one.column is None else f", class {class_names[one.column]!r}"
         raise DataError(
-            f"merge: {len(merged.conflicts)} labels contradict each other, such as {printable(image)}"
-            f"{f', class {name!r}' if name else ''}: {what}. All are in {path}; put them right, or say conflicts: "
-            "unknown or first"
+            f"merge: {len(merged.conflicts)} labels contradict each other, such as {printable(merged.images[one.row])}"
+            f"{of_class}: {one.what}. All are in {path}; put them right, or say conflicts: unknown or first"
         )
-    _decide(merged, policy)
     _write(out, merged)
+    if merged.conflicts:
+        _write_conflicts(path, merged, policy)
+    elif path.is_file():
+        keep_earlier(path)  # it is of an earlier table
     return merged
 
 
@@ -162,6 +182,18 @@ def _read(path: Path) -> dict[str, Any]:
     return given
 
 
+def _check_apart(out: Path, file: Path, sources: Mapping[str, Any]) -> None:
+    """Refuses to write over what is read."""
+    said = [str(file)]
+    for one in sources.values():
+        arguments = one.get("init_args", one) if isinstance(one, dict) else {}
+        said += [value for value in (arguments or {}).values() if isinstance(value, str)]
+    read = {Path(name).resolve() for name in said}
+    for path in (out, out.with_suffix(".yaml")):
+        if path.resolve() in read:
+            raise ConfigError(f"--out {out}: {path} is read here, and would be written over; choose another name")
+
+
 def _sources(given: Mapping[str, Any], classes: Sequence[str] | None) -> tuple[list[Source], tuple[str, ...]]:
     read: list[tuple[str, MultiLabelDataModule, dict[str, str | None]]] = []
     for name, one in given.items():
@@ -199,8 +231,8 @@ def _names(source: Source, class_names: Sequence[str]) -> list[str]:
     return [class_names[place] for place in dict.fromkeys(source.places) if place is not None]
 
 
-def _join(merged: Merged, sources: Sequence[Source], parents: Sequence[tuple[int, int]]) -> None:
-    """Fills the table, an image once; what contradicts is noted, and unknown where `first` cannot say."""
+def _join(merged: Merged, sources: Sequence[Source]) -> None:
+    """Fills the table, an image once, with what its sources say; what contradicts is noted."""
     count = len(merged.class_names)
     rows: list[tuple[str, Split, str, str, States]] = []
     for source in sources:
@@ -209,17 +241,13 @@ def _join(merged: Merged, sources: Sequence[Source], parents: Sequence[tuple[int
             if not isinstance(labeled.items, Files):
                 raise ConfigError(f"merge: sources: {source.name}: its images are not in files, so no table names them")
             states = mapped(labeled.states, source.places, count)
-            states, contradicts = closed(states, parents)
             names = [str(Path(name).resolve()) for name in labeled.items]
-            for row, column in np.argwhere(contradicts).tolist():
-                said = STATE_NAMES[int(states[row, column])]
-                what = f"{source.name} says {said}, which the hierarchy does not allow"
-                merged.conflicts.append((names[row], merged.class_names[column], what, ""))
             groups = _groups(source, labeled)
             rows += list(zip(names, [split] * len(names), [source.name] * len(names), groups, states, strict=True))
     place: dict[str, int] = {}
     joint: list[States] = []
     seen: set[tuple[str, str]] = set()
+    alike: list[tuple[str, str]] = []
     for key, (name, split, source_name, group, own) in zip(_same([row[0] for row in rows]), rows, strict=True):
         if (source_name, key) not in seen:
             seen.add((source_name, key))
@@ -233,31 +261,46 @@ def _join(merged: Merged, sources: Sequence[Source], parents: Sequence[tuple[int
             joint.append(own)
             continue
         at = place[key]
+        if group and merged.groups[at]:
+            alike.append((merged.groups[at], group))
         _meet(merged, joint, at, (name, split, source_name, group, own))
+    merged.groups = _united(merged.groups, alike)
     merged.states = np.stack(joint) if joint else np.empty((0, count), np.int8)
 
 
 def _meet(merged: Merged, states: list[States], at: int, other: tuple[str, Split, str, str, States]) -> None:
     """An image that is there already, in this file or in another with the same content."""
     name, split, source, group, own = other
-    first = merged.images[at]
     if {split, merged.splits[at]} == {"val", "test"}:
         merged.splits[at] = "test"  # data sets without test labels test on what validates
     elif split != merged.splits[at]:
-        merged.conflicts.append((
-            first, "", f"it is in {merged.splits[at]} of {merged.sources[at]}, and in {split} of {source} ({name})", "",
-        ))  # fmt: skip
+        what = f"it is in {merged.splits[at]} of {merged.sources[at]}, and in {split} of {source} ({name})"
+        merged.conflicts.append(Conflict(at, None, what))
         if merged.splits[at] == "train":  # what is tested never trains
             merged.splits[at] = split
     states[at], differs = joined(states[at], own)
     for column in np.flatnonzero(differs).tolist():
         one, two = STATE_NAMES[int(states[at][column])], STATE_NAMES[int(own[column])]
-        merged.conflicts.append((
-            first, merged.class_names[column], f"{merged.sources[at]} says {one}, {source} {two} ({name})", "",
-        ))  # fmt: skip
+        merged.conflicts.append(Conflict(at, column, f"{merged.sources[at]} says {one}, {source} {two} ({name})"))
     if source not in merged.sources[at].split("+"):
         merged.sources[at] += f"+{source}"
     merged.groups[at] = merged.groups[at] or group
+
+
+def _united(groups: Sequence[str], alike: Sequence[tuple[str, str]]) -> list[str]:
+    """Groups of which two have an image in common are one, named by the first."""
+    head: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        while name in head:
+            name = head[name]
+        return name
+
+    for one, other in alike:
+        first, second = find(one), find(other)
+        if first != second:
+            head[second] = first
+    return [find(name) for name in groups]
 
 
 def _groups(source: Source, labeled: LabeledImages) -> list[str]:
@@ -288,23 +331,44 @@ def _size(name: str) -> int:
         raise DataError(f"merge: {printable(name)} cannot be read ({type(error).__name__})") from error
 
 
-def _decide(merged: Merged, policy: Conflicts) -> None:
-    """What contradicts becomes unknown, or stays as the first source has it."""
-    places = {name: row for row, name in enumerate(merged.images)}
-    columns = {name: c for c, name in enumerate(merged.class_names)}
-    decided = []
-    for image, name, what, _ in merged.conflicts:
-        done = "stays out of training" if not name else "unknown" if policy == "unknown" else "the first is taken"
-        if name and policy == "unknown" and image in places:
-            merged.states[places[image], columns[name]] = UNKNOWN
-        decided.append((image, name, what, done))
-    merged.conflicts = decided
+def _follow(merged: Merged, parents: Sequence[tuple[int, int]], policy: Conflicts) -> None:
+    """Decides what contradicts, and adds what follows from the hierarchy; from no label that is contested.
+
+    So nothing is absent only because of a label that does not stand.
+    """
+    contested = np.zeros(merged.states.shape, bool)
+    for one in merged.conflicts:
+        if one.column is not None:
+            contested[one.row, one.column] = True
+    stands = merged.states.copy()
+    if policy == "unknown":
+        stands[contested] = UNKNOWN
+    firm = stands.copy()
+    while True:
+        found, contradicts = closed(firm, parents)
+        if not contradicts.any():
+            break
+        for row, column in np.argwhere(contradicts).tolist():
+            said = STATE_NAMES[int(firm[row, column])]
+            what = f"{merged.sources[row]} says {said}, which the hierarchy does not allow"
+            merged.conflicts.append(Conflict(row, column, what))
+        firm[contradicts] = UNKNOWN  # each turn takes a given label away, so there is an end
+    # A contested label that is believed stays, though nothing follows from it.
+    merged.states = found if policy == "unknown" else np.where(stands != firm, stands, found).astype(np.int8)
 
 
-def _write_conflicts(path: Path, merged: Merged) -> None:
-    write_table(path, ["image", "class", "what", "done"], [
-        [printable(image), name, what, done] for image, name, what, done in merged.conflicts
-    ], keep=True)  # fmt: skip
+def _write_conflicts(path: Path, merged: Merged, policy: Conflicts) -> None:
+    done = {"raise": "", "unknown": "unknown", "first": "as it is first given"}[policy]
+    rows = (
+        [
+            printable(merged.images[one.row]),
+            "" if one.column is None else merged.class_names[one.column],
+            one.what,
+            done if one.column is not None or not done else "never trains",
+        ]
+        for one in merged.conflicts
+    )
+    write_table(path, ["image", "class", "what", "done"], rows, keep=True)
 
 
 def _write(out: Path, merged: Merged) -> None:
@@ -318,8 +382,6 @@ def _write(out: Path, merged: Merged) -> None:
         )
     )
     write_table(out, header, rows, keep=True)
-    if merged.conflicts:
-        _write_conflicts(out.with_name(f"{out.stem}_conflicts.csv"), merged)
     arguments: dict[str, Any] = {
         "path": str(out.resolve()), "image_column": "image", "split_column": "split",
         "label_columns": list(merged.class_names), "codes": {"uncertain": ["uncertain"]},

@@ -37,7 +37,7 @@ class ELRLoss(MemoryLoss):
         warmup_epochs: epochs without the pull; the memory is fed from the first.
         unknown: of the cross-entropy, see `ElementwiseLoss`. The pull is on all entries, unknown ones too.
         smoothing: see `ElementwiseLoss`.
-        memory_on: `device` or `cpu`, see `Memory`; two bytes an entry.
+        memory_on: `device` or `cpu`, see `Memory`; two bytes an entry, four where beta is above 0.9.
 
     Shape:
         logits and targets (B, C) as for `ElementwiseLoss`, index (B,); a scalar, summed over classes and averaged over
@@ -54,7 +54,8 @@ class ELRLoss(MemoryLoss):
         smoothing: float = 0.1,
         memory_on: MemoryOn = "device",
     ) -> None:
-        super().__init__(memory_on, t=torch.float16, visits=(torch.uint8, ()))
+        # A step of a slow memory is smaller than what float16 tells apart.
+        super().__init__(memory_on, mean=torch.float16 if beta <= 0.9 else torch.float32, visits=(torch.int16, ()))
         if lam < 0 or not 0 <= beta < 1:
             raise ConfigError(f"loss.lam >= 0 and loss.beta in [0, 1) are needed, got {lam} and {beta}")
         self.lam, self.beta, self.one_sided, self.warmup_epochs = lam, beta, one_sided, warmup_epochs
@@ -84,8 +85,11 @@ class ELRLoss(MemoryLoss):
     @torch.no_grad()
     def _remembered(self, p: Tensor, index: Tensor) -> Tensor:
         """Of a batch's entries (B, C), after this visit: what is called t' above."""
+        # t' itself is kept, as a mean that moves towards p: however it is rounded it is never beyond 0 and 1, as t and
+        # 1 - beta^n are that are rounded apart.
         visits = self.memory.read("visits", index, p) + 1
-        t = self.beta * self.memory.read("t", index, p) + (1 - self.beta) * p
-        self.memory.write("t", index, t)
-        self.memory.write("visits", index, visits.clamp(max=255))
-        return t / (1 - self.beta ** visits[:, None])
+        mean = self.memory.read("mean", index, p)
+        mean = mean + (1 - self.beta) / (1 - self.beta ** visits[:, None]) * (p - mean)
+        self.memory.write("mean", index, mean)
+        self.memory.write("visits", index, visits.clamp(max=torch.iinfo(torch.int16).max))
+        return mean.clamp(0, 1)

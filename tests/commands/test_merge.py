@@ -175,3 +175,58 @@ def test_a_source_that_does_not_exist_or_has_no_such_class_is_named(two, tmp_pat
         merge(plan(tmp_path, {"one": {"class_path": "NoDataModule"}}), tmp_path / "m.csv")
     with pytest.raises((ConfigError, DataError), match=r"nothing\.csv"):
         merge(plan(tmp_path, {"one": {"path": str(tmp_path / "nothing.csv")}}), tmp_path / "m.csv")
+
+
+def test_nothing_is_absent_only_because_of_a_label_that_does_not_stand(two, tmp_path):
+    """One source says that there is an animal, another that there is none: of cats and dogs nobody has spoken."""
+    one = table(tmp_path, "x.csv", ["animal", "cat"], [["h.jpg", "train", "", 1, ""]], first=40)
+    other = table(tmp_path, "y.csv", ["animal", "dog"], [["h.jpg", "train", "", 0, ""]])
+    sources = {"x": source(one, ["animal", "cat"]), "y": source(other, ["animal", "dog"])}
+    for policy, animal in (("first", "1"), ("unknown", "")):
+        file = plan(tmp_path, sources, hierarchy={"animal": ["cat", "dog"]}, conflicts=policy)
+        (row,) = read_merged(file, tmp_path)
+        assert (row["animal"], row["cat"], row["dog"]) == (animal, "", "")
+    del two
+
+
+def test_what_the_list_of_conflicts_says_is_done_is_done_under_whatever_path(two, tmp_path):
+    one, _ = two
+    (tmp_path / "dup.jpg").write_bytes((tmp_path / "b.jpg").read_bytes())
+    other = table(tmp_path, "y.csv", ["animal", "cat"], [["dup.jpg", "train", "", 0, 1]])
+    file = plan(
+        tmp_path,
+        {"one": source(one, ["cat", "dog"]), "y": source(other, ["animal", "cat"])},
+        hierarchy={"animal": ["cat", "dog"]},
+        conflicts="unknown",
+    )
+    rows = {row["image"]: row for row in read_merged(file, tmp_path)}
+    listed = [row for row in read(tmp_path / "m_conflicts.csv") if row["done"] == "unknown"]
+    assert listed
+    for row in listed:
+        assert rows[row["image"]][row["class"]] == ""
+
+
+def test_patients_with_an_image_in_common_are_one(two, tmp_path):
+    one, _ = two
+    images = [["a.jpg", "train", "7", 1], ["k.jpg", "train", "7", 0], ["l.jpg", "train", "8", 0]]
+    again = table(tmp_path, "y.csv", ["sofa"], images, first=50)
+    sources = {"one": source(one, ["cat", "dog"]), "again": source(again, ["sofa"])}
+    rows = {row["image"].rpartition("/")[2]: row["group"] for row in read_merged(plan(tmp_path, sources), tmp_path)}
+    assert rows["a.jpg"] == rows["k.jpg"]
+    assert len({rows["a.jpg"], rows["b.jpg"], rows["l.jpg"]}) == 3
+
+
+@pytest.mark.parametrize("out", ["one.csv", "merge.csv"])
+def test_what_is_read_is_not_written_over(two, tmp_path, out):
+    file = plan(tmp_path, {"one": source(two[0], ["cat", "dog"])})
+    before = {path: path.read_bytes() for path in (tmp_path / "one.csv", file)}
+    with pytest.raises(ConfigError, match="is read here, and would be written over"):
+        merge(file, tmp_path / out)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_conflicts_of_an_earlier_table_are_not_taken_for_this_ones(two, tmp_path):
+    (tmp_path / "m_conflicts.csv").write_text("of another table")
+    read_merged(plan(tmp_path, {"one": source(two[0], ["cat", "dog"])}), tmp_path)
+    assert not (tmp_path / "m_conflicts.csv").exists()
+    assert (tmp_path / "m_conflicts.1.csv").read_text() == "of another table"

@@ -48,7 +48,25 @@ def test_known_values():
     pulled = loss(LOGITS, torch.full((4, 3), -1.0), index).item()
     expected = sum(pull(x, x, False) for x in p.flatten().tolist())
     assert pulled == pytest.approx(expected / 4, rel=1e-3)
-    assert loss.memory["t"].double().mul(1 / 0.3).sub(p).abs().max() < 1e-3
+    assert loss.memory["mean"].double().sub(p).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 0.7, 0.8, 0.9, 0.97, 0.99, 0.999])
+@pytest.mark.parametrize("one_sided", [False, True])
+def test_however_often_an_entry_is_visited_loss_and_gradient_are_finite_and_the_mean_is_right(rng, beta, one_sided):
+    """Networks become sure, and then what is remembered is rounded at the edge of what a logarithm takes."""
+    loss, index = ELRLoss(beta=beta, one_sided=one_sided, lam=1.0), torch.arange(16)
+    loss.on_labels(torch.zeros(16, 4), "abcd")
+    sign = torch.randn(16, 4, generator=rng).sign()
+    t, clamp = torch.zeros(16, 4, dtype=torch.float64), 1e-4
+    for visit in range(1, 301):
+        logits = (sign * (3 + 17 * torch.rand(16, 4, generator=rng))).requires_grad_()
+        value = loss(logits, torch.zeros(16, 4), index)
+        value.backward()
+        assert value.isfinite()
+        assert logits.grad.isfinite().all()
+        t = beta * t + (1 - beta) * logits.detach().double().sigmoid().clamp(clamp, 1 - clamp)
+        assert loss.memory["mean"].double().sub(t / (1 - beta**visit)).abs().max() < 3e-3
 
 
 def test_gradients_are_right_and_none_flows_through_what_is_remembered(rng):
