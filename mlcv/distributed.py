@@ -34,8 +34,9 @@ def gathered(tensor: Tensor) -> Tensor:
     torch.distributed.all_gather(counts, torch.full_like(counts[0], len(tensor)))
     longest = int(max(counts))
     padded = torch.cat([tensor, tensor.new_zeros(longest - len(tensor), *tensor.shape[1:])]).contiguous()
+    # As bytes: neither gloo nor NCCL carries every type (int16 is one).
     everyone = [torch.empty_like(padded) for _ in counts]
-    torch.distributed.all_gather(everyone, padded)
+    torch.distributed.all_gather([rows.view(torch.uint8) for rows in everyone], padded.view(torch.uint8))
     return torch.cat([rows[: int(count)] for rows, count in zip(everyone, counts, strict=True)])
 
 

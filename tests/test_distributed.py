@@ -189,16 +189,24 @@ def test_a_cleaner_drops_on_two_processes_what_it_does_on_one(on_two, seed):
                                        atol=1e-3, rtol=0)  # fmt: skip
 
 
+DTYPES = [torch.bool, torch.uint8, torch.int16, torch.int32, torch.int64,
+          torch.float16, torch.bfloat16, torch.float32, torch.float64]  # fmt: skip
+
+
 def rows_of(rank, file):
     join(rank, file)
-    found = gathered(torch.full((rank * 2 + 1, 3), rank)), gathered(torch.zeros(0, 2))
+    found = (
+        [gathered(torch.full((rank * 2 + 1, 3), rank, dtype=dtype)) for dtype in DTYPES],
+        gathered(torch.zeros(0, 2)),
+    )
     torch.distributed.destroy_process_group()
     return found
 
 
-def test_rows_of_batches_of_all_sizes_are_gathered(on_two):
-    for rows, none in on_two(rows_of):
-        assert rows.tolist() == [[0] * 3] + [[1] * 3] * 3
+def test_rows_of_batches_of_all_sizes_and_types_are_gathered(on_two):
+    for of_each_type, none in on_two(rows_of):
+        assert [rows.dtype for rows in of_each_type] == DTYPES
+        assert all(rows.tolist() == [[0] * 3] + [[1] * 3] * 3 for rows in of_each_type)
         assert none.shape == (0, 2)
 
 
