@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlcv.errors import DataError
 from mlcv.labels.states import NEGATIVE, POSITIVE, UNKNOWN, States
@@ -37,19 +38,22 @@ class LabelLists:
     classes: Sequence[str] | None
     codes: Codes
 
-    def names(self) -> set[str]:
-        """All classes that occur.
+    def names(self) -> dict[str, str]:
+        """All classes that occur, and the place of the first row that names each.
 
         Raises:
             DataError: naming the row of a cell that is no list of names.
         """
-        found = {name for names in self._meanings().values() for name in names or ()}
+        meanings, found = self._meanings(), dict[str, str]()
+        for place in self._in_order():
+            for name in meanings[self._spelled.cells[place]] or ():
+                found.setdefault(name, self._where(place))
         if self.classes is None:
             self._check_delimiter()
         return found
 
-    def states(self, classes: Sequence[str]) -> States:
-        """Label states (M, C): what a cell does not name is absent.
+    def states(self, classes: Sequence[str], of_cells: bool = False) -> States:
+        """Label states (M, C): what a cell does not name is absent; or those of the distinct cells.
 
         Raises:
             DataError: naming the row of a cell that names another class.
@@ -70,8 +74,25 @@ class LabelLists:
             states[place, [column_of[name] for name in names or ()]] = POSITIVE
             if names is None:
                 states[place] = blank if is_empty(cell) else UNKNOWN
-        of_rows: States = states[self._spelled.codes]
+        of_rows: States = states if of_cells else states[self._spelled.codes]
         return of_rows
+
+    def columns(self, classes: Sequence[str]) -> NDArray[np.intp]:
+        """The one class of each row (M,), -1 where it names none.
+
+        Raises:
+            DataError: naming the row of a cell that names another class, or several.
+        """
+        of_cells = self.states(classes, of_cells=True) == POSITIVE
+        several = np.flatnonzero(of_cells.sum(axis=1) > 1)
+        if len(several):
+            place = int(several[0])
+            raise DataError(
+                f"{self._where(place)}: column {self.column!r} holds {self._spelled.cells[place]!r}, and a row "
+                "for each label names one class"
+            )
+        columns: NDArray[np.intp] = np.where(of_cells.any(axis=1), of_cells.argmax(axis=1), -1)[self._spelled.codes]
+        return columns
 
     @cached_property
     def _spelled(self) -> Spelled:
