@@ -126,6 +126,7 @@ class CSVDataModule(MultiLabelDataModule):
         self.separator, self.classes = separator, classes or None
         self._tables: dict[Path, Table] = {}
         self._reads: dict[Path, _Read] = {}
+        self._lists_of: dict[Path, LabelLists] = {}
         header = self._header(self._table(Path(path)))
         if is_folder(path):
             image_column = image_column or IMAGE
@@ -164,9 +165,11 @@ class CSVDataModule(MultiLabelDataModule):
                 "data.on_error to skip)"
             )
         about = {name: self._cells(table, read, name)[chosen] for name in [self.group_column] if name is not None}
-        soft = None if read.labels.soft is None else read.labels.soft[chosen]
+        is_all = len(chosen) == len(read.rows)  # then in their order, and a copy may take much room
+        states = read.labels.states if is_all else read.labels.states[chosen]
+        soft = None if read.labels.soft is None else read.labels.soft if is_all else read.labels.soft[chosen]
         lines = None if isinstance(table, FolderTable) else table.lines(rows)
-        return LabeledImages(images, read.labels.states[chosen], None, about, printable(table.path), lines, soft)
+        return LabeledImages(images, states, None, about, printable(table.path), lines, soft)
 
     def _check_drawn(self, split_column: str | None) -> None:
         if min(self.fractions) < 0 or not 0.999 < sum(self.fractions) < 1.001:
@@ -292,8 +295,11 @@ class CSVDataModule(MultiLabelDataModule):
         return self.long.label_column if self.long is not None else str(self.labels_column)
 
     def _lists(self, table: Table) -> LabelLists:
-        delimiter = self.delimiter if self.long is None else "\0"
-        return LabelLists(table, self._names_column, delimiter, self.no_finding, self.classes, self.codes)
+        if table.path not in self._lists_of:
+            delimiter = self.delimiter if self.long is None else "\0"
+            given = table, self._names_column, delimiter, self.no_finding, self.classes, self.codes
+            self._lists_of[table.path] = LabelLists(*given)
+        return self._lists_of[table.path]
 
     def _images(self, table: Table, read: _Read, split: Split) -> NDArray[np.intp]:
         """Which images are in a split."""

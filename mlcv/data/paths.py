@@ -29,7 +29,7 @@ def end_of(path: str, parts: int = PARTS) -> str:
 def image_paths(
     root: Path, table: Table, column: str, rows: Iterable[int] | None = None, suffix: str = ""
 ) -> Iterator[str]:
-    """The paths of the images that a table's cells name; see `path_of`.
+    """The paths of the images that a table's cells name; see `paths_of`.
 
     Args:
         root: folder that the paths start from.
@@ -39,30 +39,41 @@ def image_paths(
         suffix: of the files' names, after each cell.
     """
     cells = table.column(column)
-    for row in range(len(table)) if rows is None else rows:
-        yield path_of(root, table, row, cells[row], suffix)
+    if rows is None:
+        return paths_of(root, table, enumerate(cells), suffix)
+    return paths_of(root, table, ((row, cells[row]) for row in rows), suffix)
 
 
-def path_of(root: Path, table: Table, row: int, cell: str, suffix: str = "") -> str:
-    """The path that a cell names.
+def paths_of(root: Path, table: Table, cells: Iterable[tuple[int, str]], suffix: str = "") -> Iterator[str]:
+    """The paths that cells name.
 
-    Blanks around it are left out, and backslashes divide folders, unless there is a file of that very name.
+    Blanks around them are left out, and backslashes divide folders, unless there is a file of that very name.
 
     Args:
-        root: folder that the path starts from.
-        table: whose cell it is, for errors.
-        row: of the cell.
-        cell: its text.
-        suffix: of the file's name, after the cell.
+        root: folder that the paths start from.
+        table: whose cells they are, for errors.
+        cells: with their rows.
+        suffix: of the files' names, after each cell.
 
     Raises:
         DataError: for a blank cell, a URL, or a path with a drive.
     """
+    folder = canonical(f"{root}/x").removesuffix("x")
+    for row, cell in cells:
+        if "\\" in cell or ":" in cell or cell != cell.strip() or not cell or cell[0] == "/":
+            cell = _understood(folder, table, row, cell, suffix)
+            yield canonical(f"{cell}{suffix}" if cell[0] == "/" else f"{folder}{cell}{suffix}")
+        else:
+            yield canonical(f"{folder}{cell}{suffix}")
+
+
+def _understood(folder: str, table: Table, row: int, cell: str, suffix: str) -> str:
+    """A cell of which that is not plain, without blanks around it and with slashes."""
     if not cell.strip():
         raise DataError(f"{table.where(row)}: names no image; give its path, or leave the row out")
     if "://" in cell and _URL.match(cell.strip()):
         raise DataError(f"{table.where(row)}: {cell.strip()!r} is a URL; download the images, and name their files")
-    if ("\\" in cell or cell != cell.strip()) and not is_file(f"{root}/{cell}{suffix}"):
+    if ("\\" in cell or cell != cell.strip()) and not is_file(f"{folder}{cell}{suffix}"):
         cell = cell.strip()
         if _DRIVE.match(cell):
             raise DataError(
@@ -70,4 +81,4 @@ def path_of(root: Path, table: Table, row: int, cell: str, suffix: str = "") -> 
                 "on, as in images/1.jpg"
             )
         cell = cell.replace("\\", "/")
-    return canonical(f"{cell}{suffix}" if cell.startswith("/") else f"{root}/{cell}{suffix}")
+    return cell

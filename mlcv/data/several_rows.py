@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlcv.data.items import Files
-from mlcv.data.paths import path_of
+from mlcv.data.paths import paths_of
 from mlcv.errors import DataError
 from mlcv.labels.states import NEGATIVE, POSITIVE, UNCERTAIN, UNKNOWN, States
 from mlcv.tables import Codes, Labels, Table, column_labels, is_empty, printable
@@ -20,7 +20,6 @@ Where = Callable[[int], str]
 
 _PRESENT, _ABSENT, _MAYBE, _UNSAID, _SOFT = 1, 2, 4, 8, 16
 """What the rows of an image have said of a class."""
-_BLOCK = 1 << 22
 _WORDS = {POSITIVE: "present", NEGATIVE: "absent"}
 
 
@@ -105,16 +104,17 @@ def find_owners(root: Path, table: Table, column: str, suffix: str, by_file: boo
     """
     spelled = table.spelled(column)
     order = np.argsort(spelled.first)
-    first = spelled.first[order]
-    paths = [
-        path_of(root, table, int(row), spelled.cells[place], suffix) for place, row in zip(order, first, strict=True)
-    ]
+    first, places = spelled.first[order], order.tolist()
+    cells = zip(first.tolist(), map(spelled.cells.__getitem__, places), strict=True)
+    paths = list(paths_of(root, table, cells, suffix))
     keys = list(map(str, Files(paths).keys())) if by_file else paths
-    same = spell(keys)
     images = np.empty(len(order), np.intp)
+    if len(set(keys)) == len(keys):
+        images[order] = np.arange(len(order))
+        return Owners(paths, first, images[spelled.codes])
+    same = spell(keys)
     images[order] = same.codes
-    kept = same.first
-    return Owners([paths[place] for place in kept], first[kept], images[spelled.codes])
+    return Owners([paths[place] for place in same.first], first[same.first], images[spelled.codes])
 
 
 def merge(labels: Labels, owners: Owners, policy: Duplicates, classes: Sequence[str], where: Where) -> Labels:
@@ -237,26 +237,25 @@ def _reading(
     key = owners.of_row[rows] * np.intp(len(classes)) + columns[rows]
     said, values = _said(table, long, codes, rows)
     seen = np.zeros(len(owners.first) * len(classes), np.uint8)
-    for bit in (_PRESENT, _ABSENT, _MAYBE, _UNSAID, _SOFT):
+    for bit in np.flatnonzero(np.bincount(said)).tolist():
         seen[key[said == bit]] |= bit
     soft = None
     if values is not None:
         places, own = np.unique(key[said == _SOFT], return_inverse=True)
+        is_open = seen[places] & (_PRESENT | _ABSENT) == 0  # what a person says goes before
         soft = np.full(len(seen), np.nan, np.float32)
-        soft[places] = np.bincount(own, values[said == _SOFT]) / np.bincount(own)
-        soft[seen & (_PRESENT | _ABSENT) > 0] = np.nan  # what a person says goes before
-    clash = np.flatnonzero(seen & (_PRESENT | _ABSENT) == _PRESENT | _ABSENT)
+        soft[places] = np.where(is_open, np.bincount(own, values[said == _SOFT]) / np.bincount(own), np.nan)
+    absent = key[said == _ABSENT]
+    clash = np.unique(absent[seen[absent] & _PRESENT > 0])
     settled = _settled(clash, key, rows, said, policy, classes, owners, table) if len(clash) else None
-    meaning = np.array(
-        [_state(bits, NEGATIVE if long.absent == "negative" else UNKNOWN) for bits in range(32)], np.int8
-    )
-    states = seen.view(np.int8)
-    for start in range(0, len(seen), _BLOCK):
-        states[start : start + _BLOCK] = meaning[seen[start : start + _BLOCK]]
+    meaning = np.array([_state(bits) for bits in range(32)], np.int8)[seen[key]]
+    states = seen.view(np.int8)  # in place: a table may have a thousand million entries
+    states.fill(NEGATIVE if long.absent == "negative" else UNKNOWN)
+    states[key] = meaning
     if settled is not None:
         states[clash] = settled.states
         if settled.soft is not None:
-            soft = np.full(len(seen), np.nan, np.float32) if soft is None else soft
+            soft = np.full(len(states), np.nan, np.float32) if soft is None else soft
             soft[clash] = settled.soft
     shape = len(owners.first), len(classes)
     return Labels(states.reshape(shape), None if soft is None else soft.reshape(shape))
@@ -289,11 +288,11 @@ def _said(
     return said, values if (said == _SOFT).any() else None
 
 
-def _state(bits: int, absent: int) -> int:
+def _state(bits: int) -> int:
     for bit, state in ((_PRESENT, POSITIVE), (_ABSENT, NEGATIVE), (_SOFT | _MAYBE, UNCERTAIN), (_UNSAID, UNKNOWN)):
         if bits & bit:
             return state
-    return absent
+    return UNKNOWN
 
 
 def _settled(
