@@ -13,6 +13,7 @@ from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.class_folders import IMAGE, LABELS, SPLIT, FolderTable, read_class_folders
 from mlcv.data.headers import SUFFIXES
 from mlcv.data.label_lists import LabelLists
+from mlcv.data.long_layout import BOXES
 from mlcv.data.paths import image_paths
 from mlcv.data.samples import LabeledImages, Split
 from mlcv.data.several_rows import Duplicates, Long, Owners, find_owners, long_labels, merge
@@ -36,7 +37,6 @@ logger = logging.getLogger(__name__)
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 # Headers of tables with several rows an image, without case and underscores.
-_BOXES = ({"x", "y", "width", "height"}, {"xmin", "ymin", "xmax", "ymax"}, {"x1", "y1", "x2", "y2"})
 _ANNOTATIONS = {"labelname", "label", "class", "classname", "classid", "category", "categoryid", "confidence"}
 
 
@@ -279,7 +279,7 @@ class CSVDataModule(MultiLabelDataModule):
         again = None
         if len(set(cells)) < len(cells):
             again = next(row for row, cell in enumerate(cells) if first.setdefault(cell, row) != row)
-        is_of_boxes = any(box <= (labels if again is None else names) for box in _BOXES)
+        is_of_boxes = any(box <= (labels if again is None else names) for box in BOXES)
         is_of_annotations = again is not None and (self.labels_column is not None or bool(names & _ANNOTATIONS))
         if is_of_boxes or is_of_annotations:
             where = table.where(0 if again is None else again)
