@@ -215,7 +215,8 @@ class CSVDataModule(MultiLabelDataModule):
         return _Read(labels, owners)
 
     def _understand_minus_one(self) -> None:
-        codes = minus_one(map(self._table, dict.fromkeys(self.paths.values())), self.label_columns, self.codes)
+        """By the training split's table: the others may not be on this machine."""
+        codes = minus_one(self._table(self.paths["train"]), self.label_columns, self.codes)
         if codes != self.codes:
             meaning = (
                 "absent, as there is no other word for it"

@@ -3,7 +3,7 @@
 import json
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
@@ -129,7 +129,7 @@ def column_labels(table: Table, columns: Sequence[str], codes: Codes, option: st
     return Labels(states, soft)
 
 
-def minus_one(tables: Iterable[Table], columns: Sequence[str], codes: Codes) -> Codes:
+def minus_one(table: Table, columns: Sequence[str], codes: Codes) -> Codes:
     """What -1 means, where `codes` do not say it and the other cells of the label columns leave one reading.
 
     Beside present alone it is absent (CelebA's attributes); beside present, absent and blank, which is not mentioned,
@@ -137,8 +137,7 @@ def minus_one(tables: Iterable[Table], columns: Sequence[str], codes: Codes) -> 
     or absent), codes stay as they are, so that the cell is refused.
     """
     meaning = codes.table()
-    cells = {cell for table in tables for name in columns if name in table.names for cell in table.spelled(name).cells}
-    words = {_normal(cell) for cell in cells}
+    words = {_normal(cell) for name in columns for cell in table.spelled(name).cells}
     if "-1" not in words or "-1" in meaning:
         return codes
     found = {meaning.get(word) for word in words - {"-1"}}

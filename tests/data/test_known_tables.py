@@ -125,3 +125,18 @@ def test_every_recipe_of_the_page_is_read_here():
     tested = {"openimages", "vindr", "rsna", "padchest", "mimic", "celeba", "nuswide"}
     assert set(OPTIONS) == tested
     assert np.all([isinstance(options, dict) for options in OPTIONS.values()])
+
+
+def test_the_real_table_of_chexpert_is_understood_without_codes(shared_data):
+    from mlcv.data.chexpert import OBSERVATIONS
+    from mlcv.tables import Table
+
+    path = shared_data / "chest_xray" / "CheXpert-v1.0-small" / "train.csv.gz"
+    given = {"label_columns": list(OBSERVATIONS), "fractions": (1, 0, 0), "on_error": "skip"}
+    states = CSVDataModule(str(path), **given).read_split("train").states
+    table = Table(path)
+    for column, name in enumerate(OBSERVATIONS):
+        counts = table.spelled(name).counts()
+        found = dict(zip(*np.unique(states[:, column], return_counts=True), strict=True))
+        for cell, state in (("1.0", 1), ("0.0", 0), ("-1.0", -2), ("", -1)):
+            assert found.get(state, 0) == counts.get(cell, 0)

@@ -118,6 +118,13 @@ def test_minus_one_is_refused_where_it_may_be_either(tmp_path, cells):
     assert read(tmp_path, text, names=names, codes=Codes(unknown=("-1",)))[1][names[cells.index("-1")]] == [UNSAID]
 
 
+def test_minus_one_is_understood_by_the_training_table_where_the_others_are_not_here(tmp_path):
+    images(tmp_path)
+    (tmp_path / "t.csv").write_text("image,cat\na.jpg,1\nb.jpg,-1\n")
+    data = CSVDataModule(str(tmp_path / "t.csv"), val_path=str(tmp_path / "elsewhere.csv"))
+    assert said(data)[1] == {"a": [PRESENT], "b": [ABSENT]}
+
+
 def test_soft_labels_are_targets_of_training_and_judge_nobody(tmp_path):
     text = "image,split,cat,dog\na.jpg,train,0.25,1\nb.jpg,train,uncertain,\nc.jpg,val,0.25,0\n"
     images(tmp_path)
@@ -564,3 +571,19 @@ def test_splits_are_drawn_as_before_unless_it_is_asked_for(tmp_path):
     for split, (low, high) in {"train": (0, 0.5), "val": (0.5, 0.75), "test": (0.75, 1)}.items():
         wanted = [names[n] for n in range(12) if low <= place[keys[n]] < high]
         assert list(said(data, split)[1]) == wanted
+
+
+def test_soft_labels_go_with_their_images_and_give_way_to_corrections(tmp_path):
+    from mlcv.data.corrections import Corrections
+
+    images(tmp_path)
+    (tmp_path / "t.csv").write_text("image,cat,dog\na.jpg,0.25,1\nb.jpg,0.75,0.5\nc.jpg,0,1\n")
+    labeled = CSVDataModule(str(tmp_path / "t.csv"), fractions=(1, 0, 0)).read_split("train")
+    turned = labeled.select(np.array([1, 0]))
+    np.testing.assert_array_equal(turned.soft, np.array([[0.75, 0.5], [0.25, np.nan]], np.float32))
+    changes = np.array([0, 1]), np.array([0, 1]), np.array([MAYBE, PRESENT], np.int8)
+    corrected = Corrections(tmp_path / "c.csv", "", 2, 0, {"train": changes}).apply("train", labeled)
+    assert Policy(uncertain="zeros").resolve(corrected.states, ("cat", "dog"), corrected.soft).tolist() == [
+        [0, 1], [0.75, 1], [0, 1],
+    ]  # fmt: skip
+    assert labeled.soft[0, 0] == np.float32(0.25)
