@@ -1,7 +1,6 @@
 """Any table of images: a row an image, its labels in columns or in one cell, or a row for each of its labels."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -17,7 +16,7 @@ from mlcv.data.long_layout import BOXES
 from mlcv.data.paths import image_paths
 from mlcv.data.samples import LabeledImages, Split
 from mlcv.data.several_rows import Duplicates, Long, Owners, find_owners, long_labels, merge
-from mlcv.data.splits import deal, deal_evenly, group_keys, told_apart
+from mlcv.data.splits import deal, deal_evenly, group_keys, order_as_texts, told_apart
 from mlcv.errors import ConfigError, DataError, check_choice
 from mlcv.tables import (
     Codes,
@@ -309,10 +308,11 @@ class CSVDataModule(MultiLabelDataModule):
             return np.arange(count)
         if self.split_column is not None:
             return self._images_by_column(table, read, split)
-        keys: Sequence[str] = [str(image) for image in range(count)]
         if self.group_column:
             keys = told_apart(group_keys(self._cells(table, read, self.group_column).tolist()))
-        groups = np.unique(np.array(keys, np.str_), return_inverse=True)[1]
+            groups = np.unique(np.array(keys, np.str_), return_inverse=True)[1]
+        else:
+            groups = order_as_texts(count)
         if self.stratify:
             parts = deal_evenly(groups, read.labels.states, self.fractions, self.seed)
         else:

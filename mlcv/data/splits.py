@@ -147,6 +147,19 @@ def group_keys(cells: Sequence[str]) -> list[str | int]:
     return [row if (found := keys[cell]) is None else found for row, cell in enumerate(cells)]
 
 
+def order_as_texts(count: int) -> NDArray[np.intp]:
+    """The place of each number below `count` (M,), if they are sorted as texts: 0, 1, 10, 11, 2.
+
+    By it a table's images are drawn that have no group.
+    """
+    numbers = np.arange(count)
+    digits = np.searchsorted(10 ** np.arange(1, 19), numbers, side="right") + 1
+    order = np.lexsort((digits, numbers * 10 ** (digits.max(initial=1) - digits)))
+    places = np.empty(count, np.intp)
+    places[order] = numbers
+    return places
+
+
 def told_apart(keys: Sequence[str | int]) -> list[str]:
     """Keys of groups as texts, where the number of a row is nobody's name."""
     return [key if isinstance(key, str) else f"\0{key}" for key in keys]

@@ -11,7 +11,7 @@ import pytest
 
 from mlcv.data import Codes, CSVDataModule
 from mlcv.data.several_rows import Long
-from mlcv.data.splits import check_once
+from mlcv.data.splits import check_once, order_as_texts
 from mlcv.errors import ConfigError, DataError
 from mlcv.labels import Policy, Protocol
 from tests.tiny_sets import write_image
@@ -566,6 +566,9 @@ def test_splits_are_drawn_as_before_unless_it_is_asked_for(tmp_path):
     (tmp_path / "t.csv").write_text("image,cat\n" + "".join(f"{n}.jpg,1\n" for n in names))
     data = CSVDataModule(str(tmp_path / "t.csv"), fractions=(0.5, 0.25, 0.25), seed=3)
     keys = np.unique(np.array([str(n) for n in range(12)]), return_inverse=True)[1]
+    for count in (0, 1, 10, 11, 1234):
+        texts = np.array([str(n) for n in range(count)], np.str_)
+        assert (order_as_texts(count) == np.unique(texts, return_inverse=True)[1]).all()
     place = np.empty(12)
     place[np.random.default_rng(3).permutation(12)] = (np.arange(12) + 0.5) / 12
     for split, (low, high) in {"train": (0, 0.5), "val": (0.5, 0.75), "test": (0.75, 1)}.items():

@@ -140,11 +140,12 @@ def generate_long(path: Path, count: int) -> Path:
 
 
 def generate_names(path: Path, count: int) -> Path:
-    """One to four of 14 names an image."""
+    """One to four of 14 names an image, in one order, as programs write them."""
     rng = np.random.default_rng(0)
     names = [f"finding {n}" for n in range(14)]
     rows = (
-        [f"{n:08d}.png", "|".join(names[k] for k in rng.choice(14, rng.integers(1, 5), False))] for n in range(count)
+        [f"{n:08d}.png", "|".join(names[k] for k in np.sort(rng.choice(14, rng.integers(1, 5), False)))]
+        for n in range(count)
     )
     return write(path, ["image", "labels"], rows)
 
