@@ -41,7 +41,7 @@ def _init() -> argparse.ArgumentParser:
         description="Looks at a table of images and labels, says what it understands, and writes a config that trains "
         "on it. The config is yours to change.",
     )
-    parser.add_argument("table", type=Path, help="CSV file, a row an image: its path, its labels, its split if it has")
+    parser.add_argument("table", type=Path, help="table, a row an image: its path, its labels, its split if it has")
     help_ = "the config (default: the table's name, .yaml)"
     parser.add_argument("--out", "--output", type=Path, metavar="FILE", dest="output", help=help_)
     parser.add_argument("--image_root", type=Path, metavar="FOLDER", help="that the paths start from (default: found)")

@@ -13,17 +13,19 @@ import torch
 import yaml
 
 from mlcv.commands.arguments import parser_of
+from mlcv.data.class_folders import FolderTable, read_class_folders
 from mlcv.data.csv_table import CSVDataModule
 from mlcv.data.headers import read_image_header
 from mlcv.data.samples import Split
-from mlcv.data.table_layout import SAMPLE, Layout, look_at
+from mlcv.data.several_rows import Long
+from mlcv.data.table_layout import SAMPLE, Layout, layout_of_folders, look_at
 from mlcv.errors import ConfigError
 from mlcv.files import write_text
 from mlcv.labels.states import NEGATIVE, POSITIVE, States
 from mlcv.models.downloads import hub_answers
 from mlcv.models.packaged_weights import packaged_names
 from mlcv.short_help import two_columns
-from mlcv.tables import Codes, printable, read_once, read_regular, read_table
+from mlcv.tables import Codes, Table, is_folder, printable, read_once, read_regular, read_table
 
 _BYTES_A_PIXEL = 2500
 """Memory that a training step takes for each pixel of its input, with a ResNet-50 or smaller in float32."""
@@ -60,7 +62,7 @@ def init(table: str | Path, output: str | Path | None = None, image_root: str | 
     """Writes a config that trains on a table.
 
     Args:
-        table: CSV file with a row an image.
+        table: file of a table, or a folder with a folder for each class.
         output: the config; the table's name with .yaml, in the working folder, if None.
         image_root: folder that the images' paths start from; looked for if None.
 
@@ -72,7 +74,11 @@ def init(table: str | Path, output: str | Path | None = None, image_root: str | 
     target = Path(output) if output is not None else Path(name).with_suffix(".yaml")
     if target.exists():
         raise ConfigError(f"{target} exists, and is not replaced; give another name with --out, or remove it")
-    layout = look_at(read_table(table), Path(image_root) if image_root is not None else None)
+    content = read_class_folders(table) if is_folder(table) else read_table(table)
+    if isinstance(content, FolderTable):
+        layout = layout_of_folders(content)
+    else:
+        layout = look_at(content, Path(image_root) if image_root is not None else None)
     arguments = layout.arguments(str(table))
     if arguments.get("image_root") == ".":  # which would be another folder where the config is used from one
         arguments["image_root"] = str(Path.cwd())
@@ -80,8 +86,11 @@ def init(table: str | Path, output: str | Path | None = None, image_root: str | 
         arguments["fractions"] = [0.6, 0.2, 0.2]  # fewer would judge hardly anything
     if layout.found[0] < layout.found[1]:
         arguments["on_error"] = "skip"
-    width, height = _median_size(table, layout)
-    typed = {"codes": Codes(**arguments["codes"])} if "codes" in arguments else {}
+    if layout.split_column is None:
+        arguments["stratify"] = True
+    width, height = _median_size(content, layout)
+    kinds = {"codes": Codes, "long": Long}
+    typed = {name: kind(**arguments[name]) for name, kind in kinds.items() if name in arguments}
     data = CSVDataModule(**{**arguments, **typed})
     for stage in ("fit", "test"):  # what would end a training ends here
         data.setup(stage)
@@ -123,11 +132,11 @@ def main(arguments: Sequence[str]) -> None:
     print(f"\nwrote {started.config}; read it, change it, then\n  mlcv fit --config {started.config}")  # noqa: T201
 
 
-def _median_size(path: Path, layout: Layout) -> tuple[int, int]:
+def _median_size(table: Table, layout: Layout) -> tuple[int, int]:
     """Width and height of the image in the middle, of some."""
-    table = read_table(path)
-    cells = [cell.strip().replace("\\", "/") for cell in table.column(layout.image_column) if cell.strip()]
-    root = layout.image_root or path.parent
+    column = [cell.strip().replace("\\", "/") for cell in table.column(layout.image_column) if cell.strip()]
+    cells = [f"{cell}{layout.image_suffix}" for cell in column]
+    root = layout.image_root or (table.path if isinstance(table, FolderTable) else table.path.parent)
     sizes = []
     for number in np.unique(np.linspace(0, len(cells) - 1, SAMPLE).astype(int)):
         try:
@@ -199,7 +208,9 @@ def _of_columns(layout: Layout, classes: Sequence[str]) -> dict[str, str]:
     said += f", blank {'unknown' if layout.blank == 'unknown' else 'absent, since no cell says so'}"
     names = _some(layout.label_columns)
     labels = f"{len(layout.label_columns)}: {names}; a {said}"
-    if layout.labels_column is not None:
+    if layout.long is not None:
+        labels = f"a row for each, in column {layout.long.label_column}, of {len(classes)} classes: {_some(classes)}"
+    elif layout.labels_column is not None:
         labels = (
             f"names in column {layout.labels_column}, divided by {layout.delimiter}, of {len(classes)} classes: "
             f"{_some(classes)}; what is not named is absent, a blank cell unknown"
@@ -220,7 +231,7 @@ def _of_splits(layout: Layout, states: dict[Split, States]) -> dict[str, str]:
 
 def _doubts(layout: Layout, names: Sequence[str], states: dict[Split, States]) -> list[str]:
     """What a person would look at before training."""
-    found = []
+    found = [layout.several.why] if layout.several is not None else []
     train = states["train"]
     few = [name for c, name in enumerate(names) if (train[:, c] == POSITIVE).sum() < 10]
     if few:

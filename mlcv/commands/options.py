@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 from mlcv.errors import ConfigError
 from mlcv.posthoc.truth import TruthFile
@@ -10,7 +11,9 @@ from mlcv.tables import Codes
 
 def truth_file(options: argparse.Namespace) -> TruthFile:
     """The truth that these options name."""
-    given = {name: tuple(getattr(options, name)) for name in ("positive", "negative") if getattr(options, name)}
+    given: dict[str, Any] = {
+        name: tuple(getattr(options, name)) for name in ("positive", "negative") if getattr(options, name)
+    }
     said = {cell for cells in given.values() for cell in cells}
     uncertain = options.uncertain or [cell for cell in ("-1",) if cell not in said]
     codes = Codes(uncertain=tuple(uncertain), blank=options.blank, **given)

@@ -8,6 +8,7 @@ from mlcv.data.digits import DigitScenesDataModule, Scene
 from mlcv.data.image_files import ImageFilesDataModule
 from mlcv.data.nih import NIHDataModule
 from mlcv.data.samples import LabeledImages, MultiLabelDataset
+from mlcv.data.several_rows import Long
 from mlcv.data.transforms import Augment, ImageStatistics
 from mlcv.data.voc import VOCDataModule
 from mlcv.tables import Codes
@@ -22,6 +23,7 @@ __all__ = [
     "ImageFilesDataModule",
     "ImageStatistics",
     "LabeledImages",
+    "Long",
     "MultiLabelDataModule",
     "MultiLabelDataset",
     "NIHDataModule",

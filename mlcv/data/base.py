@@ -61,6 +61,7 @@ class MultiLabelDataModule(LightningDataModule):
             not the labels' frequencies before `mlcv calibrate`.
         corrections: CSV file of the page of `mlcv audit`: labels of any split that somebody has put right, see
             `mlcv.data.corrections`; training goes on from these, and evaluation judges by them.
+        stratify: splits that are drawn have each label as often, as far as groups allow; else labels play no part.
     """
 
     class_names: tuple[str, ...] = ()
@@ -90,6 +91,7 @@ class MultiLabelDataModule(LightningDataModule):
         features: str | None = None,
         sampling: Sampling = "uniform",
         corrections: str | None = None,
+        stratify: bool = False,
     ) -> None:
         super().__init__()
         if sampling not in SAMPLERS:
@@ -105,6 +107,7 @@ class MultiLabelDataModule(LightningDataModule):
         self.image_size, self.batch_size = image_size, batch_size
         self.num_workers = min(usable_cores(), 8) if num_workers is None else num_workers
         self.fold, self._fold = fold, None if fold is None else Fold.of(fold)
+        self.stratify = stratify
         self.val_fraction, self.protocol, self.policy, self.augment = val_fraction, protocol, policy, augment
         self.statistics, self._has_statistics = statistics or ImageStatistics(), statistics is not None
         self.check, self.on_error, self.seed, self.max_megapixels = check, on_error, seed, max_megapixels
@@ -244,7 +247,8 @@ class MultiLabelDataModule(LightningDataModule):
             labeled = self._without_unreadable(labeled, source)
         states = self.protocol.apply(labeled.states) if training else labeled.states
         counts = count_states(states)
-        self.label_summary[split] = {"images": len(labeled), **counts, "fingerprint": fingerprint(states)}
+        soft = labeled.soft if training else None
+        self.label_summary[split] = {"images": len(labeled), **counts, "fingerprint": fingerprint(states, soft)}
         if self._corrections is not None:
             self.label_summary[split] |= self._corrections.facts(split)
         shares = ", ".join(
@@ -260,7 +264,7 @@ class MultiLabelDataModule(LightningDataModule):
         if policy.soft_labels is not None:
             again = "make it again from the model that it is of"
             check_note(Path(policy.soft_labels), "data.policy.soft_labels", again, images=labeled.fingerprint())
-        targets = policy.resolve(states, self.class_names)
+        targets = policy.resolve(states, self.class_names, soft)
         given = labeled, targets, transform, self.on_error, self.seed, self.grey, self.max_megapixels
         if self.stored is None:
             return MultiLabelDataset(*given)
@@ -289,7 +293,7 @@ class MultiLabelDataModule(LightningDataModule):
         if self._fold is not None:
             is_held_out = deal_folds(labeled, self.group, self._fold.count, self.seed) == self._fold.number - 1
         else:
-            is_held_out = hold_out(labeled, self.group, self.val_fraction, self.seed)
+            is_held_out = hold_out(labeled, self.group, self.val_fraction, self.seed, self.stratify)
         return labeled.select(np.flatnonzero(is_held_out == (split == "val")))
 
     def _without_unreadable(self, labeled: LabeledImages, source: str) -> LabeledImages:

@@ -160,8 +160,8 @@ def read_instances(path: Path) -> tuple[list[str], States]:
 def parse_instances(path: Path) -> tuple[list[str], States]:
     """As `read_instances`, always from the JSON.
 
-    Ids may be whole numbers in any spelling: 1, 1.0 or "1". Categories are known by their names, in any case; others
-    than COCO's 80 are passed over as long as no annotation is of them.
+    Ids may be whole numbers in any spelling: 1, 1.0 or "1"; those of images may be other texts, too. Categories are
+    known by their names, in any case; others than COCO's 80 are passed over as long as no annotation is of them.
     """
     content = _decode(path)
     if content.annotations is None:
@@ -172,6 +172,7 @@ def parse_instances(path: Path) -> tuple[list[str], States]:
     if not content.images:
         raise DataError(f"{path}: it lists no image; take an instances_*.json of {_SOURCE}")
     names = [_file_name(image, place, path) for place, image in enumerate(content.images)]
+    _number_texts(content, path)
     image_ids = _ids([image.id for image in content.images], "images", path)
     _check_once(image_ids.tolist(), "id", names, "images", path)
     _check_once([canonical(name) for name in names], "file name", image_ids.tolist(), "images", path)
@@ -192,6 +193,24 @@ def parse_instances(path: Path) -> tuple[list[str], States]:
     states = np.full((len(names), len(COCO_CLASSES)), NEGATIVE, np.int8)
     states[rows, columns] = POSITIVE
     return names, states
+
+
+def _number_texts(content: _Instances, path: Path) -> None:
+    """Gives images numbers in place of their ids, if all of these are texts, and some no numbers; in place."""
+    ids = [image.id for image in content.images]
+    if not all(isinstance(one, str) for one in ids) or all(_WHOLE.fullmatch(str(one)) for one in ids):
+        return
+    _check_once(ids, "id", [image.file_name for image in content.images], "images", path)
+    number = {one: place for place, one in enumerate(ids)}
+    for annotation in content.annotations or ():
+        if annotation.image_id not in number:
+            raise DataError(
+                f"{path}: annotation {annotation.id} has image_id {annotation.image_id!r}, which the file does not "
+                "define; add it, or leave the annotation out"
+            )
+        annotation.image_id = number[annotation.image_id]
+    for image in content.images:
+        image.id = number[image.id]
 
 
 def _decode(path: Path) -> _Instances:

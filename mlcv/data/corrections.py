@@ -64,7 +64,11 @@ class Corrections:
         rows, columns, labels = self.changes[split]
         states = labeled.states.copy()
         states[rows, columns] = labels
-        return replace(labeled, images=labeled.items, states=states)
+        soft = labeled.soft
+        if soft is not None:
+            soft = soft.copy()
+            soft[rows, columns] = np.nan
+        return replace(labeled, images=labeled.items, states=states, soft=soft)
 
     def facts(self, split: Split) -> dict[str, int | str]:
         """The file, and how many entries of a split it changes, for results and checkpoints."""

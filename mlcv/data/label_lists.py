@@ -2,11 +2,12 @@
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlcv.errors import DataError
 from mlcv.labels.states import NEGATIVE, POSITIVE, UNKNOWN, States
@@ -37,41 +38,62 @@ class LabelLists:
     classes: Sequence[str] | None
     codes: Codes
 
-    def names(self) -> set[str]:
-        """All classes that occur.
+    def names(self) -> dict[str, str]:
+        """All classes that occur, and the place of the first row that names each.
 
         Raises:
             DataError: naming the row of a cell that is no list of names.
         """
-        found = {name for names in self._meanings().values() for name in names or ()}
+        found: dict[str, int] = {}
+        for place in self._in_order():
+            for name in self._meanings[place] or ():
+                found.setdefault(name, place)
         if self.classes is None:
             self._check_delimiter()
-        return found
+        return {name: self._where(place) for name, place in found.items()}
 
-    def states(self, classes: Sequence[str]) -> States:
-        """Label states (M, C): what a cell does not name is absent.
+    def states(self, classes: Sequence[str], of_cells: bool = False) -> States:
+        """Label states (M, C): what a cell does not name is absent; or those of the distinct cells.
 
         Raises:
             DataError: naming the row of a cell that names another class.
         """
-        meanings = self._meanings()
         column_of = {name: column for column, name in enumerate(classes)}
         blank = UNKNOWN if self.codes.blank == "unknown" else NEGATIVE
-        states: States = np.full((len(meanings), len(classes)), NEGATIVE, np.int8)
+        states: States = np.full((len(self._meanings), len(classes)), NEGATIVE, np.int8)
         for place in self._in_order():
-            cell = self._spelled.cells[place]
-            names = meanings[cell]
-            strange = next((name for name in names or () if name not in column_of), None)
-            if strange is not None:
+            names = self._meanings[place]
+            if names is None:
+                states[place] = blank if is_empty(self._spelled.cells[place]) else UNKNOWN
+                continue
+            columns = [column_of.get(name, -1) for name in names]
+            if -1 in columns:
+                strange = names[columns.index(-1)]
                 raise DataError(
                     f"{self._where(place)}: unknown class {strange!r} in column {self.column!r}; the classes are "
                     f"{', '.join(classes)} (data.classes)"
                 )
-            states[place, [column_of[name] for name in names or ()]] = POSITIVE
-            if names is None:
-                states[place] = blank if is_empty(cell) else UNKNOWN
-        of_rows: States = states[self._spelled.codes]
+            for column in columns:
+                states[place, column] = POSITIVE
+        of_rows: States = states if of_cells else states[self._spelled.codes]
         return of_rows
+
+    def columns(self, classes: Sequence[str]) -> NDArray[np.intp]:
+        """The one class of each row (M,), -1 where it names none.
+
+        Raises:
+            DataError: naming the row of a cell that names another class, or several.
+        """
+        of_cells = self.states(classes, of_cells=True) == POSITIVE
+        several = np.flatnonzero(of_cells.sum(axis=1) > 1)
+        if len(several):
+            place = int(several[0])
+            raise DataError(
+                f"{self._where(place)}: column {self.column!r} holds {self._spelled.cells[place]!r}, and a row "
+                "for each label names one class"
+            )
+        columns: NDArray[np.intp] = np.where(of_cells.any(axis=1), of_cells.argmax(axis=1), -1)[self._spelled.codes]
+        return columns
 
     @cached_property
     def _spelled(self) -> Spelled:
@@ -85,34 +107,48 @@ class LabelLists:
     def _where(self, place: int) -> str:
         return self.table.where(int(self._spelled.first[place]))
 
-    def _meanings(self) -> dict[str, tuple[str, ...] | None]:
+    @cached_property
+    def _meanings(self) -> list[tuple[str, ...] | None]:
         """Names in each distinct cell; None where nobody said."""
         known, cells = frozenset(self.classes or ()), self._spelled.cells
-        return {
-            cells[place]: self._meaning(cells[place].strip(), known, self._where(place)) for place in self._in_order()
-        }
+        meanings: list[tuple[str, ...] | None] = [None] * len(cells)
+        for place in self._in_order():
+            meanings[place] = self._meaning(cells[place].strip(), known, place)
+        return meanings
 
-    def _meaning(self, text: str, known: frozenset[str], where: str) -> tuple[str, ...] | None:
+    @cached_property
+    def _is_nothing(self) -> Callable[[str], bool]:
+        """Whether a name is none: blank, or the word for no finding."""
+        nothing = {"", _folded(self.no_finding or "")}
+        return cache(lambda name: _folded(name) in nothing)
+
+    @cached_property
+    def _unsaid(self) -> frozenset[str]:
+        return frozenset(self.codes.words("unknown"))
+
+    def _meaning(self, text: str, known: frozenset[str], place: int) -> tuple[str, ...] | None:
         parts = [part.strip() for part in text.split(self.delimiter)]
         if known.issuperset(parts):
             return tuple(parts)
-        if _folded(text) == _folded(self.no_finding or ""):
-            return () if text else None
+        if not text:
+            return None
+        if len(parts) == 1 and self._is_nothing(text):
+            return ()
         if text.lower() == "none":
             raise DataError(
-                f"{where}: column {self.column!r} holds {text!r}, which may mean that no class is present, or that "
-                f"nobody said; give --data.no_finding {text} for the first, or leave the cell blank"
+                f"{self._where(place)}: column {self.column!r} holds {text!r}, which may mean that no class is "
+                f"present, or that nobody said; give --data.no_finding {text} for the first, or leave the cell blank"
             )
-        if is_empty(text) or text.lower() in self.codes.words("unknown"):
+        if is_empty(text) or text.lower() in self._unsaid:
             return None
         if text.startswith("[") and text.endswith("]"):
             if not _LIST.fullmatch(text):
                 raise DataError(
-                    f"{where}: column {self.column!r} holds {text!r}, no list that can be read; write names as A|B, or "
-                    "as ['A', 'B']"
+                    f"{self._where(place)}: column {self.column!r} holds {text!r}, no list that can be read; write "
+                    "names as A|B, or as ['A', 'B']"
                 )
             parts = [part.strip() for part in ast.literal_eval(text)]
-        return tuple(name for name in parts if name and _folded(name) != _folded(self.no_finding or ""))
+        return tuple(name for name in parts if not self._is_nothing(name))
 
     def _check_delimiter(self) -> None:
         """Refuses cells that another sign seems to divide: whole lists would become classes."""

@@ -26,33 +26,59 @@ def end_of(path: str, parts: int = PARTS) -> str:
     return "/".join(path.split("/")[-parts:])
 
 
-def image_paths(root: Path, table: Table, column: str, rows: Iterable[int] | None = None) -> Iterator[str]:
-    """The paths of the images that a table's cells name.
-
-    Blanks around them are left out, and backslashes divide folders, unless there is a file of that very name.
+def image_paths(
+    root: Path, table: Table, column: str, rows: Iterable[int] | None = None, suffix: str = ""
+) -> Iterator[str]:
+    """The paths of the images that a table's cells name; see `paths_of`.
 
     Args:
         root: folder that the paths start from.
         table: with a column of paths.
         column: its header.
         rows: of these images; all if None.
+        suffix: of the files' names, after each cell.
+    """
+    cells = table.column(column)
+    if rows is None:
+        return paths_of(root, table, enumerate(cells), suffix)
+    return paths_of(root, table, ((row, cells[row]) for row in rows), suffix)
+
+
+def paths_of(root: Path, table: Table, cells: Iterable[tuple[int, str]], suffix: str = "") -> Iterator[str]:
+    """The paths that cells name.
+
+    Blanks around them are left out, and backslashes divide folders, unless there is a file of that very name.
+
+    Args:
+        root: folder that the paths start from.
+        table: whose cells they are, for errors.
+        cells: with their rows.
+        suffix: of the files' names, after each cell.
 
     Raises:
         DataError: for a blank cell, a URL, or a path with a drive.
     """
-    cells, folder = table.column(column), canonical(f"{root}/x").removesuffix("x")
-    for row in range(len(table)) if rows is None else rows:
-        cell = cells[row]
-        if not cell.strip():
-            raise DataError(f"{table.where(row)}: names no image; give its path, or leave the row out")
-        if "://" in cell and _URL.match(cell.strip()):
-            raise DataError(f"{table.where(row)}: {cell.strip()!r} is a URL; download the images, and name their files")
-        if ("\\" in cell or cell != cell.strip()) and not is_file(f"{root}/{cell}"):
-            cell = cell.strip()
-            if _DRIVE.match(cell):
-                raise DataError(
-                    f"{table.where(row)}: {cell!r} is a path of another computer; name the files from data.image_root "
-                    "on, as in images/1.jpg"
-                )
-            cell = cell.replace("\\", "/")
-        yield canonical(cell if cell.startswith("/") else folder + cell)
+    folder = canonical(f"{root}/x").removesuffix("x")
+    for row, cell in cells:
+        if "\\" in cell or ":" in cell or cell != cell.strip() or not cell or cell[0] == "/":
+            cell = _understood(folder, table, row, cell, suffix)
+            yield canonical(f"{cell}{suffix}" if cell[0] == "/" else f"{folder}{cell}{suffix}")
+        else:
+            yield canonical(f"{folder}{cell}{suffix}")
+
+
+def _understood(folder: str, table: Table, row: int, cell: str, suffix: str) -> str:
+    """A cell of which that is not plain, without blanks around it and with slashes."""
+    if not cell.strip():
+        raise DataError(f"{table.where(row)}: names no image; give its path, or leave the row out")
+    if "://" in cell and _URL.match(cell.strip()):
+        raise DataError(f"{table.where(row)}: {cell.strip()!r} is a URL; download the images, and name their files")
+    if ("\\" in cell or cell != cell.strip()) and not is_file(f"{folder}{cell}{suffix}"):
+        cell = cell.strip()
+        if _DRIVE.match(cell):
+            raise DataError(
+                f"{table.where(row)}: {cell!r} is a path of another computer; name the files from data.image_root "
+                "on, as in images/1.jpg"
+            )
+        cell = cell.replace("\\", "/")
+    return cell

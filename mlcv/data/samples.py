@@ -70,6 +70,8 @@ class LabeledImages:
         about: what else is known of each image, by name, such as its patient's age; M values each.
         file: what they were read from, for errors.
         lines: of each image in that file.
+        soft: soft labels float32 (M, C) in [0, 1] of uncertain entries, NaN for none: what training takes for them,
+            whatever its policy is; they judge nobody.
     """
 
     images: Sequence[Path | str] | NDArray[np.uint8] | Items
@@ -78,6 +80,7 @@ class LabeledImages:
     about: dict[str, NDArray[np.str_]] = field(default_factory=dict)
     file: str = ""
     lines: NDArray[np.intp] | None = None
+    soft: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -92,7 +95,8 @@ class LabeledImages:
         boxes = None if self.boxes is None else [self.boxes[i] for i in rows]
         about = {name: column[rows] for name, column in self.about.items()}
         lines = None if self.lines is None else self.lines[rows]
-        return LabeledImages(self.items.select(rows), self.states[rows], boxes, about, self.file, lines)
+        soft = None if self.soft is None else self.soft[rows]
+        return LabeledImages(self.items.select(rows), self.states[rows], boxes, about, self.file, lines, soft)
 
     def name(self, index: int) -> str:
         """How to find an image again: its path, or its position."""

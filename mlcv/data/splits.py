@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mlcv.data.samples import LabeledImages, Split
 from mlcv.data.stratified import stratified_parts
 from mlcv.errors import ConfigError, DataError
-from mlcv.labels.states import POSITIVE, known
+from mlcv.labels.states import POSITIVE, States, known
 from mlcv.tables import is_empty, printable
 
 _WHOLE = re.compile(r"^(\d+)\.0+$")
@@ -61,10 +61,24 @@ def deal_folds(labeled: LabeledImages, group: str | None, count: int, seed: int)
     if groups_there < count:
         what = "image" if group is None else group
         raise DataError(f"data.fold: {groups_there} {what}(s) cannot be dealt into {count} parts")
-    is_known = known(labeled.states)
+    return deal_evenly(groups, labeled.states, [1 / count] * count, seed)
+
+
+def deal_evenly(groups: NDArray[np.intp], states: States, fractions: Sequence[float], seed: int) -> NDArray[np.intp]:
+    """As `deal`, so that each label is as frequent in all parts; fractions are of the images, and their sum is 1.
+
+    Args:
+        groups: see `deal`.
+        states: label states (M, C).
+        fractions: see above; a part of 0 has nothing.
+        seed: of the draw.
+    """
+    is_known = known(states)
     # Of labels that are partly unknown, what is known counts as well as what is positive.
-    marks = labeled.states == POSITIVE if is_known.all() else np.hstack([labeled.states == POSITIVE, is_known])
-    return stratified_parts(groups, marks, [1 / count] * count, seed)
+    marks = states == POSITIVE if is_known.all() else np.hstack([states == POSITIVE, is_known])
+    places = [place for place, fraction in enumerate(fractions) if fraction > 0]
+    dealt = stratified_parts(groups, marks, [fractions[place] for place in places], seed)
+    return np.array(places, np.intp)[dealt]
 
 
 def _numbered(labeled: LabeledImages, group: str | None) -> NDArray[np.intp]:
@@ -75,7 +89,9 @@ def _numbered(labeled: LabeledImages, group: str | None) -> NDArray[np.intp]:
     return np.unique(np.array(names, np.str_), return_inverse=True)[1]
 
 
-def hold_out(labeled: LabeledImages, group: str | None, fraction: float, seed: int) -> NDArray[np.bool_]:
+def hold_out(
+    labeled: LabeledImages, group: str | None, fraction: float, seed: int, stratify: bool = False
+) -> NDArray[np.bool_]:
     """Which images a drawn part of the groups has (M,).
 
     Args:
@@ -83,10 +99,15 @@ def hold_out(labeled: LabeledImages, group: str | None, fraction: float, seed: i
         group: see `groups_of`; each image is its own if None.
         fraction: of the groups, in [0, 1).
         seed: of the draw.
+        stratify: see `deal_evenly`; the fraction is of the images then.
     """
     groups = _numbered(labeled, group)
-    count = int(groups.max(initial=-1)) + 1
-    is_held: NDArray[np.bool_] = deal(groups, [round(count * fraction) / max(count, 1)], seed) == 0
+    if stratify:
+        parts = deal_evenly(groups, labeled.states, [1 - fraction, fraction], seed)
+    else:
+        count = int(groups.max(initial=-1)) + 1
+        parts = 1 - deal(groups, [round(count * fraction) / max(count, 1)], seed)
+    is_held: NDArray[np.bool_] = parts == 1
     return is_held
 
 
@@ -124,6 +145,19 @@ def group_keys(cells: Sequence[str]) -> list[str | int]:
 
     keys = {cell: key(cell) for cell in set(cells)}  # few cells stand in many rows
     return [row if (found := keys[cell]) is None else found for row, cell in enumerate(cells)]
+
+
+def order_as_texts(count: int) -> NDArray[np.intp]:
+    """The place of each number below `count` (M,), if they are sorted as texts: 0, 1, 10, 11, 2.
+
+    By it a table's images are drawn that have no group.
+    """
+    numbers = np.arange(count)
+    digits = np.searchsorted(10 ** np.arange(1, 19), numbers, side="right") + 1
+    order = np.lexsort((digits, numbers * 10 ** (digits.max(initial=1) - digits)))
+    places = np.empty(count, np.intp)
+    places[order] = numbers
+    return places
 
 
 def told_apart(keys: Sequence[str | int]) -> list[str]:

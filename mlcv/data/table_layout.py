@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from mlcv.data.class_folders import IMAGE, LABELS, SPLIT, FolderTable
 from mlcv.data.headers import SUFFIXES
+from mlcv.data.long_layout import SeveralRows, box_columns, several_rows
+from mlcv.data.several_rows import Long
 from mlcv.errors import DataError
 from mlcv.labels.states import NEGATIVE, POSITIVE
 from mlcv.tables import Codes, Table, exists, is_empty, is_file, printable
@@ -24,6 +27,7 @@ _LABELS = re.compile(r"label|tag|class|categor|finding|diagnos|genre|attribute|k
 _SPLIT_HEADS = re.compile(r"(is_?)?(split|subset|fold|partition|phase|train|val|valid|test)(ing|_?set)?", re.IGNORECASE)
 _ID_HEADS = re.compile(r"(.*[ _])?(id|index|nr|no|number)", re.IGNORECASE)
 _DELIMITERS = "|;,"
+_SOFT = re.compile(r"0?\.\d+|(\d+)\s*/\s*[1-9]\d*")
 _CODES = {*Codes().table(), "-1", "-1.0", "1.0", "0.0"}
 
 
@@ -45,6 +49,8 @@ class Layout:
         negative: cells that mean absent, beside the usual ones.
         blank: what blank cells of label columns mean.
         left_out: columns that are none of these, and why.
+        image_suffix: what follows each cell of the image column in the file's name.
+        several: how rows belong together where an image has several; None where it has one.
     """
 
     rows: int
@@ -60,12 +66,19 @@ class Layout:
     negative: tuple[str, ...] = ()
     blank: str = "unknown"
     left_out: dict[str, str] = field(default_factory=dict)
+    image_suffix: str = ""
+    several: SeveralRows | None = None
+
+    @property
+    def long(self) -> Long | None:
+        """What the columns mean of a table with a row for each label."""
+        return None if self.several is None else self.several.long
 
     def arguments(self, path: str) -> dict[str, Any]:
         """Of `CSVDataModule`, for the table of that path; what is its default is left out."""
         codes: dict[str, Any] = {}
         if self.uncertain:
-            codes["uncertain"] = list(self.uncertain)
+            codes["uncertain"] = [*Codes().words("uncertain"), *self.uncertain]
         if self.negative:
             codes["negative"] = [*Codes().words("negative"), *self.negative]
         if self.blank != "unknown":
@@ -76,12 +89,22 @@ class Layout:
             "image_column": self.image_column,
             "label_columns": list(self.label_columns) or None,
             "labels_column": self.labels_column,
+            "image_suffix": self.image_suffix or None,
+            "long": None if self.long is None else _given(self.long),
+            "duplicates": None if self.several is None else self.several.duplicates,
             "delimiter": self.delimiter if self.labels_column and self.delimiter != "|" else None,
             "split_column": self.split_column,
             "group_column": self.group_column,
             "codes": codes or None,
         }
         return {name: value for name, value in given.items() if value is not None}
+
+
+def layout_of_folders(table: FolderTable) -> Layout:
+    """That of a folder with a folder for each class."""
+    split = SPLIT if SPLIT in table.names else None
+    found = len(table), len(table)
+    return Layout(len(table), IMAGE, None, found, labels_column=LABELS, split_column=split)
 
 
 def look_at(table: Table, image_root: Path | None = None) -> Layout:
@@ -97,12 +120,15 @@ def look_at(table: Table, image_root: Path | None = None) -> Layout:
     """
     if not len(table):
         raise DataError(f"{printable(table.path)}: the table has no rows below its header")
-    image_column, root, found = _images(table, image_root)
+    image_column, suffix, root, found = _images(table, image_root)
     roles = {name: _role(name, table.spelled(name).counts()) for name in table.names if name != image_column}
+    roles |= dict.fromkeys(box_columns(table.names), "of a box: no labels")
     with_role = {role: [name for name in roles if roles[name] == role] for role in ("split", "group", "codes", "names")}
     left_out = {name: why for name, why in roles.items() if why not in with_role}
     splits, groups, by_code, by_name = with_role.values()
     left_out |= dict.fromkeys([*splits[1:], *groups[1:]], "another column says it")
+    by_name.sort(key=lambda name: not _LABELS.search(name))
+    several = several_rows(table, image_column, by_name, by_code)
     words = {frozenset(cell.strip() for cell in table.spelled(name).cells if not is_empty(cell)) for name in by_name}
     if not by_code and len(by_name) > 1 and len(words) == 1 and len(next(iter(words))) <= 3:
         some = ", ".join(sorted(next(iter(words))))
@@ -113,14 +139,18 @@ def look_at(table: Table, image_root: Path | None = None) -> Layout:
     if not by_code and not by_name:
         raise DataError(_no_labels(table, image_column, left_out))
     labels: dict[str, Any] = {"label_columns": tuple(by_code), **_meanings(table, by_code)}
-    if not by_code:
-        column = next((name for name in by_name if _LABELS.search(name)), by_name[0])
-        labels = {"labels_column": column, "delimiter": _delimiter(table.column(column))}
-    taken = labels.get("labels_column")
-    left_out |= {name: "names; the labels are taken from elsewhere" for name in by_name if name != taken}
+    taken = []
+    if several is not None and several.long is not None:
+        labels, taken = _meanings(table, by_code), several.long.columns
+        left_out |= dict.fromkeys(by_code, "the labels are taken from elsewhere")
+    elif not by_code:
+        labels, taken = {"labels_column": by_name[0], "delimiter": _delimiter(table.column(by_name[0]))}, by_name[:1]
+    left_out |= dict.fromkeys(by_name, "names; the labels are taken from elsewhere")
+    for name in taken:
+        left_out.pop(name, None)
     return Layout(
         len(table), image_column, root, found, **labels, split_column=splits[0] if splits else None,
-        group_column=groups[0] if groups else None, left_out=left_out,
+        group_column=groups[0] if groups else None, left_out=left_out, image_suffix=suffix, several=several,
     )  # fmt: skip
 
 
@@ -151,25 +181,27 @@ def _role(name: str, cells: dict[str, int]) -> str:
     return "names" if _are_names(name, filled) else f"{_some(filled)}: no labels"
 
 
-def _images(table: Table, given: Path | None) -> tuple[str, Path | None, tuple[int, int]]:
-    """The column with most paths of images, the folder where they are, and how many of some are there."""
+def _images(table: Table, given: Path | None) -> tuple[str, str, Path | None, tuple[int, int]]:
+    """The column with most paths of images, what ends them, where they are, and how many of some are there."""
     rows = np.unique(np.linspace(0, len(table) - 1, SAMPLE).astype(int))
     columns = {name: table.column(name) for name in table.names}
     cells = {name: [column[row].strip().replace("\\", "/") for row in rows] for name, column in columns.items()}
     named = {
         name: sum(Path(cell).suffix.lower() in SUFFIXES for cell in column if cell) for name, column in cells.items()
     }
-    column = max(named, key=lambda name: named[name])
+    column, suffix = max(named, key=lambda name: named[name]), ""
     if 2 * named[column] < len(rows):
         folder = given or table.path.parent
         there = {name: sum(bool(cell) and is_file(folder / cell) for cell in some) for name, some in cells.items()}
         column = max(there, key=lambda name: there[name])  # files without an ending
         if 2 * there[column] < len(rows):
+            column, suffix = _without_ending(cells, given or table.path.parent) or ("", "")
+        if not column:
             raise DataError(
                 f"{printable(table.path)}: no column names images; its columns are {_columns(table)}. A column "
                 "of paths is needed, such as images/1.jpg, from the table's folder on (or from --image_root)"
             )
-    paths = [cell for cell in cells[column] if cell]
+    paths = [cell + suffix for cell in cells[column] if cell]
     best, count = None, -1
     for folder in [given] if given is not None else _folders(table.path.parent, Path(paths[0])):
         there_are = sum(is_file(folder / path) for path in paths)
@@ -184,7 +216,19 @@ def _images(table: Table, given: Path | None) -> tuple[str, Path | None, tuple[i
             f"{'' if given else 'or the folders in it '}(of {len(paths)} that were looked for, none is there); give "
             "the folder that the paths start from: --image_root FOLDER"
         )
-    return column, None if best == table.path.parent else best, (count, len(paths))
+    return column, suffix, None if best == table.path.parent else best, (count, len(paths))
+
+
+def _without_ending(cells: dict[str, list[str]], start: Path) -> tuple[str, str] | None:
+    """The column that names files but for their ending, and the ending."""
+    for name, column in cells.items():
+        first = next((cell for cell in column if cell), "")
+        if not first or len(first) > 200 or first.count(" ") > 3:
+            continue
+        for suffix in sorted(SUFFIXES):
+            if any(is_file(folder / f"{first}{suffix}") for folder in _folders(start, Path(f"{first}{suffix}"))):
+                return name, suffix
+    return None
 
 
 def _folders(start: Path, first: Path) -> Iterator[Path]:
@@ -212,7 +256,9 @@ def _children(folder: Path) -> list[Path]:
 
 
 def _are_codes(cells: Iterable[str]) -> bool:
-    return all(cell.lower() in _CODES for cell in cells)
+    """Whether all are codes, or besides some soft labels: counts such as 3/5, and probabilities."""
+    strange = [cell for cell in cells if cell.lower() not in _CODES]
+    return not strange or (len(strange) < len(list(cells)) and all(map(_SOFT.fullmatch, strange)))
 
 
 def _are_names(header: str, cells: dict[str, int]) -> bool:
@@ -231,9 +277,20 @@ def _parts(cell: str, delimiter: str) -> set[str]:
 
 
 def _delimiter(cells: Iterable[str]) -> str:
-    """The sign that stands in most cells; a bar where none does."""
-    counts = {sign: sum(sign in cell for cell in cells if not cell.startswith("[")) for sign in _DELIMITERS}
-    return max(counts, key=lambda sign: counts[sign]) if any(counts.values()) else "|"
+    """The sign that stands in most cells; else a blank, where the same few words make many cells; else a bar."""
+    lists = {cell.strip() for cell in cells if not cell.startswith("[")}
+    counts = {sign: sum(sign in cell for cell in lists) for sign in _DELIMITERS}
+    if any(counts.values()):
+        return max(counts, key=lambda sign: counts[sign])
+    divided = [cell for cell in lists if " " in cell]
+    words = {word for cell in divided for word in cell.split()}
+    return " " if divided and 2 * len(words) <= len(divided) else "|"
+
+
+def _given(long: Long) -> dict[str, Any]:
+    """What of it is not as it is by default."""
+    own = Long("")
+    return {name: value for name, value in vars(long).items() if value != getattr(own, name)} | {"absent": long.absent}
 
 
 def _meanings(table: Table, columns: Sequence[str]) -> dict[str, Any]:

@@ -57,10 +57,11 @@ class Policy:
         if self.seed < 0:
             raise ConfigError(f"policy.seed is at least 0, got {self.seed}")
 
-    def resolve(self, states: States, class_names: Sequence[str]) -> Tensor:
+    def resolve(self, states: States, class_names: Sequence[str], soft: NDArray[np.float32] | None = None) -> Tensor:
         """Targets float32 (M, C) in [0, 1], or -1 where unknown, from states (M, C).
 
-        With `third_class` it is -2 where uncertain.
+        With `third_class` it is -2 where uncertain. Uncertain entries that have a soft label (M, C), NaN for none, take
+        that in place of any choice.
 
         Raises:
             ConfigError: if `by_class` names a class that does not exist, or `soft_labels` is of other images.
@@ -77,8 +78,10 @@ class Policy:
             targets[rows[chosen], columns[chosen]] = low + (high - low) * draws[chosen]
         if self.soft_labels is not None:
             chosen = choices == "self_trained"
-            soft = _read_soft_labels(Path(self.soft_labels), states.shape)
-            targets[rows[chosen], columns[chosen]] = soft[rows[chosen], columns[chosen]]
+            predicted = _read_soft_labels(Path(self.soft_labels), states.shape)
+            targets[rows[chosen], columns[chosen]] = predicted[rows[chosen], columns[chosen]]
+        if soft is not None:
+            np.copyto(targets, soft, where=(states == UNCERTAIN) & ~np.isnan(soft))
         return torch.from_numpy(targets)
 
     def _ranges(self) -> dict[UncertainAs, tuple[float, float]]:

@@ -124,8 +124,13 @@ def drop_negatives(states: States) -> States:
     return np.where(states == NEGATIVE, UNKNOWN, states).astype(np.int8)
 
 
-def fingerprint(states: NDArray[Any]) -> str:
-    """Twelve hexadecimal digits that identify a label matrix, of states or targets, for logs and results."""
+def fingerprint(states: NDArray[Any], soft: NDArray[np.float32] | None = None) -> str:
+    """Twelve hexadecimal digits that identify a label matrix, of states or targets, for logs and results.
+
+    Soft labels, NaN for none, count where there are any; without them it is that of the states.
+    """
+    if soft is not None:
+        states = np.where(np.isnan(soft), states, soft).astype(np.float32)
     digest = hashlib.sha256(repr(states.shape).encode() + np.ascontiguousarray(states).tobytes())
     return digest.hexdigest()[:12]
 

@@ -1,6 +1,6 @@
 """Tables, what their cells and headers mean, and files as everything here opens them."""
 
-from mlcv.tables.cells import Codes, column_states, is_empty
+from mlcv.tables.cells import Codes, Labels, column_labels, column_states, is_empty, minus_one
 from mlcv.tables.class_names import (
     GROUP,
     NAME_COLUMNS,
@@ -21,15 +21,18 @@ __all__ = [
     "RESERVED",
     "TRUTH",
     "Codes",
+    "Labels",
     "Spelled",
     "Table",
     "check_class_names",
+    "column_labels",
     "column_states",
     "exists",
     "find_name_column",
     "is_empty",
     "is_file",
     "is_folder",
+    "minus_one",
     "open_regular",
     "printable",
     "read_header",

@@ -4,12 +4,13 @@ import json
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mlcv.errors import ConfigError, DataError
+from mlcv.errors import ConfigError, DataError, check_choice
 from mlcv.labels.states import NEGATIVE, POSITIVE, UNCERTAIN, UNKNOWN, States
 from mlcv.tables.table import Table
 
@@ -20,6 +21,9 @@ Spellings = Spelling | tuple[Spelling, ...]
 EMPTY = ("", "nan", "na", "n/a", "<na>", "#n/a", "null", "none")
 """A cell without content, and what programs write for one, in any case."""
 
+Fractions = Literal["soft", "majority", "unknown", "raise"]
+
+_COUNTS = re.compile(r"(\d{1,9})\s*/\s*(\d{1,9})", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII)
 _YAML_WORDS = {True: ("true", "yes", "on"), False: ("false", "no", "off"), None: ("null",)}
 _STATES = {"unknown": UNKNOWN, "uncertain": UNCERTAIN, "negative": NEGATIVE, "positive": POSITIVE}
@@ -39,15 +43,20 @@ class Codes:
         uncertain: cells that mean maybe.
         unknown: cells that mean that nobody said, besides empty ones.
         blank: what an empty cell means; `nan`, `na`, `n/a`, `null` and `none` are empty, too.
+        fractions: what a probability between 0 and 1 means, and a count of annotators such as `3/5`: `soft` keeps it as
+            a target of training that judges nobody, `majority` makes it present above a half, absent below and
+            uncertain at it, `unknown` takes it for nothing said, `raise` refuses it. `0/5` and `5/5` are definite.
     """
 
     positive: Spellings = ("1", "true", "yes", "y", "t", "present", "positive", "pos")
     negative: Spellings = ("0", "false", "no", "n", "f", "absent", "negative", "neg")
-    uncertain: Spellings = ()
-    unknown: Spellings = ("unknown", "?")
+    uncertain: Spellings = ("uncertain",)
+    unknown: Spellings = ("unknown", "unmentioned", "not mentioned", "?")
     blank: Literal["unknown", "negative"] = "unknown"
+    fractions: Fractions = "soft"
 
     def __post_init__(self) -> None:
+        check_choice("data.codes.fractions", self.fractions, get_args(Fractions))
         for name in _STATES:
             object.__setattr__(self, name, _spelled(getattr(self, name)))
 
@@ -72,8 +81,26 @@ class Codes:
         return usual | given
 
 
+@dataclass(frozen=True)
+class Labels:
+    """What the cells of a table say.
+
+    Args:
+        states: label states (M, C); uncertain where only a soft label says more.
+        soft: soft labels float32 (M, C) in [0, 1], NaN where there is none; None if there is none at all.
+    """
+
+    states: States
+    soft: NDArray[np.float32] | None = None
+
+
 def column_states(table: Table, columns: Sequence[str], codes: Codes, option: str = "") -> States:
-    """Label states (M, C) from a column a class.
+    """Label states (M, C) from a column a class, as `column_labels`; probabilities and counts are refused."""
+    return column_labels(table, columns, replace(codes, fractions="raise"), option).states
+
+
+def column_labels(table: Table, columns: Sequence[str], codes: Codes, option: str = "") -> Labels:
+    """Labels of M images and C classes from a column a class.
 
     Args:
         table: M rows.
@@ -86,15 +113,63 @@ def column_states(table: Table, columns: Sequence[str], codes: Codes, option: st
     """
     meaning = codes.table()
     states = np.empty((len(table), len(columns)), np.int8)
+    soft: NDArray[np.float32] | None = None
     for number, name in enumerate(columns):
         # Few spellings stand in many cells: each is understood once.
         spelled = table.spelled(name)
-        found = [meaning.get(_normal(cell)) for cell in spelled.cells]
+        found = [_understood(cell, meaning, codes.fractions) for cell in spelled.cells]
         if None in found:
-            row = min(int(spelled.first[place]) for place, state in enumerate(found) if state is None)
+            row = min(int(spelled.first[place]) for place, one in enumerate(found) if one is None)
             raise DataError(_strange_cell(table, row, name, columns, meaning, option))
-        states[:, number] = np.array(found, np.int8)[spelled.codes]
-    return states
+        states[:, number] = np.array([one and one[0] for one in found], np.int8)[spelled.codes]
+        values = np.array([one and one[1] for one in found], np.float32)
+        if not np.isnan(values).all():
+            soft = np.full(states.shape, np.nan, np.float32) if soft is None else soft
+            soft[:, number] = values[spelled.codes]
+    return Labels(states, soft)
+
+
+def minus_one(table: Table, columns: Sequence[str], codes: Codes) -> Codes:
+    """What -1 means, where `codes` do not say it and the other cells of the label columns leave one reading.
+
+    Beside present alone it is absent (CelebA's attributes); beside present, absent and blank, which is not mentioned,
+    it is uncertain (CheXpert's). Where it may be either (0 may be "difficult", as in VOC's lists; blank may be unknown
+    or absent), codes stay as they are, so that the cell is refused.
+    """
+    meaning = codes.table()
+    words = {_normal(cell) for name in columns for cell in table.spelled(name).cells}
+    if "-1" not in words or "-1" in meaning:
+        return codes
+    found = {meaning.get(word) for word in words - {"-1"}}
+    if found == {POSITIVE}:
+        return replace(codes, negative=(*codes.words("negative"), "-1"))
+    if {POSITIVE, NEGATIVE} <= found <= {POSITIVE, NEGATIVE, UNKNOWN} and words & set(EMPTY):
+        return replace(codes, uncertain=(*codes.words("uncertain"), "-1"))
+    return codes
+
+
+def _understood(cell: str, meaning: dict[str, int], fractions: Fractions) -> tuple[int, float] | None:
+    """State and soft label of a cell, NaN for none; None for a cell that means nothing."""
+    word = _normal(cell)
+    state = meaning.get(word)
+    value = None if state is not None or fractions == "raise" else _fraction(word)
+    if value in (0, 1):
+        return (POSITIVE if value else NEGATIVE), np.nan
+    if value is None:
+        return None if state is None else (state, np.nan)
+    if fractions == "soft":
+        return UNCERTAIN, value
+    if fractions == "unknown":
+        return UNKNOWN, np.nan
+    return POSITIVE if value > 0.5 else NEGATIVE if value < 0.5 else UNCERTAIN, np.nan
+
+
+def _fraction(word: str) -> float | None:
+    """A probability, or a count of annotators among all of them."""
+    if match := _COUNTS.fullmatch(word):
+        part, whole = int(match[1]), int(match[2])
+        return part / whole if 0 < whole >= part else None
+    return float(word) if _NUMBER.fullmatch(word) and 0 < float(word) < 1 else None
 
 
 def is_empty(cell: str) -> bool:
@@ -113,6 +188,13 @@ def _strange_cell(
         return message
     if re.search(r"[\[\],;|]", cell):
         return f"{message}. If it lists the classes of an image, name the column in data.labels_column"
+    if _normal(cell) == "-1":
+        minus = shlex.quote(json.dumps([cell.strip()]))
+        return (
+            f"{message}. Elsewhere -1 is absent (CelebA), uncertain (CheXpert) or unknown, and the other cells leave "
+            f"more than one of these: give --{option}.uncertain {minus} or --{option}.unknown {minus}, or for absent "
+            f"--{option}.negative {shlex.quote(json.dumps(['0', cell.strip()]))}"
+        )
     # A word that a given list has replaced is meant as before. Of others the cells around say what is likely: "-1"
     # beside 0 is no second word for absent.
     usual = Codes().table().get(_normal(cell))
@@ -122,7 +204,7 @@ def _strange_cell(
     listed = [*(words[state] if state == "uncertain" or usual is not None else []), cell.strip()]
     return (
         f"{message}. If it is a code for {state}, give --{option}.{state} {shlex.quote(json.dumps(listed))} ({option} "
-        "has a list for each state; counts and probabilities are none); if the column holds no labels, name those that "
+        "has a list for each state); if the column holds no labels, name those that "
         "do in data.label_columns"
     )
 

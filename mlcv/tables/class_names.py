@@ -1,7 +1,7 @@
 """Names of classes: headers of the files that are written here, so none may be mistaken for another column."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mlcv.errors import DataError
 
@@ -31,12 +31,13 @@ def find_name_column(names: Sequence[str]) -> str | None:
     return next((name for known in NAME_COLUMNS for name in names if name.lower() == known), None)
 
 
-def check_class_names(names: Sequence[str], source: str) -> None:
+def check_class_names(names: Sequence[str], source: str, places: Mapping[str, str] | None = None) -> None:
     """Refuses names that would be lost or mistaken in a file, or by a reader.
 
     Args:
         names: of the classes, in order.
         source: where they come from, for the error: a file, a column or an option.
+        places: where each name comes first, for the error, if it is known.
 
     Raises:
         DataError: if there is none; for a name that is empty, has blanks around it, holds `|` (which joins labels) or a
@@ -53,7 +54,10 @@ def check_class_names(names: Sequence[str], source: str) -> None:
         twin = first.setdefault(_folded(name), place)
         if twin != place:
             how = "come twice" if names[twin] == name else "differ in case or blanks only, or in what is not seen"
-            raise DataError(f"{source}: the class names {names[twin]!r} and {name!r} {how}; give a class one spelling")
+            rows = f" ({places[names[twin]]} and {places[name]})" if places else ""
+            raise DataError(
+                f"{source}: the class names {names[twin]!r} and {name!r} {how}; give a class one spelling{rows}"
+            )
 
 
 def _problem(name: str) -> str | None:

@@ -1,13 +1,17 @@
-"""Columns that polars reads, of plain tables; to be imported where there is one, for it takes a tenth of a second."""
+"""Columns that polars reads, of plain tables and Parquet; to be imported where there is one: it takes 0.1 s."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from mlcv.errors import DataError
 from mlcv.tables.columns import Spelled, read_numbers, spell
+from mlcv.tables.files import open_regular, printable
 
 Kind = Literal["text", "words", "number"]
 _TYPES = {"text": pl.String, "words": pl.Categorical, "number": pl.Float64}
@@ -48,18 +52,7 @@ class PolarsColumns:
     def spelled(self, place: int) -> Spelled:
         if place in self._texts and (place, "words") not in self._kept:
             return spell(self._texts[place])
-        words = self._column(place, "words")
-        physical = words.to_physical()
-        largest = physical.max()
-        blank = largest + 1 if isinstance(largest, int) else 0
-        codes = physical.fill_null(blank).to_numpy()
-        some = np.full(blank + 1, -1)  # a row of each code
-        some[codes] = np.arange(len(codes))
-        present = np.flatnonzero(some >= 0)  # polars counts the words of all its columns together
-        place_of = np.empty(blank + 1, np.int32)
-        place_of[present] = np.arange(len(present), dtype=np.int32)
-        cells = words.gather(some[present]).cast(pl.String).fill_null("").to_list()
-        return Spelled(cells, place_of[codes])
+        return _spelled(self._column(place, "words"))
 
     def numbers(self, place: int) -> NDArray[np.float64] | None:
         if (place, "words") in self._kept:
@@ -92,12 +85,75 @@ class PolarsColumns:
         self._kept |= {(place, kind): frame[str(place)] for place, kind in kinds.items()}
 
 
+class FrameColumns:
+    """The columns of a table that has types of its own, as `csv` would have read them.
+
+    Whole numbers keep their digits, true and false are words, lists are written as JSON writes them.
+    """
+
+    def __init__(self, frame: pl.DataFrame) -> None:
+        self._frame = frame
+
+    def texts(self, place: int) -> Sequence[str]:
+        texts: list[str] = self._texts(place).to_list()
+        return texts
+
+    def spelled(self, place: int) -> Spelled:
+        return _spelled(self._texts(place).cast(pl.Categorical))
+
+    def numbers(self, place: int) -> NDArray[np.float64] | None:
+        column = self._frame.to_series(place)
+        if column.dtype.is_numeric() and not column.null_count():
+            return column.cast(pl.Float64).to_numpy()
+        return read_numbers(self.texts(place))
+
+    def _texts(self, place: int) -> pl.Series:
+        column = self._frame.to_series(place)
+        if isinstance(column.dtype, (pl.List, pl.Array)):
+            cells = ["" if cell is None else json.dumps(cell, ensure_ascii=False) for cell in column.to_list()]
+            return pl.Series(cells, dtype=pl.String)
+        return column.cast(pl.String).fill_null("")
+
+
+def read_parquet(path: Path) -> tuple[list[str], FrameColumns, int]:
+    """Header, columns and number of rows of a Parquet file.
+
+    Raises:
+        DataError: if it cannot be read, or a column holds no texts, numbers, words, times or lists of these.
+    """
+    try:
+        with open_regular(path) as file:
+            frame = pl.read_parquet(file)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{printable(path)}: the table cannot be read ({error})") from error
+    for name, kind in frame.schema.items():
+        inner = kind.inner if isinstance(kind, (pl.List, pl.Array)) else kind
+        if inner.is_nested() or inner in (pl.Binary, pl.Object):
+            raise DataError(f"{printable(path)}: column {name!r} holds {kind}, no text or number; leave it out")
+    return frame.columns, FrameColumns(frame), frame.height
+
+
 def read_plain(data: bytes, rows: int, separator: str, sample: Sequence[Sequence[str]]) -> PolarsColumns | None:
     """`PolarsColumns`; None if a row has too many cells."""
     try:
         return PolarsColumns(data, rows, separator, sample)
     except pl.exceptions.PolarsError:
         return None
+
+
+def _spelled(words: pl.Series) -> Spelled:
+    """A column of categories by its distinct cells."""
+    physical = words.to_physical()
+    largest = physical.max()
+    blank = largest + 1 if isinstance(largest, int) else 0
+    codes = physical.fill_null(blank).to_numpy()
+    some = np.full(blank + 1, -1)  # a row of each code
+    some[codes] = np.arange(len(codes))
+    present = np.flatnonzero(some >= 0)  # polars counts the words of all its columns together
+    place_of = np.empty(blank + 1, np.int32)
+    place_of[present] = np.arange(len(present), dtype=np.int32)
+    cells = words.gather(some[present]).cast(pl.String).fill_null("").to_list()
+    return Spelled(cells, place_of[codes])
 
 
 def _kind(cells: Sequence[str]) -> Kind:

@@ -1,4 +1,4 @@
-"""CSV files in memory, by columns."""
+"""Tables in memory, by columns."""
 
 import codecs
 import csv
@@ -22,10 +22,14 @@ from mlcv.errors import DataError
 from mlcv.tables.columns import Columns, Listed, Spelled, spell
 from mlcv.tables.files import exists, line_of, open_regular, printable, read_regular
 from mlcv.tables.plain import plain_lines
+from mlcv.tables.records import read_excel, read_records
 
 LEAST = 2 << 20
 """Bytes below which `csv` has read a whole table before polars is imported."""
 SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
+PARQUET, EXCEL = (".parquet", ".pq"), (".xlsx", ".xls", ".xlsb", ".ods")
+JSON = (".jsonl", ".ndjson", ".json")
+"""Endings of names, in any case, and before `.gz`, of what is no CSV."""
 _SAMPLE = 100
 """Lines by which the separator is found."""
 _MARKS = {
@@ -42,13 +46,14 @@ _Content = tuple[list[str], Columns, NDArray[np.intp]]
 
 
 class Table:
-    """A CSV file in memory, by columns.
+    """A table in memory, by columns: CSV, or by the ending of its name Parquet, JSON (lines) or a sheet of Excel.
 
     Lines without content are passed over, blanks around headers and after a separator left out. So are columns without
     a header that are blank or, in the first place, count the rows, as pandas writes them.
 
     Args:
-        path: plain or gzipped, with a header; in UTF-8, or with a byte order mark.
+        path: with a header, and of text plain or gzipped, in UTF-8 or with a byte order mark; rows of Parquet count
+            from 1 in place of lines, and so do the objects of one JSON list.
         separator: between cells; if None, the comma, semicolon, tab or bar that gives all lines one number of cells.
 
     Raises:
@@ -57,11 +62,11 @@ class Table:
     """
 
     def __init__(self, path: Path, separator: str | None = None) -> None:
-        self.path = path
-        with open_text(path) as file, without_collector():
-            head = _sample(file, path)
-            separator = separator or _separator(head, path)
-            header, self._columns, self._lines = _plain(file, head, separator) or _listed(file, path, separator)
+        with without_collector():
+            self._fill(path, *_content(path, separator))
+
+    def _fill(self, path: Path, header: list[str], columns: Columns, lines: NDArray[np.intp]) -> None:
+        self.path, self._columns, self._lines = path, columns, lines
         again = next((name for place, name in enumerate(header) if name and name in header[:place]), None)
         if again is not None:
             raise DataError(
@@ -180,6 +185,24 @@ def open_text(path: Path) -> Iterator[TextIO]:
         raise DataError(_not_utf8(path, error)) from error
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{printable(path)}: the table cannot be read ({error})") from error
+
+
+def _content(path: Path, separator: str | None) -> _Content:
+    """A table of any format."""
+    ending = Path(path.name.lower().removesuffix(".gz")).suffix
+    if ending in PARQUET:
+        from mlcv.tables.polars_columns import read_parquet  # noqa: PLC0415  # see `_plain`
+
+        names, frame, rows = read_parquet(path)
+        return [name.strip() for name in names], frame, np.concatenate([[1], np.arange(1, rows + 1)])
+    if ending in EXCEL:
+        return read_excel(path)
+    with open_text(path) as file:
+        if ending in JSON:
+            return read_records(file, path)
+        head = _sample(file, path)
+        separator = separator or _separator(head, path)
+        return _plain(file, head, separator) or _listed(file, path, separator)
 
 
 def _sample(file: Iterator[str], path: Path) -> list[str]:

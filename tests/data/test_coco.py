@@ -166,6 +166,11 @@ def every_id(content, change):
         lambda content: every_id(content, lambda number: number - 3),  # categories from 0
         lambda content: every_id(content, lambda number: -number),
         lambda content: [image.update(id=str(image["id"])) for image in content["images"]],
+        lambda content: [
+            one.update({key: f"picture {one[key]}"})
+            for key, place in (("id", "images"), ("image_id", "annotations"))
+            for one in content[place]
+        ],
         lambda content: [one.update(name=one["name"].upper()) for one in content["categories"]],
         lambda content: [
             one.update(name=f" {one['name'].title().replace(' ', '  ')} ") for one in content["categories"]
@@ -213,6 +218,11 @@ def test_a_byte_order_mark_is_passed_over(root):
             lambda c: c["categories"].append({"id": 999, "name": "Person"}),
             r"\(3\) and categories\[80\] \(999\) have one name, 'person'",
         ),
+        (
+            lambda c: [one.update(id=f"i{min(n, 4)}") for n, one in enumerate(c["images"])],
+            r"images\[4\] .* and images\[5\] .* have one id, 'i4'",
+        ),
+        (lambda c: [one.update(id=f"i{n}") for n, one in enumerate(c["images"])], r"has image_id \d+, which the file"),
         (lambda c: c["images"][2].update(id="a7"), r"images\[2\] has the id 'a7'; ids are whole numbers"),
         (lambda c: c["images"][2].update(id=1.5), r"images\[2\] has the id 1.5"),
         (lambda c: c["images"][2].update(id="1_0"), r"images\[2\] has the id '1_0'"),

@@ -234,7 +234,9 @@ def test_a_group_is_itself_however_it_is_spelled(tmp_path, other):
     with pytest.raises(DataError, match="is in the training and the validation split"):
         CSVDataModule(table(tmp_path / "a.csv", rows), group_column="patient", **options).setup("fit")
     drawn = CSVDataModule(table(tmp_path / "b.csv", rows), group_column="patient", label_columns=["cat"], image_size=8)
-    held = [split for split in ("train", "val", "test") if len(drawn._rows(drawn._table(drawn.paths["train"]), split))]
+    table_read = drawn._table(drawn.paths["train"])
+    drawn_from = table_read, drawn._read_table(table_read)
+    held = [split for split in ("train", "val", "test") if len(drawn._images(*drawn_from, split))]
     assert len(held) == 1
 
 

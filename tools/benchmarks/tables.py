@@ -3,7 +3,8 @@
 
 Generated files of the size of CheXpert's training split: a table of labels (to label states, images and patients), one
 of predictions with their truth, as `mlcv test` writes it (to scores and targets), and CheXpert's own `train.csv.gz` (to
-its whole split, each path understood). Each reading runs in a process of its own, in turn; the least of several is
+its whole split, each path understood). Of the size of OpenImages a table with a row a label, and of NIH's names in one
+cell (to whole splits of `CSVDataModule`). Each reading runs in a process of its own, in turn; the least of several is
 shown. Time is of the processor, of all threads; it and the peak of memory are counted from after the imports on.
 """
 
@@ -59,6 +60,16 @@ with read_once():
         'labeled = CheXpertDataModule(str(path.parent), on_error="skip").read_split("train")',
     ),
 }
+ANY = """
+labeled = CSVDataModule(str(path), fractions=(1, 0, 0), on_error="skip", {options}).read_split("train")
+"""
+OURS |= {
+    "long": (
+        "import polars\nfrom mlcv.data import CSVDataModule, Long",
+        ANY.format(options='long=Long("LabelName", confidence_column="Confidence", source_column="Source")'),
+    ),
+    "names": ("import polars\nfrom mlcv.data import CSVDataModule", ANY.format(options='labels_column="labels"')),
+}
 STATES = ["1.0", "0.0", "-1.0", ""]
 RATES = [0.13, 0.04, 0.05, 0.78]
 """How often CheXpert's cells are these."""
@@ -111,6 +122,34 @@ def generate(folder: Path, count: int, classes: int) -> dict[str, Path]:
     }
 
 
+def generate_long(path: Path, count: int) -> Path:
+    """About six rows an image of 600 classes, as in OpenImages' human-verified labels."""
+    import polars
+
+    rng = np.random.default_rng(0)
+    images = polars.Series([f"{n:016x}" for n in range(count * 1_695_270 // 10_000_000 + 1)])
+    labels = rng.integers(600, size=count)
+    classes = polars.Series([f"/m/{n:05x}" for n in range(600)])
+    polars.DataFrame({
+        "ImageID": images.gather(np.sort(rng.integers(len(images), size=count))),
+        "Source": polars.Series(["verification", "crowdsource-verification"]).gather(rng.integers(2, size=count)),
+        "LabelName": classes.gather(labels),
+        "Confidence": polars.Series(labels % 2),  # by the class, so that no two rows contradict each other
+    }).write_csv(path)  # fmt: skip
+    return path
+
+
+def generate_names(path: Path, count: int) -> Path:
+    """One to four of 14 names an image, in one order, as programs write them."""
+    rng = np.random.default_rng(0)
+    names = [f"finding {n}" for n in range(14)]
+    rows = (
+        [f"{n:08d}.png", "|".join(names[k] for k in np.sort(rng.choice(14, rng.integers(1, 5), False)))]
+        for n in range(count)
+    )
+    return write(path, ["image", "labels"], rows)
+
+
 def measure(reading: tuple[str, str], path: Path) -> tuple[float, float]:
     """Seconds and MiB."""
     imports, code = reading
@@ -124,16 +163,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=224_000)
     parser.add_argument("--classes", type=int, default=14)
+    parser.add_argument("--long_rows", type=int, default=10_000_000)
     parser.add_argument("--runs", type=int, default=5, help="of each reading, in turn (default: 5)")
     options = parser.parse_args()
     peers = {name: peer for name, peer in (("polars", POLARS), ("pandas", PANDAS)) if importlib.util.find_spec(name)}
     with tempfile.TemporaryDirectory() as folder:
-        for name, path in generate(Path(folder), options.rows, options.classes).items():
+        made = generate(Path(folder), options.rows, options.classes)
+        made["names"] = generate_names(Path(folder, "names.csv"), 200_000)
+        made["long"] = generate_long(Path(folder, "long.csv"), options.long_rows)
+        for name, path in made.items():
             path.read_bytes()  # the same start for all: the file is in the page cache
             readings = {**peers, "mlcv": OURS[name]}
             runs = [[measure(reading, path) for reading in readings.values()] for _ in range(options.runs)]
             least = np.array(runs).min(axis=0)
-            print(f"{name}: {options.rows} rows, {path.stat().st_size / 2**20:.1f} MiB")
+            print(f"{name}: {path.stat().st_size / 2**20:.1f} MiB")
             for reading, (seconds, size) in zip(readings, least, strict=True):
                 to_polars, to_its_size = (least[-1] / (seconds, size)).tolist()
                 ratio = (
