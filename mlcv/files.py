@@ -55,6 +55,11 @@ def whole_file(path: Path, mode: str = "w", *, keep: bool = False) -> Iterator[I
         if keep:
             keep_earlier(path)
         unfinished.replace(path)
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"{path} cannot be written: it would hold {error.object[max(error.start - 40, 0) : error.end + 20]!r}, and "
+            "a part of that is no text; what was there before is as it was"
+        ) from error
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be written ({error.strerror or error}); what was there before is as it was: make room, or "

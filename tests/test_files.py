@@ -84,6 +84,14 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path):
         write_text(tmp_path / "file" / "x.txt", "text")
 
 
+def test_what_is_no_text_leaves_the_earlier_table_and_is_shown(tmp_path):
+    write_table(tmp_path / "t.csv", ["image"], [["a.jpg"]])
+    with pytest.raises(ConfigError, match=r"t\.csv cannot be written: it would hold 'b.*udcff.*no text"):
+        write_table(tmp_path / "t.csv", ["image"], [["b\udcff.jpg"]])
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+    assert (tmp_path / "t.csv").read_text().split() == ["image", "a.jpg"]
+
+
 def test_rows_come_back_as_written(tmp_path):
     write_table(tmp_path / "t.csv", ["class", "AP"], [["a, b", 0.5], ['c"', float("nan")]])
     with (tmp_path / "t.csv").open() as file:

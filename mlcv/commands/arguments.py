@@ -322,7 +322,9 @@ def _merge() -> argparse.ArgumentParser:
         "unknown for its images.",
     )
     parser.add_argument("file", type=Path, help="YAML: sources with their classes, hierarchy; see docs/merge.md")
-    parser.add_argument("--out", type=Path, default=Path("merged.csv"), help="the table (default: merged.csv)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("merged.csv"), help="the table, .csv or .parquet (default: merged.csv)"
+    )
     return parser
 
 

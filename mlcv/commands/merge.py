@@ -4,52 +4,33 @@ import hashlib
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
 
 from mlcv.commands.arguments import parser_of
-from mlcv.data.base import MultiLabelDataModule
+from mlcv.commands.merge_sources import Source, build_sources, check_apart, judged, read_plan
 from mlcv.data.items import Files
 from mlcv.data.samples import LabeledImages, Split
 from mlcv.data.splits import group_keys
 from mlcv.errors import ConfigError, DataError, check_choice
-from mlcv.files import keep_earlier, write_table, write_text
-from mlcv.labels.label_space import closed, hierarchy_of, joined, mapped
+from mlcv.files import keep_earlier, whole_file, write_table, write_text
+from mlcv.labels.label_space import closed, hierarchy_of, joined, mapped, mapped_soft
 from mlcv.labels.states import NEGATIVE, POSITIVE, STATE_NAMES, UNCERTAIN, UNKNOWN, States
-from mlcv.plain_config import build, parse, spec
 from mlcv.runs import check_writable
-from mlcv.tables import check_class_names, printable
+from mlcv.tables import printable
 from mlcv.terminal import console, print_table, set_up_logging
 
 logger = logging.getLogger(__name__)
 
 Conflicts = Literal["raise", "unknown", "first"]
-_KEYS = ("sources", "classes", "hierarchy", "conflicts")
-_OF_A_SOURCE = ("class_path", "init_args", "classes")
 CELLS = {POSITIVE: "1", NEGATIVE: "0", UNKNOWN: "", UNCERTAIN: "uncertain"}
-
-
-@dataclass(frozen=True)
-class Source:
-    """A data set to be joined.
-
-    Args:
-        name: its own.
-        data: that reads it.
-        splits: its images.
-        places: of its classes in the joined space; None where one is left out.
-    """
-
-    name: str
-    data: MultiLabelDataModule
-    splits: Mapping[Split, LabeledImages]
-    places: tuple[int | None, ...]
+_ENDINGS = (".csv", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -67,6 +48,17 @@ class Conflict:
     what: str
 
 
+class _Row(NamedTuple):
+    """An image as one data set has it, in the classes of the space."""
+
+    image: str
+    split: Split
+    source: str
+    group: str
+    states: States
+    soft: NDArray[np.float32] | None
+
+
 @dataclass
 class Merged:
     """The joined table.
@@ -78,6 +70,7 @@ class Merged:
         sources: of each, joined by + where an image is in several.
         groups: whose each is, such as a patient of a source; empty where nobody says.
         states: (M, C).
+        soft: soft labels of uncertain entries float32 (M, C), NaN for none; None if no source has any.
         conflicts: what contradicts.
         unmapped: of each source the classes that the space has under no other source's name.
         given: of each source positive and negative labels (C, 2), as it gives them.
@@ -89,6 +82,7 @@ class Merged:
     sources: list[str] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
     states: States = field(default_factory=lambda: np.empty((0, 0), np.int8))
+    soft: NDArray[np.float32] | None = None
     conflicts: list[Conflict] = field(default_factory=list)
     unmapped: dict[str, list[str]] = field(default_factory=dict)
     given: dict[str, NDArray[np.int64]] = field(default_factory=dict)
@@ -102,26 +96,26 @@ def merge(file: str | Path, out: str | Path = "merged.csv") -> Merged:
             reader, such as `path`) and `classes`, other names of its classes, null for one that is left out; `classes`
             of the joined space (default: all); `hierarchy`, the children of parents; `conflicts`: `raise`, `unknown`
             or `first`.
-        out: CSV; beside it `<name>.yaml`, for `--data`, and `<name>_conflicts.csv` if there are any.
+        out: CSV or Parquet; beside it `<name>.yaml`, for `--data`, and `<name>_conflicts.csv` if there are any.
 
     Raises:
         UserError: for a file that cannot be read as meant, or conflicts that nobody has decided about.
     """
     set_up_logging()
     out = Path(out)
-    if out.suffix != ".csv":
-        raise ConfigError(f"--out {out}: a table's name ends with .csv")
-    given = _read(Path(file))
-    _check_apart(out, Path(file), given["sources"])
+    if out.suffix not in _ENDINGS:
+        raise ConfigError(f"--out {out}: a table's name ends with {' or '.join(_ENDINGS)}")
+    given = read_plan(Path(file))
+    check_apart(out, Path(file), given["sources"])
     check_writable(out.parent, "--out")
-    sources, class_names = _sources(given["sources"], given.get("classes"))
+    sources, class_names = build_sources(given["sources"], given.get("classes"))
     parents = hierarchy_of(given.get("hierarchy") or {}, class_names)
     policy = given.get("conflicts", "raise")
     check_choice("conflicts", policy, ("raise", "unknown", "first"))
     merged = Merged(class_names)
     for source in sources:
-        shared = {name for other in sources if other is not source for name in _names(other, class_names)}
-        merged.unmapped[source.name] = [name for name in _names(source, class_names) if name not in shared]
+        shared = {name for other in sources if other is not source for name in judged(other, class_names)}
+        merged.unmapped[source.name] = [name for name in judged(source, class_names) if name not in shared]
     _join(merged, sources)
     _follow(merged, parents, policy)
     path = out.with_name(f"{out.stem}_conflicts.csv")
@@ -170,121 +164,71 @@ def _print_rest(merged: Merged, out: Path) -> None:
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        given = parse(path.read_text(encoding="utf-8"), f"merge: {path}")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"merge: {path} cannot be read ({type(error).__name__})") from error
-    if strange := [name for name in given if name not in _KEYS]:
-        raise ConfigError(f"merge: {path}: there is no key {strange[0]!r}; there are {', '.join(_KEYS)}")
-    if not isinstance(given.get("sources"), dict) or len(given["sources"]) < 1:
-        raise ConfigError(f"merge: {path}: `sources` names the data sets, each with class_path and init_args")
-    return given
-
-
-def _check_apart(out: Path, file: Path, sources: Mapping[str, Any]) -> None:
-    """Refuses to write over what is read."""
-    said = [str(file)]
-    for one in sources.values():
-        arguments = one.get("init_args", one) if isinstance(one, dict) else {}
-        said += [value for value in (arguments or {}).values() if isinstance(value, str)]
-    read = {Path(name).resolve() for name in said}
-    for path in (out, out.with_suffix(".yaml")):
-        if path.resolve() in read:
-            raise ConfigError(f"--out {out}: {path} is read here, and would be written over; choose another name")
-
-
-def _sources(given: Mapping[str, Any], classes: Sequence[str] | None) -> tuple[list[Source], tuple[str, ...]]:
-    read: list[tuple[str, MultiLabelDataModule, dict[str, str | None]]] = []
-    for name, one in given.items():
-        where = f"merge: sources: {name}"
-        if not isinstance(one, dict):
-            raise ConfigError(f"{where}: a data set has class_path and init_args, or the arguments of a table reader")
-        renamed = one.get("classes") or {}
-        if "class_path" in one:
-            if strange := [key for key in one if key not in _OF_A_SOURCE]:
-                raise ConfigError(f"{where}: there is no key {strange[0]!r}; there are {', '.join(_OF_A_SOURCE)}")
-            told = {"class_path": one["class_path"], "init_args": one.get("init_args") or {}}
-        else:
-            told = {"class_path": "CSVDataModule", "init_args": {k: v for k, v in one.items() if k != "classes"}}
-        if "." not in str(told["class_path"]):
-            told["class_path"] = f"mlcv.data.{told['class_path']}"
-        data: MultiLabelDataModule = build(spec(told, MultiLabelDataModule, where), MultiLabelDataModule)
-        if strange := [key for key in renamed if key not in data.class_names]:
-            raise ConfigError(
-                f"{where}: classes: it has no class {strange[0]!r}; it has {', '.join(data.class_names[:12])}, ..."
-            )
-        read.append((str(name), data, {own: renamed.get(own, own) for own in data.class_names}))
-    found = dict.fromkeys(new for _, _, names in read for new in names.values() if new is not None)
-    class_names = tuple(found if classes is None else classes)
-    check_class_names(class_names, "merge: classes")
-    if absent := [name for name in class_names if name not in found]:
-        raise ConfigError(f"merge: classes: no source has {absent[0]!r}; they have {', '.join(list(found)[:12])}, ...")
-    places = {name: c for c, name in enumerate(class_names)}
-    return [
-        Source(name, data, data.readable_splits(), tuple(places.get(new) if new else None for new in names.values()))
-        for name, data, names in read
-    ], class_names
-
-
-def _names(source: Source, class_names: Sequence[str]) -> list[str]:
-    return [class_names[place] for place in dict.fromkeys(source.places) if place is not None]
-
-
 def _join(merged: Merged, sources: Sequence[Source]) -> None:
     """Fills the table, an image once, with what its sources say; what contradicts is noted."""
     count = len(merged.class_names)
-    rows: list[tuple[str, Split, str, str, States]] = []
-    for source in sources:
-        merged.given[source.name] = np.zeros((count, 2), np.int64)
-        for split, labeled in source.splits.items():
-            if not isinstance(labeled.items, Files):
-                raise ConfigError(f"merge: sources: {source.name}: its images are not in files, so no table names them")
-            states = mapped(labeled.states, source.places, count)
-            names = [str(Path(name).resolve()) for name in labeled.items]
-            groups = _groups(source, labeled)
-            rows += list(zip(names, [split] * len(names), [source.name] * len(names), groups, states, strict=True))
+    rows = [row for source in sources for row in _rows(source, count)]
+    for row in rows:
+        if row.image.encode(errors="replace") != os.fsencode(row.image):
+            name = printable(row.image)
+            raise DataError(f"merge: sources: {row.source}: no table can hold {name}, which is no UTF-8: rename it")
+    merged.given = {source.name: np.zeros((count, 2), np.int64) for source in sources}
     place: dict[str, int] = {}
-    joint: list[States] = []
+    joint: list[_Row] = []
     seen: set[tuple[str, str]] = set()
     alike: list[tuple[str, str]] = []
-    for key, (name, split, source_name, group, own) in zip(_same([row[0] for row in rows]), rows, strict=True):
-        if (source_name, key) not in seen:
-            seen.add((source_name, key))
-            merged.given[source_name] += np.stack([own == POSITIVE, own == NEGATIVE], axis=1)
-        if key not in place:
-            place[key] = len(merged.images)
-            merged.images.append(name)
-            merged.splits.append(split)
-            merged.sources.append(source_name)
-            merged.groups.append(group)
-            joint.append(own)
+    for key, row in zip(_same([row.image for row in rows]), rows, strict=True):
+        if (row.source, key) not in seen:
+            seen.add((row.source, key))
+            merged.given[row.source] += np.stack([row.states == POSITIVE, row.states == NEGATIVE], axis=1)
+        at = place.setdefault(key, len(joint))
+        if at == len(joint):
+            joint.append(row)
             continue
-        at = place[key]
-        if group and merged.groups[at]:
-            alike.append((merged.groups[at], group))
-        _meet(merged, joint, at, (name, split, source_name, group, own))
-    merged.groups = _united(merged.groups, alike)
-    merged.states = np.stack(joint) if joint else np.empty((0, count), np.int8)
+        if row.group and joint[at].group:
+            alike.append((joint[at].group, row.group))
+        joint[at], conflicts = _met(joint[at], row, at)
+        merged.conflicts += conflicts
+    merged.images, merged.splits = [row.image for row in joint], [row.split for row in joint]
+    merged.sources, merged.groups = [row.source for row in joint], _united([row.group for row in joint], alike)
+    merged.states = np.stack([row.states for row in joint]) if joint else np.empty((0, count), np.int8)
+    if any(row.soft is not None for row in joint):
+        none = np.full(count, np.nan, np.float32)
+        merged.soft = np.stack([none if row.soft is None else row.soft for row in joint])
 
 
-def _meet(merged: Merged, states: list[States], at: int, other: tuple[str, Split, str, str, States]) -> None:
-    """An image that is there already, in this file or in another with the same content."""
-    name, split, source, group, own = other
-    if {split, merged.splits[at]} == {"val", "test"}:
-        merged.splits[at] = "test"  # data sets without test labels test on what validates
-    elif split != merged.splits[at]:
-        what = f"it is in {merged.splits[at]} of {merged.sources[at]}, and in {split} of {source} ({name})"
-        merged.conflicts.append(Conflict(at, None, what))
-        if merged.splits[at] == "train":  # what is tested never trains
-            merged.splits[at] = split
-    states[at], differs = joined(states[at], own)
+def _rows(source: Source, count: int) -> Iterator[_Row]:
+    for split, labeled in source.splits.items():
+        if not isinstance(labeled.items, Files):
+            raise ConfigError(f"merge: sources: {source.name}: its images are not in files, so no table names them")
+        states = mapped(labeled.states, source.places, count)
+        soft = None if labeled.soft is None else mapped_soft(labeled.soft, source.places, states)
+        for n, (name, group) in enumerate(zip(labeled.items, _groups(source, labeled), strict=True)):
+            own = None if soft is None else soft[n]
+            yield _Row(str(Path(name).resolve()), split, source.name, group, states[n], own)
+
+
+def _met(one: _Row, other: _Row, at: int) -> tuple[_Row, list[Conflict]]:
+    """What two rows say of one image, in this file or in another with the same content; and what contradicts."""
+    conflicts = []
+    split = one.split
+    if {split, other.split} == {"val", "test"}:
+        split = "test"  # data sets without test labels test on what validates
+    elif split != other.split:
+        what = f"it is in {split} of {one.source}, and in {other.split} of {other.source} ({other.image})"
+        conflicts.append(Conflict(at, None, what))
+        if split == "train":  # what is tested never trains
+            split = other.split
+    states, differs = joined(one.states, other.states)
     for column in np.flatnonzero(differs).tolist():
-        one, two = STATE_NAMES[int(states[at][column])], STATE_NAMES[int(own[column])]
-        merged.conflicts.append(Conflict(at, column, f"{merged.sources[at]} says {one}, {source} {two} ({name})"))
-    if source not in merged.sources[at].split("+"):
-        merged.sources[at] += f"+{source}"
-    merged.groups[at] = merged.groups[at] or group
+        first, second = STATE_NAMES[int(states[column])], STATE_NAMES[int(other.states[column])]
+        what = f"{one.source} says {first}, {other.source} {second} ({other.image})"
+        conflicts.append(Conflict(at, column, what))
+    names = dict.fromkeys([*one.source.split("+"), other.source])
+    soft = one.soft if other.soft is None else other.soft
+    if one.soft is not None and other.soft is not None:
+        soft = np.where(np.isnan(one.soft), other.soft, one.soft)
+    return _Row(one.image, split, "+".join(names), one.group or other.group, states, soft), conflicts
 
 
 def _united(groups: Sequence[str], alike: Sequence[tuple[str, str]]) -> list[str]:
@@ -355,6 +299,8 @@ def _follow(merged: Merged, parents: Sequence[tuple[int, int]], policy: Conflict
         firm[contradicts] = UNKNOWN  # each turn takes a given label away, so there is an end
     # A contested label that is believed stays, though nothing follows from it.
     merged.states = found if policy == "unknown" else np.where(stands != firm, stands, found).astype(np.int8)
+    if merged.soft is not None:
+        merged.soft[merged.states != UNCERTAIN] = np.nan
 
 
 def _write_conflicts(path: Path, merged: Merged, policy: Conflicts) -> None:
@@ -373,15 +319,21 @@ def _write_conflicts(path: Path, merged: Merged, policy: Conflicts) -> None:
 
 def _write(out: Path, merged: Merged) -> None:
     has_groups = any(merged.groups)
-    header = ["image", "split", "source", *(["group"] if has_groups else []), *merged.class_names]
+    about: dict[str, Sequence[str]] = {"image": merged.images, "split": merged.splits, "source": merged.sources}
+    if has_groups:
+        about["group"] = merged.groups
     cells = np.array([CELLS[state] for state in (UNCERTAIN, UNKNOWN, NEGATIVE, POSITIVE)])[merged.states + 2]
-    rows = (
-        [image, split, source, *([group] if has_groups else []), *labels]
-        for image, split, source, group, labels in zip(
-            merged.images, merged.splits, merged.sources, merged.groups, cells.tolist(), strict=True
-        )
-    )
-    write_table(out, header, rows, keep=True)
+    if merged.soft is not None:
+        some = ~np.isnan(merged.soft)
+        cells[some] = [f"{value:.6g}" for value in merged.soft[some]]
+    if out.suffix == ".csv":
+        rows = zip(*about.values(), *cells.T.tolist(), strict=True)
+        write_table(out, [*about, *merged.class_names], rows, keep=True)
+    else:
+        from mlcv.tables.polars_columns import write_parquet  # noqa: PLC0415  # polars takes 0.1 s
+
+        with whole_file(out, "wb", keep=True) as file:
+            write_parquet(file, about, dict(zip(merged.class_names, cells.T.tolist(), strict=True)))
     arguments: dict[str, Any] = {
         "path": str(out.resolve()), "image_column": "image", "split_column": "split",
         "label_columns": list(merged.class_names), "codes": {"uncertain": ["uncertain"]},

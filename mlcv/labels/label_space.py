@@ -35,6 +35,26 @@ def mapped(states: States, places: Sequence[int | None], count: int) -> States:
     return found
 
 
+def mapped_soft(soft: NDArray[np.float32], places: Sequence[int | None], states: States) -> NDArray[np.float32]:
+    """Soft labels beside `mapped` states.
+
+    Where several classes have one place it is the largest of theirs: any of them is present at least as likely.
+
+    Args:
+        soft: float32 (M, C), NaN for none.
+        places: as for `mapped`.
+        states: what `mapped` found, int8 (M, count).
+
+    Returns:
+        float32 (M, count), NaN where the state is not uncertain.
+    """
+    found = np.full(states.shape, np.nan, np.float32)
+    for column, place in enumerate(places):
+        if place is not None:
+            found[:, place] = np.fmax(found[:, place], soft[:, column])
+    return np.where(states == UNCERTAIN, found, np.nan).astype(np.float32)
+
+
 def closed(states: States, parents: Sequence[tuple[int, int]]) -> tuple[States, NDArray[np.bool_]]:
     """What follows from a hierarchy: a child that is present makes its parent so, an absent parent its children absent.
 

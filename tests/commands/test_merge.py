@@ -1,6 +1,8 @@
 """`mlcv merge`: data sets of other classes in one table, and what contradicts between them."""
 
 import csv
+import os
+import sys
 
 import numpy as np
 import pytest
@@ -230,3 +232,82 @@ def test_conflicts_of_an_earlier_table_are_not_taken_for_this_ones(two, tmp_path
     read_merged(plan(tmp_path, {"one": source(two[0], ["cat", "dog"])}), tmp_path)
     assert not (tmp_path / "m_conflicts.csv").exists()
     assert (tmp_path / "m_conflicts.1.csv").read_text() == "of another table"
+
+
+def reader(out, **more):
+    given = yaml.safe_load(out.with_suffix(".yaml").read_text())["init_args"]
+    codes = Codes(uncertain=tuple(given.pop("codes")["uncertain"]))
+    return CSVDataModule(**given | more, codes=codes, image_size=16, batch_size=1, num_workers=0)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_soft_labels_are_joined_where_nobody_is_sure(tmp_path, ending):
+    one = table(tmp_path, "x.csv", ["cat", "kitten", "dog"], [
+        ["a.jpg", "train", "", 0.25, 0.5, "uncertain"], ["b.jpg", "train", "", 0.75, 1, 0.5],
+        ["c.jpg", "train", "", 0, 0, "3/5"], ["d.jpg", "test", "", 0, "", 1],
+    ])  # fmt: skip
+    other = table(tmp_path, "y.csv", ["dog"], [
+        ["a.jpg", "train", "", 0.125], ["b.jpg", "train", "", 1], ["e.jpg", "train", "", ""],
+    ], first=10)  # fmt: skip
+    sources = {
+        "x": {"path": one, "split_column": "split", "label_columns": ["cat", "kitten", "dog"],
+              "codes": {"uncertain": ["uncertain"]}, "classes": {"kitten": "cat"}},
+        "y": {"path": other, "split_column": "split", "label_columns": ["dog"]},
+    }  # fmt: skip
+    out = tmp_path / f"m.{ending}"
+    merge(plan(tmp_path, sources), out)
+    labeled = reader(out, val_fraction=0).read_split("train")
+    order = [str(name).rpartition("/")[2] for name in labeled.images]
+    rows = {name: (labeled.states[n].tolist(), labeled.soft[n].tolist()) for n, name in enumerate(order)}
+    assert rows["a.jpg"] == ([-2, -2], [0.5, 0.125])  # the likelier of two names, and the one who has a number
+    assert rows["b.jpg"][0] == [1, 1]  # a kitten is a cat; who knows goes before who doubts
+    assert np.isnan(rows["b.jpg"][1]).all()
+    assert rows["c.jpg"][0] == [0, -2]
+    assert rows["c.jpg"][1][1] == pytest.approx(0.6)
+    assert rows["e.jpg"][0] == [-1, -1]
+    assert reader(out).read_split("test").states.tolist() == [[-1, 1]]  # no kitten is known, so no cat is ruled out
+
+
+def test_a_merged_parquet_table_holds_numbers_and_says_what_the_csv_says(two, tmp_path):
+    pl = pytest.importorskip("polars")
+    one, other = two
+    sources = {"one": source(one, ["cat", "dog"]), "other": source(other, ["Cat", "sofa"], classes={"Cat": "cat"})}
+    for ending in ("csv", "parquet"):
+        merge(plan(tmp_path, sources), tmp_path / f"m.{ending}")
+    frame = pl.read_parquet(tmp_path / "m.parquet")
+    assert [str(frame.schema[name]) for name in ("image", "group", "cat", "sofa")] == ["String"] * 2 + ["Int8"] * 2
+    wanted = [{name: cell or None for name, cell in row.items()} for row in read(tmp_path / "m.csv")]
+    found = [{name: None if cell is None else str(cell) for name, cell in row.items()} for row in frame.to_dicts()]
+    assert found == wanted
+    splits = [reader(tmp_path / f"m.{ending}", val_fraction=0.3).read_split("test") for ending in ("csv", "parquet")]
+    assert splits[0].states.tolist() == splits[1].states.tolist()
+
+
+def test_a_class_named_like_a_column_of_the_table_is_refused(tmp_path):
+    one = table(tmp_path, "x.csv", ["Source"], [["a.jpg", "train", "", 1]])
+    file = plan(tmp_path, {"x": source(one, ["Source"])})
+    with pytest.raises(ConfigError, match="'Source' is a column of the merged table"):
+        merge(file, tmp_path / "m.csv")
+    merge(plan(tmp_path, {"x": source(one, ["Source"], classes={"Source": "origin"})}), tmp_path / "m.csv")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes there")
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_name_that_no_table_can_hold_is_told(tmp_path, ending):
+    (tmp_path / "in" / "cat").mkdir(parents=True)
+    write_image(tmp_path / "in" / "cat" / "b.jpg")
+    (tmp_path / "in" / "cat" / "b.jpg").rename(os.fsdecode(os.fsencode(tmp_path / "in" / "cat") + b"/a\xff.jpg"))
+    file = plan(tmp_path, {"x": {"path": str(tmp_path / "in"), "fractions": [1, 0, 0]}})
+    with pytest.raises(DataError, match=r"sources: x: no table can hold .*a\\xff\.jpg, which is no UTF-8"):
+        merge(file, tmp_path / f"m.{ending}")
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_odd_file_names_are_kept(tmp_path, ending):
+    names = ["a,b.jpg", 'a"b.jpg', "=1.jpg", "é ü.jpg", "a\nb.jpg"]
+    one = table(tmp_path, "x.csv", ["cat"], [[name, "train", "", n % 2] for n, name in enumerate(names)])
+    out = tmp_path / f"m.{ending}"
+    merge(plan(tmp_path, {"x": source(one, ["cat"])}), out)
+    labeled = reader(out, val_fraction=0).read_split("train")
+    assert [str(name).rpartition("/")[2] for name in labeled.images] == names
+    assert labeled.states[:, 0].tolist() == [0, 1, 0, 1, 0]
