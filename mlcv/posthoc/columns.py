@@ -8,7 +8,7 @@ from torch import Tensor
 from mlcv.errors import ConfigError, DataError
 from mlcv.files import unshielded
 from mlcv.labels.states import known
-from mlcv.tables import NAME_COLUMNS, OUR_COLUMNS, TRUTH, Table, find_name_column, read_header
+from mlcv.tables import NAME_COLUMNS, OUR_COLUMNS, TRUTH, Table, find_name_column, is_shown, read_header
 from mlcv.terminal import console
 
 TASKS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
@@ -102,6 +102,10 @@ def common_classes(
         classes = tuple(name for name in candidates[0] if all(name in others for others in candidates))
     if not classes:
         raise ConfigError(f"{' and '.join(map(str, list(headers)[:2]))} have no class in common; give --classes")
+    if hidden := [name for name in classes if not is_shown(name)]:
+        raise ConfigError(
+            f"{paths[0]}: the class name {hidden[0]!r} holds a character that cannot be printed; rename the column"
+        )
     names = dict(zip(paths, called or paths, strict=True))
     _tell(headers, {names[path]: header for path, header in taken.items()}, classes)
     return classes

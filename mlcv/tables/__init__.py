@@ -9,6 +9,7 @@ from mlcv.tables.class_names import (
     TRUTH,
     check_class_names,
     find_name_column,
+    is_shown,
 )
 from mlcv.tables.columns import Spelled
 from mlcv.tables.files import exists, is_file, is_folder, open_regular, printable, read_lines, read_regular
@@ -32,6 +33,7 @@ __all__ = [
     "is_empty",
     "is_file",
     "is_folder",
+    "is_shown",
     "minus_one",
     "open_regular",
     "printable",

@@ -60,6 +60,11 @@ def check_class_names(names: Sequence[str], source: str, places: Mapping[str, st
             )
 
 
+def is_shown(name: str) -> bool:
+    """Whether nothing in a name is a line end, or another character that cannot be printed."""
+    return not any(unicodedata.category(char) in _INVISIBLE for char in name)
+
+
 def _problem(name: str) -> str | None:
     if not name.strip():
         return "is empty"
@@ -67,7 +72,7 @@ def _problem(name: str) -> str | None:
         return "starts or ends with a blank"
     if "|" in name:
         return "holds '|', which joins labels in files"
-    if any(unicodedata.category(char) in _INVISIBLE for char in name):
+    if not is_shown(name):
         return "holds a character that cannot be printed"
     if name.lower() in RESERVED:
         return "is what a column of another meaning is called in files of predictions"

@@ -105,8 +105,17 @@ def test_classes_are_what_all_files_have_in_the_order_of_the_first(tmp_path, cap
     with pytest.raises(ConfigError) as raised:
         common_classes([one, two, other])
     assert str(raised.value) == f"{one} and {two} have no class in common; give --classes"
+
     with pytest.raises(DataError, match=f"^{tmp_path / 'bare.csv'}: which column names the rows"):
         common_classes([one, write_rows(tmp_path / "bare.csv", ["a", "c"], [])])
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\rb", "a\u2028b", "a\x07b"])
+def test_a_class_that_could_not_be_told_apart_in_print_is_refused(tmp_path, name):
+    path = tmp_path / "p.csv"
+    write_rows(path, ["image", name, f"truth:{name}"], [["1.jpg", 0.5, 1]])
+    with pytest.raises(ConfigError, match="holds a character that cannot be printed; rename the column"):
+        common_classes([path])
 
 
 def test_a_file_of_ours_says_itself_which_columns_are_classes(tmp_path, capsys):
