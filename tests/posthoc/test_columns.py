@@ -105,7 +105,6 @@ def test_classes_are_what_all_files_have_in_the_order_of_the_first(tmp_path, cap
     with pytest.raises(ConfigError) as raised:
         common_classes([one, two, other])
     assert str(raised.value) == f"{one} and {two} have no class in common; give --classes"
-
     with pytest.raises(DataError, match=f"^{tmp_path / 'bare.csv'}: which column names the rows"):
         common_classes([one, write_rows(tmp_path / "bare.csv", ["a", "c"], [])])
 
