@@ -114,7 +114,7 @@ def test_no_option_of_fit_ends_in_a_traceback(commands, folder, numpy_rng, reque
     assert not any(wrong), "\n\n".join(filter(None, wrong))
 
 
-def test_no_option_of_the_other_commands_does(commands, run_folder, numpy_rng, request):
+def test_no_option_of_the_other_commands_does(commands, folder, run_folder, numpy_rng, request):
     checkpoint = str(run_folder / "checkpoints" / "best.ckpt")
     given = {
         "evaluate": ["p.csv", "--truth", "done/test_predictions.csv"],
@@ -132,6 +132,7 @@ def test_no_option_of_the_other_commands_does(commands, run_folder, numpy_rng, r
         helped = commands(command, "--help").stdout.replace("[", " ").split()
         found = sorted({word.rstrip(",]=") for word in helped if word.startswith("--")})
         names[command] = [name for name in found if name.strip("-").isidentifier() or "." in name]
+    before = set(folder.iterdir())
     wrong = []
     for _ in range(trials(request)):
         command = list(given)[numpy_rng.integers(len(given))]
@@ -140,6 +141,8 @@ def test_no_option_of_the_other_commands_does(commands, run_folder, numpy_rng, r
             continue
         arguments = [command, *given[command], f"{name}={drawn(None, numpy_rng)}"]
         wrong.append(judged(commands(*arguments), arguments))
+        for path in set(folder.iterdir()) - before:  # a file `auto`, say, would be read for what `auto` means
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert not any(wrong), "\n\n".join(filter(None, wrong))
 
 
