@@ -27,7 +27,8 @@ class BackboneMethod(MultiLabelModule):
         freeze_batch_norm: keep all batch statistics as they are.
         prior_bias: begin with the log-odds of each class among the known training labels, (positives + 0.5) of (known
             + 2), as the head's bias, which otherwise has to learn it through the features; where only positives are
-            known, of all images.
+            known, of all images. With a loss that moves what its optimum says (`undo`), so that probabilities begin
+            there.
         backbone_args: further arguments of the backbone's constructor.
         kwargs: see `MultiLabelModule`.
 
@@ -57,7 +58,9 @@ class BackboneMethod(MultiLabelModule):
         super().on_labels(targets)
         if self.prior_bias:
             with torch.no_grad():
-                self.class_bias().copy_(log_odds(targets))
+                # What the loss adds to logits, and `exact_logits` takes back, is not begun with a second time.
+                odds = log_odds(targets)
+                self.class_bias().copy_(2 * odds - self.exact_logits(odds[None])[0])
 
     def class_bias(self) -> Tensor:
         """The head's bias of each class (C,).

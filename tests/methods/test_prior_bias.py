@@ -8,6 +8,7 @@ import torch
 from mlcv.cli import main
 from mlcv.errors import ConfigError
 from mlcv.labels.states import log_odds
+from mlcv.losses import BCELoss, LogitAdjustedLoss
 from mlcv.methods import Classifier, UMultiClass
 from mlcv.models import CSRAHead, LinearHead, MLDecoderHead, Query2LabelHead, SemanticGraphHead
 from mlcv.runs import Run
@@ -42,6 +43,16 @@ def test_a_head_begins_there(head):
     with torch.no_grad():
         bias += 1
     torch.testing.assert_close(method(torch.zeros(1, 3, 64, 64)), before + 1)  # it is what is added
+
+
+@pytest.mark.parametrize("loss", [
+    BCELoss(pos_weight="auto"), BCELoss(pos_weight=3.0), LogitAdjustedLoss(), LogitAdjustedLoss(tau=0.4),
+], ids=["auto", "a weight", "logits adjusted", "by a part"])  # fmt: skip
+def test_probabilities_begin_at_the_classes_frequencies_whatever_the_loss_moves(loss):
+    method = Classifier("test_resnet", 3, loss=loss, prior_bias=True)
+    method.on_labels(TARGETS)
+    begun = method.probabilities(method.head.class_bias.detach()[None])[0]
+    assert begun.tolist() == pytest.approx(log_odds(TARGETS).sigmoid().tolist(), rel=1e-5)
 
 
 @pytest.mark.parametrize("method", [
