@@ -90,11 +90,11 @@ class Cleaner(Callback):
         if not isinstance(getattr(dataset, "targets", None), Tensor):
             raise ConfigError("Cleaner needs the training labels, and the training data have no `targets`")
         taken_as = getattr(getattr(pl_module, "loss", None), "unknown", "ignore")
-        if taken_as != "ignore":
+        if taken_as not in ("ignore", "latent"):
             raise ConfigError(
                 f"Cleaner makes entries unknown, and by model.loss.unknown {taken_as} they would still be labels: set "
-                "it to ignore. If unknown entries of the data are to be negatives until they are cleaned, set unknown "
-                "of the Cleaner to negative"
+                "it to ignore, or to latent of ImpreciseLoss. If unknown entries of the data are to be negatives until "
+                "they are cleaned, set unknown of the Cleaner to negative"
             )
         if self.prototypes and not hasattr(pl_module, "head"):
             raise ConfigError(f"Cleaner: prototypes are of what a head reads, and {type(pl_module).__name__} has none")

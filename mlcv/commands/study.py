@@ -36,6 +36,7 @@ except ImportError:  # Windows
 
 logger = logging.getLogger(__name__)
 
+LOCK = ".lock"
 _PRELOAD = ("mlcv.commands.study_runs", "mlcv.data", "mlcv.losses", "mlcv.methods", "mlcv.models")
 
 
@@ -112,6 +113,9 @@ def run_plan(plan: Plan, folder: Path, jobs: int | None = None) -> Studied:
     count = (1 if torch.cuda.is_available() else usable_cores()) if jobs is None else jobs
     pool = Processes(min(count, max(len(left), 1)), work, lambda job: job.folder / "log.txt", _PRELOAD)
     threads = max(usable_cores() // pool.count, 1)
+    if left and (folder / LOCK).is_file():
+        with _alone(folder):  # said at once, and not after minutes of building
+            pass
     try:
         _check(_first_of_each(left), pool, threads)
     except BaseException:
@@ -146,7 +150,7 @@ def _alone(folder: Path) -> Iterator[None]:
     Raises:
         ConfigError: if one is at work there.
     """
-    with (folder / ".lock").open("w") as file:
+    with (folder / LOCK).open("w") as file:
         try:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # however the process ends, its lock ends

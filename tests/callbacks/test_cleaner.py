@@ -12,7 +12,7 @@ from mlcv.callbacks import Cleaner
 from mlcv.callbacks.cleaner import clean_probabilities
 from mlcv.cli import main
 from mlcv.errors import ConfigError
-from mlcv.losses import BCELoss, LogitAdjustedLoss
+from mlcv.losses import BCELoss, ImpreciseLoss, LogitAdjustedLoss
 from tests.losses.oracles import bce
 
 RUN = [
@@ -181,6 +181,9 @@ def test_what_it_cannot_work_with_is_told(rng):
     targets = torch.zeros(4, 3)
     with pytest.raises(ConfigError, match=r"model.loss.unknown negative .*set it to ignore"):
         Work(targets, Network(BCELoss("negative")))
+    with pytest.raises(ConfigError, match=r"model.loss.unknown auto .*latent of ImpreciseLoss"):
+        Work(targets, Network(ImpreciseLoss()))
+    Work(targets, Network(ImpreciseLoss(unknown="latent")))  # which leaves unknown entries out
     with pytest.raises(ConfigError, match="does not call the method itself"):
         Work(targets).step(torch.zeros(2, 5), torch.arange(2), is_seen=False)
     with pytest.raises(ConfigError, match="have no `targets`"):

@@ -175,6 +175,15 @@ def test_of_two_studies_in_one_folder_the_second_is_refused(tmp_path):
         pass
 
 
+def test_a_second_study_is_refused_before_anything_is_built(file, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("mlcv.commands.study._check", lambda *_: pytest.fail("it builds"))
+    out = tmp_path / "out"
+    out.mkdir()
+    with _alone(out):
+        assert main(["study", str(file), "--out", str(out)]) == 2
+    assert "another one is at work" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("option", "words"), [
     ("trainer.logger: false", "no epoch has written val/mAP"),
     ("trainer.enable_checkpointing: false", "no checkpoint to test"),
