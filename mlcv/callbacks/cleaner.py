@@ -89,12 +89,14 @@ class Cleaner(Callback):
         dataset: Any = getattr(data, "datasets", {}).get("train", getattr(loader, "dataset", None))
         if not isinstance(getattr(dataset, "targets", None), Tensor):
             raise ConfigError("Cleaner needs the training labels, and the training data have no `targets`")
-        taken_as = getattr(getattr(pl_module, "loss", None), "unknown", "ignore")
+        loss = getattr(pl_module, "loss", None)
+        taken_as = getattr(loss, "unknown", "ignore")
         if taken_as not in ("ignore", "latent"):
             raise ConfigError(
-                f"Cleaner makes entries unknown, and by model.loss.unknown {taken_as} they would still be labels: set "
-                "it to ignore, or to latent of ImpreciseLoss. If unknown entries of the data are to be negatives until "
-                "they are cleaned, set unknown of the Cleaner to negative"
+                f"Cleaner makes entries unknown, and {type(loss).__name__} takes those for labels (unknown: "
+                f"{taken_as}): choose model.loss, or its unknown, such that they are left out (ignore; latent of "
+                "ImpreciseLoss). If unknown entries of the data are to be negatives until they are cleaned, set "
+                "unknown of the Cleaner to negative"
             )
         if self.prototypes and not hasattr(pl_module, "head"):
             raise ConfigError(f"Cleaner: prototypes are of what a head reads, and {type(pl_module).__name__} has none")

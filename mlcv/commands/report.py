@@ -66,7 +66,7 @@ def report(
     """
     if find_spec("matplotlib") is None:
         raise ConfigError('a report needs matplotlib: pip install "mlcv[report]"')
-    paths = [path / _FILE if path.is_dir() else path for path in listed(predictions)]
+    paths = [_file(path) for path in listed(predictions)]
     source = TruthFile.of(truth)
     names, labels, found = read_all(paths, source)
     states = torch.from_numpy(label_states(read_table(source.path or paths[0]), names, source.codes)).long()
@@ -99,6 +99,18 @@ def main(arguments: list[str]) -> None:
         out=options.out,
     )
     console().print(f"report: {out} ({out.stat().st_size / 2**20:.1f} MiB)", soft_wrap=True)
+
+
+def _file(path: Path) -> Path:
+    """Of a run its predictions."""
+    if not path.is_dir():
+        return path
+    if not (path / _FILE).is_file():
+        raise ConfigError(
+            f"{path} holds no {_FILE}: `mlcv test --ckpt_path {path}/checkpoints/best.ckpt` writes it, and so does "
+            "training with --test_after_fit true"
+        )
+    return path / _FILE
 
 
 def _named(paths: list[Path], models: list[Predictions]) -> list[Predictions]:

@@ -54,7 +54,7 @@ def write_markdown(path: Path, plan: Plan, rows: Sequence[Row]) -> None:
             "|---" * len(header) + "|",
         ]
         lines += [f"| {' | '.join(_escaped(cell) for cell in row)} |" for row in cells]
-        lines += ["", *(f"{row.method}: {_errors(row)}" for row in own if row.errors), ""]
+        lines += ["", *(f"{row.method}: {_first_error(row)}" for row in own if row.errors), ""]
     write_text(path, "\n".join([*lines, legend(plan)]) + "\n")
 
 
@@ -84,7 +84,7 @@ def show(out: Console, plan: Plan, rows: Sequence[Row], everything: Path) -> Non
         print_table(out, *_cells(plan, own), "", everything)
         for row in own:
             if row.errors:
-                out.print(f"{row.method}: {_errors(row)}", soft_wrap=True)
+                out.print(f"{row.method}: {_first_error(row)}", soft_wrap=True)
     out.print(f"\n{legend(plan)}")
 
 
@@ -162,6 +162,12 @@ def _three(value: Interval) -> list[Any]:
 
 def _errors(row: Row) -> str:
     return " ".join(dict.fromkeys(row.errors))
+
+
+def _first_error(row: Row) -> str:
+    """Seeds fail alike, each with its own numbers; table.csv has all."""
+    others = len(dict.fromkeys(row.errors)) - 1
+    return row.errors[0] + (f" (and {others} more seeds, see table.csv)" if others else "")
 
 
 def _escaped(cell: str) -> str:

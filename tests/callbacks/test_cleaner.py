@@ -179,9 +179,9 @@ def test_features_tell_what_losses_do_not(rng):
 
 def test_what_it_cannot_work_with_is_told(rng):
     targets = torch.zeros(4, 3)
-    with pytest.raises(ConfigError, match=r"model.loss.unknown negative .*set it to ignore"):
+    with pytest.raises(ConfigError, match=r"BCELoss takes those for labels \(unknown: negative\)"):
         Work(targets, Network(BCELoss("negative")))
-    with pytest.raises(ConfigError, match=r"model.loss.unknown auto .*latent of ImpreciseLoss"):
+    with pytest.raises(ConfigError, match=r"ImpreciseLoss takes .*auto\).*latent of ImpreciseLoss"):
         Work(targets, Network(ImpreciseLoss()))
     Work(targets, Network(ImpreciseLoss(unknown="latent")))  # which leaves unknown entries out
     with pytest.raises(ConfigError, match="does not call the method itself"):

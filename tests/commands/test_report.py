@@ -62,6 +62,12 @@ def test_a_report_needs_nothing_else_and_its_numbers_are_right(tmp_path, labelle
     assert page.count("<svg") == 5
 
 
+def test_a_run_that_was_never_tested_is_told_how(tmp_path, capsys):
+    (tmp_path / "0").mkdir()
+    assert main(["report", str(tmp_path / "0"), "--out", str(tmp_path / "r.html")]) == 2
+    assert "0 holds no test_predictions.csv: `mlcv test --ckpt_path" in capsys.readouterr().err
+
+
 def test_runs_are_compared_and_chosen_labels_are_read(tmp_path, labelled, numpy_rng):
     probs, targets = labelled
     labels = ["|".join(NAMES) for _ in probs]  # everything, whatever the probability

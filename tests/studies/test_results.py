@@ -110,6 +110,17 @@ def test_tables_hold_every_row(results, tmp_path):
     assert about(PLAN, found[:4]) == "2 classes with at least 5 test positives, 4 seeds"
 
 
+def test_what_failed_alike_with_each_seed_is_printed_once_and_kept_whole(results, tmp_path):
+    found = rows(PLAN, results, {("one", "broken", seed): f"the loss was nan on sample {seed}" for seed in range(3)})
+    write_csv(tmp_path / "table.csv", PLAN, found)
+    write_markdown(tmp_path / "table.md", PLAN, found)
+    errors = [row["error"] for row in csv.DictReader((tmp_path / "table.csv").open()) if row["error"]]
+    assert errors == ["the loss was nan on sample 0 the loss was nan on sample 1 the loss was nan on sample 2"]
+    text = (tmp_path / "table.md").read_text()
+    assert "broken: the loss was nan on sample 0 (and 2 more seeds, see table.csv)" in text
+    assert "sample 1" not in text
+
+
 @pytest.mark.parametrize("plot", ["dots", "curves"])
 def test_a_picture_of_any_results(results, tmp_path, plot):
     plan = Plan(PLAN.methods, PLAN.conditions, seeds=4, plot=plot)
