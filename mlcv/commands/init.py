@@ -204,7 +204,7 @@ def _of_columns(layout: Layout, classes: Sequence[str]) -> dict[str, str]:
     if layout.negative:
         said = f"column a class: 1 present, {layout.negative[0]} absent"
     if layout.uncertain:
-        said += f", {layout.uncertain[0]} uncertain"
+        said += f", {layout.uncertain[0]} uncertain (if it means absent or unknown, change codes)"
     said += f", blank {'unknown' if layout.blank == 'unknown' else 'absent, since no cell says so'}"
     names = _some(layout.label_columns)
     labels = f"{len(layout.label_columns)}: {names}; a {said}"
