@@ -1,0 +1,175 @@
+"""Whether parts of a data set differ by more than chance: label rates, sizes, brightness; and what a label follows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.special import expit, logit
+
+SURE = 0.01
+"""A difference is one if its p, corrected for all comparisons by Holm's rule, is below this,"""
+_ODDS, _SHIFT, _FOLLOWS = 1.25, 0.1, 0.65
+"""and if it matters: a ratio of odds; a distance of two distributions in [0, 1]; an AUROC's nearer end."""
+_SMALL = 5.0
+"""Expected counts below which Fisher's exact test is taken in place of chi-squared."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A class's label rate in two parts.
+
+    Args:
+        column: of the class.
+        parts: numbers of the two.
+        rates: in each, in [0, 1].
+        p: of a test that they are the same, corrected for all classes and pairs of parts.
+        odds: their ratio of odds, of the larger to the smaller, with half an image more of each kind.
+    """
+
+    column: int
+    parts: tuple[int, int]
+    rates: tuple[float, float]
+    p: float
+    odds: float
+
+    @property
+    def is_one(self) -> bool:
+        """Whether it is more than chance, and large enough to matter."""
+        return self.p < SURE and self.odds >= _ODDS
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A quantity in two parts.
+
+    Args:
+        parts: numbers of the two.
+        medians: in each.
+        distance: largest difference of the two distribution functions (Kolmogorov-Smirnov).
+        p: of a test that they are the same, corrected for all pairs of parts that were compared with it.
+    """
+
+    parts: tuple[int, int]
+    medians: tuple[float, float]
+    distance: float
+    p: float
+
+    @property
+    def is_one(self) -> bool:
+        """Whether it is more than chance, and large enough to matter."""
+        return self.p < SURE and self.distance >= _SHIFT
+
+
+@dataclass(frozen=True)
+class Area:
+    """How well a quantity alone tells whether a label is there.
+
+    Args:
+        value: AUROC in [0, 1]; NaN if no image is known to have the label, or none to lack it.
+        low: lower end of its interval.
+        high: upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def follows(self) -> bool:
+        """Whether the label follows the quantity, up or down, with all of the interval."""
+        return self.low > _FOLLOWS or self.high < 1 - _FOLLOWS
+
+
+def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Corrected for as many comparisons as there are: Holm, Scandinavian Journal of Statistics 6 (1979)."""
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)) if len(p) else p
+    out = np.empty_like(p)
+    out[order] = np.minimum(stepped, 1)
+    return out
+
+
+def rates_apart(positive: NDArray[np.int64], total: NDArray[np.int64]) -> list[Gap]:
+    """Compares the label rates of each two parts, least likely to be chance first.
+
+    Images count as independent: of several a patient, p is too small.
+
+    Args:
+        positive: (S, C), images that show a class.
+        total: (S, C), images of which it is known.
+    """
+    found = [
+        (c, (one, other))
+        for one, other in combinations(range(len(total)), 2)
+        for c in np.flatnonzero((total[one] > 0) & (total[other] > 0)).tolist()
+    ]
+    p = holm(np.array([_same_rate(positive[list(parts), c], total[list(parts), c]) for c, parts in found]))
+    gaps = []
+    for (c, parts), value in zip(found, p, strict=True):
+        hits, count = positive[list(parts), c], total[list(parts), c]
+        odds = (hits + 0.5) / (count - hits + 0.5)
+        rates = hits / count
+        ratio = float(max(odds) / min(odds))
+        gaps.append(Gap(c, parts, (float(rates[0]), float(rates[1])), float(value), ratio))
+    return sorted(gaps, key=lambda gap: (gap.p, -gap.odds))
+
+
+def _same_rate(hits: NDArray[np.int64], count: NDArray[np.int64]) -> float:
+    table = np.stack([hits, count - hits])
+    if not table.sum(axis=1).all():
+        return 1.0
+    expected = np.outer(table.sum(axis=1), count) / count.sum()
+    if expected.min() < _SMALL:
+        return float(stats.fisher_exact(table).pvalue)
+    return float(stats.chi2.sf(((table - expected) ** 2 / expected).sum(), 1))
+
+
+def values_apart(values: Sequence[NDArray[np.float64]]) -> list[Shift]:
+    """Compares a quantity in each two parts that have images, least likely to be chance first.
+
+    Args:
+        values: one array a part.
+    """
+    pairs = [pair for pair in combinations(range(len(values)), 2) if all(len(values[n]) for n in pair)]
+    tests = [stats.ks_2samp(*(values[n] for n in pair), method="asymp") for pair in pairs]
+    p = holm(np.array([test.pvalue for test in tests], np.float64))
+    found = [
+        Shift(
+            pair,
+            (float(np.median(values[pair[0]])), float(np.median(values[pair[1]]))),
+            float(test.statistic),
+            float(q),
+        )
+        for pair, test, q in zip(pairs, tests, p, strict=True)
+    ]
+    return sorted(found, key=lambda shift: (shift.p, -shift.distance))
+
+
+def area(values: NDArray[np.float64], positive: NDArray[np.bool_], negative: NDArray[np.bool_], tests: int = 1) -> Area:
+    """AUROC of a quantity with DeLong's variance (Biometrics 44, 1988), its interval made on the scale of log-odds.
+
+    Args:
+        values: (M,).
+        positive: images that show a class (M,).
+        negative: images that do not.
+        tests: intervals that are looked at together: all of them hold in 95 % (Bonferroni).
+    """
+    there, absent = values[positive], values[negative]
+    if not len(there) or not len(absent):
+        return Area(np.nan, np.nan, np.nan)
+    ranks = stats.rankdata(np.concatenate([there, absent]))
+    above = (ranks[: len(there)] - stats.rankdata(there)) / len(absent)
+    below = 1 - (ranks[len(there) :] - stats.rankdata(absent)) / len(there)
+    value = float(above.mean())
+    variance = sum(float(one.var(ddof=1)) / len(one) if len(one) > 1 else 0.25 for one in (above, below))
+    # Half a comparison more on either side: at 0 and 1 neither variance nor log-odds would say anything.
+    inner = float(
+        np.clip(value, *(end / (len(there) * len(absent) + 1) for end in (0.5, len(there) * len(absent) + 0.5)))
+    )
+    least = inner * (1 - inner) / min(len(there), len(absent))  # of as many comparisons as the rarer side has images
+    error = np.sqrt(max(variance, 0.25 * least)) / (inner * (1 - inner))
+    half = float(stats.norm.isf(0.025 / max(tests, 1))) * error
+    return Area(value, float(expit(logit(inner) - half)), float(expit(logit(inner) + half)))
