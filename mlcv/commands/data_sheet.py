@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,14 +25,14 @@ from mlcv.sheets.findings import KINDS, Finding, contradicted, find
 from mlcv.sheets.looks import kinds_of_looks
 from mlcv.sheets.measure import Compared, Facts, measure
 from mlcv.tables import printable, read_once
-from mlcv.terminal import console, print_table, shortened
+from mlcv.terminal import console, print_table
 
 logger = logging.getLogger(__name__)
 
 SOURCE = "source"
 """Header of the column by which data are compared, unless another is named."""
-_LINES = 14
-"""Of findings in a terminal."""
+_LINES = 24
+"""Of splits and findings in a terminal, so that no more than 30 are printed."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,9 @@ def data_sheet(
         raise ConfigError(f"--out: {path} is the name of a file that is written beside the page; let it end in .html")
     data = data_of(options)
     data.on_error = "skip"  # what cannot be read is listed
-    collection = Collection(data.readable_splits(), data.class_names, data.group)
+    collection = Collection(
+        {str(name): one for name, one in data.readable_splits().items()}, data.class_names, data.group
+    )
     cache = path.with_suffix(".npz")
     facts = measure(collection, _column(collection, by), images, data.max_megapixels, workers or usable_cores(), cache)
     findings = find(collection, facts)
@@ -234,11 +237,14 @@ def _print(sheet: Sheet, kinds: Sequence[str]) -> None:
     title = f"{sheet.numbers['what']['data']}: {len(sheet.numbers['together']['classes'])} classes"
     print_table(out, ["split", "images", "positives", "known", "unknown", "uncertain", "unjudged"], rows, title)
     shown = sorted(sheet.findings, key=lambda one: one.kind not in kinds)
-    for one in shown[:_LINES]:
-        mark = "FAILS" if one.kind in kinds else "look at"
-        out.print(shortened(f"{mark} {one.kind}: {one.text}", max(out.width, 60)), soft_wrap=True)
-    if len(shown) > _LINES:
-        out.print(f"and {len(shown) - _LINES} more")
+    room = _LINES - len(rows)
+    for n, one in enumerate(shown):
+        lines = textwrap.wrap(f"{'FAILS' if one.kind in kinds else '-'} {one.kind}: {one.text}", max(out.width, 40))
+        if len(lines) > room:
+            out.print(f"and {len(shown) - n} more findings")
+            break
+        out.print("\n".join(lines))
+        room -= len(lines)
     if not shown:
         out.print("nothing stands out")
     out.print(f"sheet: {sheet.path}, all numbers: {sheet.path.with_suffix('.json')}", soft_wrap=True)

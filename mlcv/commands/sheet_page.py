@@ -23,10 +23,13 @@ from mlcv.tables import printable
 
 _SIDE, _QUALITY = 128, 75
 """Of a picture on the page: its longer side in pixels, and of the JPEG."""
-_PAIRS, _CLASSES, _ROWS, _KIND = 24, 40, 30, 6
-"""At most: pairs of copies, classes in the heat map and with examples, rows of a table, images of a kind."""
-_CELL, _LEFT, _TOP = 18, 130, 110
+_PAIRS, _CLASSES, _ROWS, _SHORT, _KIND = 24, 40, 30, 12, 6
+"""At most: pairs of copies, classes in the heat map and with examples, rows of a table and of one in which nothing is
+marked, images of a kind."""
+_CELL, _LEFT, _TOP, _RIGHT = 18, 130, 110, 60
 """Of the heat map, in units of its drawing."""
+_FEW = 3.0
+"""Images that are expected to show two classes, below which that none does means nothing (Poisson: 5 %)."""
 _FULL = 3.0
 """Powers of two of a lift that have the full colour."""
 
@@ -139,33 +142,39 @@ def _splits(facts: Facts, what: dict[str, Any]) -> list[list[str]]:
             name, f"{labels.images}", f"{about['groups']}" if what["group"] else "",
             *(f"{100 * share / total:.1f} %" if total else "-" for share in shares),
             _number(labels.positives_an_image, ".2f"), _number(labels.imbalance, ".1f"), f"{len(labels.unjudged)}",
-            about["fingerprint"], about["labels"],
+            f"{about['fingerprint']} {about['labels']}",
         ])  # fmt: skip
     return rows
 
 
 def _classes(facts: Facts, names: list[str]) -> dict[str, Any]:
     """A row a class: of each split the rate with its interval, and counts of what is not known."""
+    states = [
+        state for state in ("unknown", "uncertain")
+        if any(getattr(one, state) for labels in facts.labels.values() for one in labels.classes)
+    ]  # fmt: skip
     head = ["class"]
     for split in facts.labels:
-        head += [f"{split}: positive", "known", "unknown", "uncertain", "rate"]
+        head += [f"{split}: positive", "known", *states, "rate"]
     rows = []
     for c, name in enumerate(names):
         row: list[dict[str, Any]] = [{"text": name, "sort": name}]
         for labels in facts.labels.values():
-            row += _cells(labels.classes[c])
+            row += _cells(labels.classes[c], states)
         rows.append(row)
     return {"head": head, "rows": rows}
 
 
-def _cells(one: ClassFacts) -> list[dict[str, Any]]:
-    soft = f"{one.soft} soft" if one.soft else ""
-    cells = [{"text": count, "sort": count} for count in (one.positive, one.known, one.unknown)]
-    cells.append({"text": one.uncertain, "sort": one.uncertain, "more": soft})
-    interval = f"{100 * one.low:.1f} to {100 * one.high:.1f}" if one.known else ""
-    rate = _number(100 * one.rate, ".1f")
-    warn = "" if one.is_judged else "warn"
-    return [*cells, {"text": f"{rate} %" if one.known else "-", "sort": one.rate, "more": interval, "class": warn}]
+def _cells(one: ClassFacts, states: Sequence[str]) -> list[dict[str, Any]]:
+    cells: list[dict[str, Any]] = [{"text": count, "sort": count} for count in (one.positive, one.known)]
+    for state in states:
+        count = getattr(one, state)
+        soft = f"{one.soft} soft" if state == "uncertain" and one.soft else ""
+        cells.append({"text": count, "sort": count, "more": soft})
+    rate, interval = (
+        (f"{100 * one.rate:.1f} %", f"{100 * one.low:.1f} to {100 * one.high:.1f}") if one.known else ("-", "")
+    )
+    return [*cells, {"text": rate, "sort": one.rate, "more": interval, "class": "" if one.is_judged else "warn"}]
 
 
 def _sizes(facts: Facts) -> list[dict[str, Any]]:
@@ -189,7 +198,10 @@ def _combinations(facts: Facts) -> list[dict[str, Any]]:
     return [
         {
             "name": name, "sets": one.sets, "single": one.single,
-            "rows": [(" + ".join(names) or "none", count, f"{100 * count / one.images:.1f} %") for names, count in one.combinations],
+            "rows": [
+                (" + ".join(names) or "none", count, f"{100 * count / one.images:.1f} %")
+                for names, count in one.combinations
+            ],
         }
         for name, one in facts.labels.items()
         if one.images
@@ -198,16 +210,17 @@ def _combinations(facts: Facts) -> list[dict[str, Any]]:
 
 def heat_map(facts: Facts, names: Sequence[str]) -> str:
     """The lift of each two classes as SVG, like beside like; nothing if no class occurs."""
-    both, lift = facts.together.both, facts.together.lift
+    both, lift, expected = facts.together.both, facts.together.lift, facts.together.expected
     occurs = np.diag(both)
     commonest = set(np.argsort(-occurs, kind="stable")[:_CLASSES].tolist())
     order = [c for c in facts.together.order.tolist() if c in commonest and occurs[c] > 0]
     if len(order) < 2:
         return ""
     side = _CELL * len(order)
+    width = _LEFT + side + _RIGHT
     parts = [
-        f'<svg viewBox="0 0 {_LEFT + side} {_TOP + side}" role="img" aria-label="Lift of classes that occur together" '
-        f'style="min-width:{min(_LEFT + side, 900)}px;max-width:{int(1.4 * (_LEFT + side))}px;width:100%">'
+        f'<svg viewBox="0 0 {width} {_TOP + side}" role="img" aria-label="Lift of classes that occur together" '
+        f'style="min-width:{width}px;max-width:{int(1.3 * width)}px;width:100%">'
     ]
     for n, c in enumerate(order):
         name = escape(printable(names[c] if len(names[c]) <= 18 else f"{names[c][:17]}…"))
@@ -221,7 +234,8 @@ def heat_map(facts: Facts, names: Sequence[str]) -> str:
             if one == other:
                 title, colour = f"{names[one]}: {both[one, one]} images", "#e9edf1"
             else:
-                colour = _colour(float(lift[one, other]))
+                says = both[one, other] > 0 or expected[one, other] >= _FEW
+                colour = _colour(float(lift[one, other]) if says else np.nan)
                 title += "" if np.isnan(lift[one, other]) else f", lift {lift[one, other]:.2f}"
             parts.append(
                 f'<rect x="{_LEFT + _CELL * j}" y="{_TOP + _CELL * i}" width="{_CELL - 1}" height="{_CELL - 1}" '
@@ -297,14 +311,15 @@ def _pairs(facts: Facts, collection: Collection, album: _Album) -> list[dict[str
 
 
 def _compared(one: Compared, names: list[str]) -> dict[str, Any]:
+    gaps = one.gaps[: max(_SHORT, min(sum(gap.is_one for gap in one.gaps), _ROWS))]
     return {
         "what": one.what,
         "rates": [
             [names[gap.column], *one.names(gap), *(f"{100 * rate:.1f} %" for rate in gap.rates), f"{gap.odds:.2f}",
              _p(gap.p), gap.is_one]
-            for gap in one.gaps[:_ROWS]
+            for gap in gaps
         ],
-        "more": max(len(one.gaps) - _ROWS, 0),
+        "more": len(one.gaps) - len(gaps),
         "shifts": [
             [name, *one.names(shift), *(f"{value:.3g}" for value in shift.medians), f"{shift.distance:.3f}",
              _p(shift.p), shift.is_one]
@@ -326,19 +341,20 @@ def _areas(facts: Facts, names: list[str]) -> list[list[Any]]:
         if not np.isnan(one.value)
     ]
     found.sort(key=lambda pair: (not pair[1][-1], -pair[0]))
-    return [row for _, row in found[:_ROWS]]
+    return [row for n, (_, row) in enumerate(found[:_ROWS]) if n < _SHORT or row[-1]]
 
 
 def _examples(collection: Collection, album: _Album, names: list[str], count: int) -> list[dict[str, Any]]:
     """Of each class as many images, the rarest class first, and none twice while there are others."""
     if album.looks is None or not count:
         return []
-    random, shown, strips = np.random.default_rng(0), set(), []
+    random, strips = np.random.default_rng(0), []
+    shown: set[int] = set()
     positive = collection.states == POSITIVE
     totals = positive.sum(axis=0)
     for c in sorted(np.flatnonzero(totals).tolist(), key=lambda c: totals[c])[:_CLASSES]:
-        rows = random.permutation(np.flatnonzero(positive[:, c] & album.looks["good"]))
-        rows = sorted(rows.tolist(), key=lambda row: row in shown)[:count]
+        drawn: list[int] = random.permutation(np.flatnonzero(positive[:, c] & album.looks["good"])).tolist()
+        rows = sorted(drawn, key=shown.__contains__)[:count]
         shown.update(rows)
         strips.append({"name": names[c], "count": int(totals[c]), "images": album.strip(rows)})
     rare = album.strip(rows_of_rare_sets(collection.states, count).tolist())

@@ -103,8 +103,8 @@ class Header:
         found = Image.Exif()
         with suppress(Exception):  # whatever a damaged one makes of Pillow; decoders leave it out then
             found.load(self.exif)
-            value = found.get(ExifTags.Base.Orientation)
-            return value if value in range(1, 9) else 1
+            value = found.get(ExifTags.Base.Orientation, 1)
+            return int(value) if value in range(1, 9) else 1
         return 1
 
     @property

@@ -111,7 +111,7 @@ class Collection:
 
     def split_of(self, row: int) -> str:
         """The name of an image's split."""
-        return list(self.splits)[self.split_numbers[row]]
+        return list(self.splits)[int(self.split_numbers[row])]
 
     def where(self, row: int) -> str:
         """How to find an image again."""

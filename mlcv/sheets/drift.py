@@ -1,18 +1,21 @@
 """Whether parts of a data set differ by more than chance: label rates, sizes, brightness; and what a label follows."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
-from scipy.special import expit, logit
+from scipy.special import chdtrc, expit, logit, ndtri
+from scipy.stats import fisher_exact, ks_2samp, rankdata
 
 SURE = 0.01
 """A difference is one if its p, corrected for all comparisons by Holm's rule, is below this,"""
 _ODDS, _SHIFT, _FOLLOWS = 1.25, 0.1, 0.65
 """and if it matters: a ratio of odds; a distance of two distributions in [0, 1]; an AUROC's nearer end."""
+FEWEST = 10
+"""Images on either side of an AUROC, below which its interval would be a guess."""
 _SMALL = 5.0
 """Expected counts below which Fisher's exact test is taken in place of chi-squared."""
 
@@ -68,7 +71,7 @@ class Area:
     """How well a quantity alone tells whether a label is there.
 
     Args:
-        value: AUROC in [0, 1]; NaN if no image is known to have the label, or none to lack it.
+        value: AUROC in [0, 1]; NaN if fewer images than `FEWEST` are known to have the label, or to lack it.
         low: lower end of its interval.
         high: upper end.
     """
@@ -123,8 +126,8 @@ def _same_rate(hits: NDArray[np.int64], count: NDArray[np.int64]) -> float:
         return 1.0
     expected = np.outer(table.sum(axis=1), count) / count.sum()
     if expected.min() < _SMALL:
-        return float(stats.fisher_exact(table).pvalue)
-    return float(stats.chi2.sf(((table - expected) ** 2 / expected).sum(), 1))
+        return float(fisher_exact(table).pvalue)
+    return float(chdtrc(1, ((table - expected) ** 2 / expected).sum()))
 
 
 def values_apart(values: Sequence[NDArray[np.float64]]) -> list[Shift]:
@@ -134,7 +137,7 @@ def values_apart(values: Sequence[NDArray[np.float64]]) -> list[Shift]:
         values: one array a part.
     """
     pairs = [pair for pair in combinations(range(len(values)), 2) if all(len(values[n]) for n in pair)]
-    tests = [stats.ks_2samp(*(values[n] for n in pair), method="asymp") for pair in pairs]
+    tests = [ks_2samp(*(values[n] for n in pair), method="asymp") for pair in pairs]
     p = holm(np.array([test.pvalue for test in tests], np.float64))
     found = [
         Shift(
@@ -158,18 +161,14 @@ def area(values: NDArray[np.float64], positive: NDArray[np.bool_], negative: NDA
         tests: intervals that are looked at together: all of them hold in 95 % (Bonferroni).
     """
     there, absent = values[positive], values[negative]
-    if not len(there) or not len(absent):
+    if min(len(there), len(absent)) < FEWEST:
         return Area(np.nan, np.nan, np.nan)
-    ranks = stats.rankdata(np.concatenate([there, absent]))
-    above = (ranks[: len(there)] - stats.rankdata(there)) / len(absent)
-    below = 1 - (ranks[len(there) :] - stats.rankdata(absent)) / len(there)
+    ranks, pairs = rankdata(np.concatenate([there, absent])), len(there) * len(absent)
+    above = (ranks[: len(there)] - rankdata(there)) / len(absent)
+    below = 1 - (ranks[len(there) :] - rankdata(absent)) / len(there)
     value = float(above.mean())
-    variance = sum(float(one.var(ddof=1)) / len(one) if len(one) > 1 else 0.25 for one in (above, below))
-    # Half a comparison more on either side: at 0 and 1 neither variance nor log-odds would say anything.
-    inner = float(
-        np.clip(value, *(end / (len(there) * len(absent) + 1) for end in (0.5, len(there) * len(absent) + 0.5)))
-    )
-    least = inner * (1 - inner) / min(len(there), len(absent))  # of as many comparisons as the rarer side has images
-    error = np.sqrt(max(variance, 0.25 * least)) / (inner * (1 - inner))
-    half = float(stats.norm.isf(0.025 / max(tests, 1))) * error
+    inner = (value * pairs + 0.5) / (pairs + 1)  # at 0 and 1 log-odds would be infinite
+    variance = float(above.var(ddof=1)) / len(there) + float(below.var(ddof=1)) / len(absent)
+    error = math.sqrt(max(variance, inner * (1 - inner) / pairs)) / (inner * (1 - inner))
+    half = -float(ndtri(0.025 / max(tests, 1))) * error
     return Area(value, float(expit(logit(inner) - half)), float(expit(logit(inner) + half)))

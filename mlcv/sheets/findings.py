@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mlcv.data.paths import end_of
 from mlcv.labels.states import known
 from mlcv.sheets.collection import Collection
 from mlcv.sheets.measure import Compared, Facts
@@ -56,7 +57,7 @@ def _of_images(collection: Collection, facts: Facts) -> Iterator[Finding]:
     numbers = collection.split_numbers
 
     def named(pair: Pair) -> str:
-        return f"{printable(collection.where(pair.one))} and {printable(collection.where(pair.other))}"
+        return " and ".join(printable(end_of(collection.where(row), 2)) for row in (pair.one, pair.other))
 
     apart = Counter(tuple(sorted((int(numbers[pair.one]), int(numbers[pair.other])))) for pair in facts.pairs)
     splits = list(collection.splits)

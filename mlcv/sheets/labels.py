@@ -100,13 +100,21 @@ class Together:
     Args:
         order: of the classes (C,), like beside like: average linkage of 1 - Jaccard.
         both: images that are known to show both (C, C).
-        lift: how much more often they are seen together than if neither told anything of the other, among images of
-            which both are known: n * n_ij / (n_i * n_j); NaN where one never occurs, or is the other.
+        expected: how many it would be if neither told anything of the other, among images of which both are known:
+            n_i * n_j / n (C, C); NaN if there are none.
     """
 
     order: NDArray[np.intp]
     both: NDArray[np.int64]
-    lift: NDArray[np.float64]
+    expected: NDArray[np.float64]
+
+    @property
+    def lift(self) -> NDArray[np.float64]:
+        """How many times more often they are seen together than that; NaN where one never occurs, or is the other."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            lift = self.both / np.where(self.expected > 0, self.expected, np.nan)
+        np.fill_diagonal(lift, np.nan)
+        return lift
 
 
 def wilson(count: NDArray[np.int64], total: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -133,17 +141,16 @@ def label_facts(
     total = counts[POSITIVE] + counts[NEGATIVE]
     low, high = wilson(counts[POSITIVE], total)
     softs = np.zeros(len(names), np.int64) if soft is None else np.count_nonzero(~np.isnan(soft), axis=0)
+    with np.errstate(invalid="ignore"):
+        rate = counts[POSITIVE] / total
+    columns = [*counts.values(), softs, rate, low, high]
     classes = [
-        ClassFacts(
-            name, *(int(counts[value][c]) for value in (POSITIVE, NEGATIVE, UNKNOWN, UNCERTAIN)), int(softs[c]),
-            float(counts[POSITIVE][c] / total[c]) if total[c] else np.nan, float(low[c]), float(high[c]),
-        )
-        for c, name in enumerate(names)
-    ]  # fmt: skip
+        ClassFacts(name, *row) for name, *row in zip(names, *(column.tolist() for column in columns), strict=True)
+    ]
     _, first, times = np.unique(_sets(states), return_index=True, return_counts=True)
     order = np.lexsort((first, -times))[:most]
     combinations = [
-        (tuple(names[c] for c in np.flatnonzero(states[first[k]] == POSITIVE)), int(times[k])) for k in order
+        (tuple(names[c] for c in np.flatnonzero(states[first[k]] == POSITIVE).tolist()), int(times[k])) for k in order
     ]
     sizes = np.bincount(np.count_nonzero(states == POSITIVE, axis=1)).tolist() if len(states) else []
     return LabelFacts(len(states), classes, sizes, combinations, len(times), int((times == 1).sum()))
@@ -178,9 +185,8 @@ def together(states: States) -> Together:
         by_known += positive.T @ is_known  # positives of the row's class, where the column's is known
     occurs = np.diag(both)
     with np.errstate(invalid="ignore", divide="ignore"):
-        lift = known_both * both / (by_known * by_known.T)
+        expected = by_known * by_known.T / known_both
         alike = both / (by_known + by_known.T - both)
-    np.fill_diagonal(lift, np.nan)
     distance = 1 - np.nan_to_num(alike)
     np.fill_diagonal(distance, 0)
     order = np.arange(count)
@@ -188,4 +194,4 @@ def together(states: States) -> Together:
         tree = linkage(squareform(distance, checks=False), "average", optimal_ordering=count <= _MOST_ORDERED)
         order = leaves_list(tree).astype(np.intp)
     order = np.concatenate([order[occurs[order] > 0], order[occurs[order] == 0]])
-    return Together(order, both.astype(np.int64), lift)
+    return Together(order, both.astype(np.int64), expected)

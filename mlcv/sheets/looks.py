@@ -61,7 +61,7 @@ def look(pixels: Pixels) -> Any:
     found["low"], found["high"] = np.searchsorted(darker, (0.05 * grey.size, 0.95 * grey.size))
     found["mean"] = cv2.mean(grey)[0]
     found["sharp"], found["border"] = sharpness(grey), border(grey)
-    small = cv2.resize(grey, (_HASHED, _HASHED), interpolation=cv2.INTER_AREA)
+    small = np.asarray(cv2.resize(grey, (_HASHED, _HASHED), interpolation=cv2.INTER_AREA), np.uint8)
     found["hash"], found["mirror"] = perceptual_hashes(small)
     found["thumb"] = cv2.resize(small, (_THUMB, _THUMB), interpolation=cv2.INTER_AREA)
     return found[()]

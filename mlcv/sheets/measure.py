@@ -88,7 +88,9 @@ def measure(
     """
     names, states = collection.names, collection.states
     labels = {name: label_facts(one.states, names, one.soft) for name, one in collection.splits.items()}
-    looks, errors, pairs, is_grey = None, {}, [], False
+    looks, is_grey = None, False
+    errors: dict[int, DataError] = {}
+    pairs: list[Pair] = []
     if images:
         looks, errors = look_at_all(collection.items, max_megapixels, threads, cache)
         good = looks["good"]
