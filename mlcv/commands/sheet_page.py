@@ -174,7 +174,15 @@ def _cells(one: ClassFacts, states: Sequence[str]) -> list[dict[str, Any]]:
     rate, interval = (
         (f"{100 * one.rate:.1f} %", f"{100 * one.low:.1f} to {100 * one.high:.1f}") if one.known else ("-", "")
     )
-    return [*cells, {"text": rate, "sort": one.rate, "more": interval, "class": "" if one.is_judged else "warn"}]
+    return [
+        *cells,
+        {
+            "text": rate,
+            "sort": one.rate if one.known else -1,
+            "more": interval,
+            "class": "" if one.is_judged else "warn",
+        },
+    ]
 
 
 def _sizes(facts: Facts) -> list[dict[str, Any]]:

@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 
 SIDE = 64
 """Shorter side in pixels at which images are looked at; JPEGs are decoded at no more than twice that."""
-_HASHED, _THUMB = 32, 16
+_HASHED, THUMB = 32, 16
+"""Sides of the grey images that are hashed, and kept."""
 _CHUNK = 1024
 _VERSION = 1
 """Of what a look stores."""
@@ -32,13 +33,13 @@ _VERSION = 1
 LOOK = np.dtype([
     ("good", "?"), ("width", "u4"), ("height", "u4"), ("bits", "u1"), ("turn", "u1"), ("size", "u8"), ("grey", "?"),
     ("mean", "f4"), ("low", "f4"), ("high", "f4"), ("sharp", "f4"), ("border", "f4"),
-    ("hash", "u8"), ("mirror", "u8"), ("thumb", "u1", (_THUMB, _THUMB)),
+    ("hash", "u8"), ("mirror", "u8"), ("thumb", "u1", (THUMB, THUMB)),
 ])  # fmt: skip
 """Of an image: whether it can be read; pixels of its sides, upright; bits a channel; EXIF's orientation; bytes of its
 file, 0 if there is none; whether it has no colour; mean, 5th and 95th percentile of its grey levels, 0 to 255; see
 `sharpness` and `border`; perceptual hashes of it and of its mirror image; grey levels."""
 
-_FLAT, _EVEN = 4.0, 8
+_FLAT, _EVEN = 2.0, 8
 """Standard deviation of grey levels below which there is nothing to compare; range of a border's levels."""
 DARK, BRIGHT, BLURRED, WIDE_BORDER, LONG, SMALL = 50, 200, 0.2, 0.1, 3, 64
 """Of a dark image 95 % of the levels are below the first, of a bright one above the second; a blurred one is less sharp
@@ -63,7 +64,7 @@ def look(pixels: Pixels) -> Any:
     found["sharp"], found["border"] = sharpness(grey), border(grey)
     small = np.asarray(cv2.resize(grey, (_HASHED, _HASHED), interpolation=cv2.INTER_AREA), np.uint8)
     found["hash"], found["mirror"] = perceptual_hashes(small)
-    found["thumb"] = cv2.resize(small, (_THUMB, _THUMB), interpolation=cv2.INTER_AREA)
+    found["thumb"] = cv2.resize(small, (THUMB, THUMB), interpolation=cv2.INTER_AREA)
     return found[()]
 
 
@@ -117,7 +118,7 @@ def perceptual_hashes(small: Pixels) -> tuple[int, int]:
 
 def flat(looks: NDArray[Any]) -> NDArray[np.bool_]:
     """Which images have nothing in them by which they could be compared."""
-    even: NDArray[np.bool_] = looks["thumb"].reshape(len(looks), _THUMB**2).std(axis=1) < _FLAT
+    even: NDArray[np.bool_] = looks["thumb"].reshape(len(looks), THUMB**2).std(axis=1) < _FLAT
     return even
 
 

@@ -15,14 +15,14 @@ from rich.progress import track
 from mlcv.data.images import Pixels
 from mlcv.data.items import Files, Items
 from mlcv.errors import DataError
-from mlcv.sheets.looks import SIDE, flat, to_grey
+from mlcv.sheets.looks import SIDE, THUMB, flat, to_grey
 from mlcv.tables import read_regular
 
 _SHRUNK = (64, 62, 61, 60, 58, 57)
 """Sides in pixels at which one image is looked for in the other, of 64: up to 5.5 % is cut off every side."""
 _COARSE, _LIKELY = (32, 30, 29), 0.8
-"""Likewise, of 32; and how well an image fits there at least if it is to be looked at in full, which takes seven times as
-long. Of 800 cut copies all fitted by 0.82, of what passed the other tests and was no copy 8 % by 0.8."""
+"""Likewise, of 32; and how well an image fits there at least if it is to be looked at in full, which takes seven times
+as long. Of 800 cut copies all fitted by 0.82, of what passed the other tests and was no copy 8 % by 0.8."""
 _ROOM = 2**21
 """Comparisons of hashes at once."""
 
@@ -118,7 +118,7 @@ def candidates(looks: NDArray[Any], gate: Gate, threads: int) -> list[tuple[int,
     count = len(looks)
     hashes, mirrors = np.ascontiguousarray(looks["hash"]), np.ascontiguousarray(looks["mirror"])
     levels = looks["thumb"].astype(np.float32)
-    plain, turned = (_normed(one.reshape(count, -1)) for one in (levels, levels[:, :, ::-1]))
+    plain, turned = (_normed(one.reshape(count, THUMB**2)) for one in (levels, levels[:, :, ::-1]))
     step = max(1, _ROOM // max(count, 1))
 
     def block(start: int) -> list[tuple[int, int, float, bool]]:
