@@ -142,10 +142,10 @@ def _numbers(
             name: {
                 "images": len(labeled), "fingerprint": labeled.fingerprint(),
                 "labels": fingerprint(labeled.states, labeled.soft), "file": labeled.file,
-                "groups": len(set(np.array(collection.groups, object)[collection.parts()[name]])),
+                "groups": len(np.unique(collection.groups[rows])),
                 **count_states(labeled.states),
             }
-            for name, labeled in collection.splits.items()
+            for (name, labeled), rows in zip(collection.splits.items(), collection.parts().values(), strict=True)
         },
     }  # fmt: skip
     found: dict[str, Any] = {

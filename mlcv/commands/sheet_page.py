@@ -26,8 +26,8 @@ _SIDE, _QUALITY = 128, 75
 _PAIRS, _CLASSES, _ROWS, _SHORT, _KIND = 24, 40, 30, 12, 6
 """At most: pairs of copies, classes in the heat map and with examples, rows of a table and of one in which nothing is
 marked, images of a kind."""
-_CELL, _LEFT, _TOP, _RIGHT = 18, 130, 110, 60
-"""Of the heat map, in units of its drawing."""
+_CELL, _LETTER, _LONGEST = 18, 6.6, 18
+"""Of the heat map, in units of its drawing: side of a cell, width of a letter; and letters of a name."""
 _FEW = 3.0
 """Images that are expected to show two classes, below which that none does means nothing (Poisson: 5 %)."""
 _FULL = 3.0
@@ -224,18 +224,20 @@ def heat_map(facts: Facts, names: Sequence[str]) -> str:
     order = [c for c in facts.together.order.tolist() if c in commonest and occurs[c] > 0]
     if len(order) < 2:
         return ""
-    side = _CELL * len(order)
-    width = _LEFT + side + _RIGHT
+    short = [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name in map(printable, names)]
+    left = round(_LETTER * max(len(short[c]) for c in order)) + 12
+    top, side = left, _CELL * len(order)
+    width = left + side + left // 2
     parts = [
-        f'<svg viewBox="0 0 {width} {_TOP + side}" role="img" aria-label="Lift of classes that occur together" '
+        f'<svg viewBox="0 0 {width} {top + side}" role="img" aria-label="Lift of classes that occur together" '
         f'style="min-width:{width}px;max-width:{int(1.3 * width)}px;width:100%">'
     ]
     for n, c in enumerate(order):
-        name = escape(printable(names[c] if len(names[c]) <= 18 else f"{names[c][:17]}…"))
+        name = escape(short[c])
         middle = _CELL * (n + 0.5)
-        parts.append(f'<text x="{_LEFT - 5}" y="{_TOP + middle + 4}" text-anchor="end">{name}</text>')
-        x = _LEFT + middle + 3
-        parts.append(f'<text transform="translate({x} {_TOP - 5}) rotate(-60)">{name}</text>')
+        parts.append(f'<text x="{left - 5}" y="{top + middle + 4}" text-anchor="end">{name}</text>')
+        x = left + middle + 3
+        parts.append(f'<text transform="translate({x} {top - 5}) rotate(-60)">{name}</text>')
     for i, one in enumerate(order):
         for j, other in enumerate(order):
             title = f"{names[one]} and {names[other]}: {both[one, other]} images"
@@ -246,7 +248,7 @@ def heat_map(facts: Facts, names: Sequence[str]) -> str:
                 colour = _colour(float(lift[one, other]) if says else np.nan)
                 title += "" if np.isnan(lift[one, other]) else f", lift {lift[one, other]:.2f}"
             parts.append(
-                f'<rect x="{_LEFT + _CELL * j}" y="{_TOP + _CELL * i}" width="{_CELL - 1}" height="{_CELL - 1}" '
+                f'<rect x="{left + _CELL * j}" y="{top + _CELL * i}" width="{_CELL - 1}" height="{_CELL - 1}" '
                 f'fill="{colour}"><title>{escape(printable(title))}</title></rect>'
             )
     return "".join([*parts, "</svg>"])

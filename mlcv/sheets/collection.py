@@ -19,21 +19,23 @@ from mlcv.labels.states import States
 MOST_PARTS = 20
 """Values of a column of which each is a part; all others together are one more."""
 _OTHERS = "others"
+MOST_NAMED = 100
+"""Shared groups of which the names are kept."""
 
 
 @dataclass(frozen=True)
-class SharedGroup:
-    """A group, such as a patient, that is in two splits.
+class Shared:
+    """Groups, such as patients, that are in two splits.
 
     Args:
-        name: as the first image has it.
         splits: names of the two.
-        rows: of its first image in each.
+        count: of the groups.
+        names: of the first of them, as the data have them.
     """
 
-    name: str
     splits: tuple[str, str]
-    rows: tuple[int, int]
+    count: int
+    names: list[str]
 
 
 class Joined:
@@ -139,32 +141,27 @@ class Collection:
         return found | ({_OTHERS: rest} if len(rest) else {})
 
     @cached_property
-    def groups(self) -> list[str | int]:
-        """The group of each image (M,): a text, or a number of its own where nobody knows it."""
+    def groups(self) -> NDArray[np.intp]:
+        """The number of each image's group (M,); a negative one of its own where nobody knows it."""
         if self.group is None or self.group not in self.columns:
-            return list(range(len(self)))
-        return [
-            key if isinstance(key, str) else int(start) + key
-            for start, labeled in zip(self._starts, self.splits.values(), strict=False)
-            for key in groups_of(labeled, self.group)
-        ]
+            return -1 - np.arange(len(self))
+        numbers: dict[str, int] = {}
+        keys = (key for labeled in self.splits.values() for key in groups_of(labeled, self.group))
+        found = (numbers.setdefault(key, len(numbers)) if isinstance(key, str) else -1 for key in keys)
+        groups = np.fromiter(found, np.intp, len(self))
+        return np.where(groups < 0, -1 - np.arange(len(self)), groups)
 
-    def shared_groups(self) -> list[SharedGroup]:
-        """Groups that are in two splits."""
-        if self.group is None or self.group not in self.columns:
-            return []
-        firsts: list[dict[str, int]] = [{} for _ in self.splits]
-        for row, (key, number) in enumerate(zip(self.groups, self.split_numbers.tolist(), strict=True)):
-            if isinstance(key, str):
-                firsts[number].setdefault(key, row)
-        names, cells = list(self.splits), self.cells(self.group)
-        return [
-            SharedGroup(str(cells[rows[key]]), (names[one], names[other]), (rows[key], firsts[other][key]))
-            for one, other in combinations(range(len(names)), 2)
-            for rows in [firsts[one]]
-            for key in rows
-            if key in firsts[other]
-        ]
+    def shared_groups(self) -> list[Shared]:
+        """Of each two splits the groups that are in both, if there are any."""
+        found = []
+        parts = {name: np.unique(self.groups[rows], return_index=True) for name, rows in self.parts().items()}
+        for (one, (numbers, _)), (other, (others, _)) in combinations(parts.items(), 2):
+            both = np.intersect1d(numbers, others, assume_unique=True)
+            if len(both):
+                first = self.parts()[one][parts[one][1][np.searchsorted(numbers, both[:MOST_NAMED])]]
+                names = self.cells(str(self.group))[first].tolist()
+                found.append(Shared((one, other), len(both), names))
+        return found
 
 
 def _distinct(splits: Mapping[str, LabeledImages]) -> dict[str, LabeledImages]:

@@ -1,7 +1,7 @@
 """Whether parts of a data set differ by more than chance: label rates, sizes, brightness; and what a label follows."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -14,6 +14,8 @@ SURE = 0.01
 """A difference is one if its p, corrected for all comparisons by Holm's rule, is below this,"""
 _ODDS, _SHIFT, _FOLLOWS = 1.25, 0.1, 0.65
 """and if it matters: a ratio of odds; a distance of two distributions in [0, 1]; an AUROC's nearer end."""
+_EXACT = 100
+"""Images of the larger part up to which the distribution of the distance is the exact one."""
 FEWEST = 10
 """Images on either side of an AUROC, below which its interval would be a guess."""
 _SMALL = 5.0
@@ -52,7 +54,7 @@ class Shift:
         parts: numbers of the two.
         medians: in each.
         distance: largest difference of the two distribution functions (Kolmogorov-Smirnov).
-        p: of a test that they are the same, corrected for all pairs of parts that were compared with it.
+        p: of a test that they are the same, corrected for all pairs of parts and all quantities.
     """
 
     parts: tuple[int, int]
@@ -130,25 +132,24 @@ def _same_rate(hits: NDArray[np.int64], count: NDArray[np.int64]) -> float:
     return float(chdtrc(1, ((table - expected) ** 2 / expected).sum()))
 
 
-def values_apart(values: Sequence[NDArray[np.float64]]) -> list[Shift]:
-    """Compares a quantity in each two parts that have images, least likely to be chance first.
+def values_apart(quantities: Mapping[str, Sequence[NDArray[np.float64]]]) -> dict[str, list[Shift]]:
+    """Compares quantities in each two parts that have images, least likely to be chance first.
 
     Args:
-        values: one array a part.
+        quantities: by name, one array a part.
     """
-    pairs = [pair for pair in combinations(range(len(values)), 2) if all(len(values[n]) for n in pair)]
-    tests = [ks_2samp(*(values[n] for n in pair), method="asymp") for pair in pairs]
-    p = holm(np.array([test.pvalue for test in tests], np.float64))
-    found = [
-        Shift(
-            pair,
-            (float(np.median(values[pair[0]])), float(np.median(values[pair[1]]))),
-            float(test.statistic),
-            float(q),
-        )
-        for pair, test, q in zip(pairs, tests, p, strict=True)
-    ]
-    return sorted(found, key=lambda shift: (shift.p, -shift.distance))
+    tests = {
+        (name, pair): ks_2samp(*both, method="exact" if max(map(len, both)) <= _EXACT else "asymp")
+        for name, values in quantities.items()
+        for pair in combinations(range(len(values)), 2)
+        if all(map(len, both := [values[n] for n in pair]))
+    }
+    p = holm(np.array([test.pvalue for test in tests.values()], np.float64))
+    found: dict[str, list[Shift]] = {name: [] for name in quantities}
+    for ((name, pair), test), value in zip(tests.items(), p.tolist(), strict=True):
+        one, other = (float(np.median(quantities[name][n])) for n in pair)
+        found[name].append(Shift(pair, (one, other), float(test.statistic), value))
+    return {name: sorted(shifts, key=lambda shift: (shift.p, -shift.distance)) for name, shifts in found.items()}
 
 
 def area(values: NDArray[np.float64], positive: NDArray[np.bool_], negative: NDArray[np.bool_], tests: int = 1) -> Area:

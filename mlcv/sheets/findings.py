@@ -69,11 +69,11 @@ def _of_images(collection: Collection, facts: Facts) -> Iterator[Finding]:
             yield Finding("duplicates", f"{what} within {splits[one]}, such as {named(chosen[0])}")
         else:
             yield Finding("leakage", f"{what} between {splits[one]} and {splits[other]}, such as {named(chosen[0])}")
-    for (one_name, other_name), count in Counter(shared.splits for shared in facts.shared).items():
-        first = next(shared for shared in facts.shared if shared.splits == (one_name, other_name))
+    for shared in facts.shared:
+        where = " and ".join(shared.splits)
         yield Finding(
             "leakage",
-            f"{count} of {collection.group} in both {one_name} and {other_name}, such as {printable(first.name)!r}",
+            f"{shared.count} of {collection.group} in both {where}, such as {printable(shared.names[0])!r}",
         )
     conflicts = [(pair, said) for pair in facts.pairs if (said := contradicted(collection, pair))]
     if conflicts:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mlcv.errors import DataError
 from mlcv.labels.states import NEGATIVE, POSITIVE, States, known
-from mlcv.sheets.collection import Collection, SharedGroup
+from mlcv.sheets.collection import Collection, Shared
 from mlcv.sheets.drift import Area, Gap, Shift, area, rates_apart, values_apart
 from mlcv.sheets.labels import LabelFacts, Together, label_facts, together
 from mlcv.sheets.looks import look_at_all
@@ -64,7 +64,7 @@ class Facts:
 
     labels: dict[str, LabelFacts]
     together: Together
-    shared: list[SharedGroup]
+    shared: list[Shared]
     compared: list[Compared]
     looks: NDArray[Any] | None = None
     errors: dict[int, DataError] = field(default_factory=dict)
@@ -124,11 +124,10 @@ def _compared(what: str, parts: Parts, states: States, measured: dict[str, NDArr
         for rows in parts.values()
     ]
     positive, total = (np.array([pair[n] for pair in counts], np.int64) for n in (0, 1))
-    shifts = {}
-    for name, values in measured.items():
-        chosen = [values[rows] for rows in parts.values()]
-        shifts[name] = values_apart([one[~np.isnan(one)] for one in chosen])
-    return Compared(what, parts, rates_apart(positive, total), shifts)
+    there = {
+        name: [values[rows][~np.isnan(values[rows])] for rows in parts.values()] for name, values in measured.items()
+    }
+    return Compared(what, parts, rates_apart(positive, total), values_apart(there))
 
 
 def _areas(measured: dict[str, NDArray[np.float64]], states: States, by: Compared | None) -> dict[str, list[Area]]:

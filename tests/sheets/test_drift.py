@@ -51,14 +51,22 @@ def test_chance_is_seldom_called_a_difference(numpy_rng):
 
 def test_a_shifted_quantity_is_found_with_its_medians(numpy_rng):
     one, other = numpy_rng.normal(0, 1, 400), numpy_rng.normal(1, 1, 400)
-    found = values_apart([one, other, np.zeros(0)])
+    found = values_apart({"a": [one, other, np.zeros(0)], "b": [one, one]})["a"]
     assert [shift.parts for shift in found] == [(0, 1)]
     points = np.sort(np.concatenate([one, other]))
     gap = max(abs((one <= x).mean() - (other <= x).mean()) for x in points)
     assert found[0].distance == pytest.approx(gap)
     assert found[0].medians == (np.median(one), np.median(other))
     assert found[0].is_one
-    assert not values_apart([one, one])[0].is_one
+    assert found[0].p == pytest.approx(2 * stats.ks_2samp(one, other, method="asymp").pvalue)  # of two that are made
+    same = values_apart({"a": [one, other], "b": [one, one]})["b"][0]
+    assert (same.distance, same.p, same.is_one) == (0, 1, False)
+
+
+def test_of_few_images_the_distance_is_judged_exactly():
+    """Of 3 and 3 all below and all above: 2 of the 20 orders."""
+    found = values_apart({"a": [np.arange(3.0), np.arange(3.0) + 5]})["a"][0]
+    assert (found.distance, found.p) == (1, pytest.approx(0.1))
 
 
 def test_the_area_is_that_of_all_pairs_and_its_interval_covers(numpy_rng):
