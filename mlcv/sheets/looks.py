@@ -92,11 +92,10 @@ def border(grey: Pixels) -> float:
     """The part of width or height, whichever is more, that even rows or columns at the edges take; 0 if all is even."""
     parts = []
     for axis in (0, 1):
-        high, low = (cv2.reduce(grey, axis, kind).ravel() for kind in (cv2.REDUCE_MAX, cv2.REDUCE_MIN))
-        uneven = np.flatnonzero(high.astype(np.int16) - low > _EVEN)
+        uneven = np.flatnonzero(grey.max(axis=axis) - grey.min(axis=axis) > _EVEN)
         if not len(uneven):
             return 0.0
-        parts.append(1 - float(uneven[-1] - uneven[0] + 1) / len(high))
+        parts.append(1 - (int(uneven[-1]) - int(uneven[0]) + 1) / grey.shape[1 - axis])
     return max(parts)
 
 
