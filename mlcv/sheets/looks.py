@@ -90,7 +90,7 @@ def sharpness(grey: Pixels) -> float:
 
 def border(grey: Pixels) -> float:
     """The part of width or height, whichever is more, that even rows or columns at the edges take; 0 if all is even."""
-    parts = []
+    parts: list[float] = []
     for axis in (0, 1):
         uneven = np.flatnonzero(grey.max(axis=axis) - grey.min(axis=axis) > _EVEN)
         if not len(uneven):

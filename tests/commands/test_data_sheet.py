@@ -88,6 +88,7 @@ def test_what_is_planted_is_found_and_fails_what_it_should(tmp_path, rows, capsy
     assert [one.kind for one in found.failed(["unreadable", "drift"])] == ["unreadable"]
     copies = found.numbers["images"]["copies"]
     assert [one["is_mirrored"] for one in copies] == [False, True]
+    assert [one["contradict"] for one in copies] == [["cat", "dog"], []]
     options = ["data", *config(tmp_path, rows), "--out", str(tmp_path / "s.html")]
     assert main([*options, "--fail-on", "drift,leakage"]) == 1
     assert capsys.readouterr().out.count("FAILS leakage") == 2
