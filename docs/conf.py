@@ -39,7 +39,9 @@ def escaped(text):
 def with_commands(_app, page, source):
     """The functions behind the command line, as its table names them."""
     if page == "api":
-        named = [name for name in SUBCOMMANDS if name in mlcv.__all__]
+        # A function is called as its command, or as its module where that name is a package's.
+        names = (name if name in mlcv.__all__ else module for name, (module, _) in SUBCOMMANDS.items())
+        named = [name for name in names if name in mlcv.__all__]
         source[0] = source[0].replace("@commands@", "\n".join(f".. autofunction:: mlcv.{name}" for name in named))
 
 

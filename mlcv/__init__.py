@@ -31,6 +31,7 @@ _HOMES = {
     "bench": "mlcv.commands.bench",
     "calibrate": "mlcv.commands.calibrate",
     "configs": "mlcv.commands.configs",
+    "data_sheet": "mlcv.commands.data_sheet",
     "ensemble": "mlcv.commands.ensemble",
     "evaluate": "mlcv.commands.evaluate",
     "export": "mlcv.commands.export",

@@ -34,6 +34,7 @@ SUBCOMMANDS = {
     "calibrate": ("calibrate", "honest probabilities, thresholds and sets, from validation"),
     "ensemble": ("ensemble", "one file of predictions from those of several models"),
     "report": ("report", "one HTML file on one or more tested runs"),
+    "data": ("data_sheet", "a sheet of what is wrong with a data set, before training"),
     "preview": ("preview", "a picture of a training batch as the network sees it"),
     "prepare": ("prepare", "large images made small once, for faster epochs"),
     "features": ("features", "what a frozen backbone makes of images, stored once"),
@@ -74,7 +75,10 @@ where an error arose in them."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit status: 0, 2 for an error the user can mend, 130 after Ctrl-C, 143 if ended."""
+    """Runs a command; returns its exit status.
+
+    It is 0, 1 if a check fails, 2 for an error the user can mend, 130 after Ctrl-C, 143 if ended.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if arguments == ["fit"]:
@@ -86,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_subcommand(arguments[0])
         packages, arguments = take(arguments, "--trust")
         with trusting(packages), _asked_to_end():
-            _run(arguments, is_process=argv is None)
+            return _run(arguments, is_process=argv is None)
     except (KeyboardInterrupt, SystemExit) as error:
         found = next((one for one in chain_of(error) if isinstance(one, KeyboardInterrupt)), None)
         if found is None:  # a parser's, which has had its say
@@ -104,7 +108,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         sentence = find_user_error(error) or _unforeseen(error)
         print(f"mlcv: error: {sentence}", file=sys.stderr)  # noqa: T201
         return 2
-    return 0
 
 
 def _said_at_once(arguments: Sequence[str]) -> str:
@@ -167,7 +170,8 @@ def _check_subcommand(name: str) -> None:
         raise ConfigError(f"there is no subcommand {name!r}; {hint}Choose from {', '.join(SUBCOMMANDS)}")
 
 
-def _run(arguments: list[str], is_process: bool) -> None:
+def _run(arguments: list[str], is_process: bool) -> int:
     module, _ = SUBCOMMANDS[arguments[0]]
     # Imported now, for it takes seconds, which --help shall not.
-    imported(f"mlcv.commands.{module}", freezes=is_process).main(arguments if module == "training" else arguments[1:])
+    main_of = imported(f"mlcv.commands.{module}", freezes=is_process).main
+    return main_of(arguments if module == "training" else arguments[1:]) or 0

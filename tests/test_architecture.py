@@ -46,6 +46,7 @@ MAY_IMPORT = {
     "callbacks": {"metrics", "labels", "losses", "distributed", "errors", "files", "fingerprints", "posthoc", "tables",
                   "terminal", "launchers"},
     "posthoc": {"labels", "metrics", "errors", "tables", "data", "files", "plain_config", "terminal"},
+    "sheets": {"data", "errors", "files", "labels", "tables"},
     "studies": {"errors", "files", "plain_config", "shipped_configs", "terminal"},
     "trainer_settings": {"callbacks", "errors", "plain_config", "trust"},
     "checkpoint_arguments": {"command_line", "data", "plain_config", "runs", "trainer_settings", "errors", "launchers",
@@ -54,7 +55,7 @@ MAY_IMPORT = {
         "allocator", "audits", "callbacks", "checkpoint_arguments", "command_line",
         "data", "errors", "files", "fingerprints", "labels",
         "launchers", "losses", "methods", "metrics", "models", "places", "plain_config", "posthoc", "renamings", "runs",
-        "shipped_configs", "short_help", "studies", "tables", "terminal", "trust",
+        "sheets", "shipped_configs", "short_help", "studies", "tables", "terminal", "trust",
     },
     "cli": {"collector", "command_line", "commands", "errors", "launchers", "short_help", "trust"},
 }  # fmt: skip

@@ -24,6 +24,7 @@ COMMANDS = (
     "audit",
     "bench",
     "calibrate",
+    "data_sheet",
     "ensemble",
     "evaluate",
     "export",

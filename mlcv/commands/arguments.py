@@ -196,6 +196,27 @@ def _preview() -> argparse.ArgumentParser:
     return parser
 
 
+def _data() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mlcv data",
+        description="Looks at all labels and images of a config, and writes a page on what they are and what is wrong "
+        "with them: unknown labels, copies, leakage, drift, what a label follows. Nothing is trained.",
+        epilog="All other options are those of mlcv fit. example: mlcv data --config voc/lite0 --data.root data/voc",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--out", type=Path, default=Path("sheet.html"), help="the page (default: %(default)s)")
+    parser.add_argument(
+        "--fail-on", "--fail_on", default="", metavar="KINDS", help="exit with 1 on any of leakage, conflicts, "
+        "duplicates, unreadable, unjudged, drift, shortcuts; divided by commas",
+    )  # fmt: skip
+    parser.add_argument("--by", metavar="COLUMN", help="compare its values, as splits are (default: source, if any)")
+    parser.add_argument("--about", default="", metavar="TEXT", help="source and licence, for the page")
+    parser.add_argument("--labels-only", "--labels_only", dest="images", action="store_false", help="open no image")
+    parser.add_argument("--examples", type=whole_number(0), default=6, help="images of each class (default: 6)")
+    parser.add_argument("--workers", type=whole_number(1), help="images at the same time (default: one a core)")
+    return parser
+
+
 def _features() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mlcv features",
@@ -332,7 +353,7 @@ PARSERS = {
     "init": _init, "configs": _configs, "self_train": _self_train, "evaluate": _evaluate, "calibrate": _calibrate,
     "ensemble": _ensemble, "report": _report, "bench": _bench, "export": _export,
     "preview": _preview, "prepare": _prepare, "features": _features, "study": _study,
-    "audit": _audit, "merge": _merge,
+    "audit": _audit, "merge": _merge, "data": _data,
 }  # fmt: skip
 
 

@@ -33,6 +33,8 @@ from mlcv.tables import (
 
 logger = logging.getLogger(__name__)
 
+SOURCE = "source"
+"""Header of the column that says which data set an image is from, see `mlcv merge`."""
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 # Headers of tables with several rows an image, without case and underscores.
@@ -163,12 +165,18 @@ class CSVDataModule(MultiLabelDataModule):
                 f"that column {self.image_column!r} starts from, and data.image_suffix may end a name (or set "
                 "data.on_error to skip)"
             )
-        about = {name: self._cells(table, read, name)[chosen] for name in [self.group_column] if name is not None}
+        about = {name: self._cells(table, read, name)[chosen] for name in self._kept(table)}
         is_all = len(chosen) == len(read.rows)  # then in their order, and a copy may take much room
         states = read.labels.states if is_all else read.labels.states[chosen]
         soft = None if read.labels.soft is None else read.labels.soft if is_all else read.labels.soft[chosen]
         lines = None if isinstance(table, FolderTable) else table.lines(rows)
         return LabeledImages(images, states, None, about, printable(table.path), lines, soft)
+
+    def _kept(self, table: Table) -> list[str]:
+        """Columns that `LabeledImages.about` has: the group, and `source`, as `mlcv merge` writes it."""
+        labels = self.label_columns if not (self.labels_column or self.long) else [self.labels_column]
+        has_source = SOURCE in table.names and SOURCE not in labels
+        return list(dict.fromkeys([*filter(None, [self.group_column]), *([SOURCE] if has_source else [])]))
 
     def _check_drawn(self, split_column: str | None) -> None:
         if min(self.fractions) < 0 or not 0.999 < sum(self.fractions) < 1.001:

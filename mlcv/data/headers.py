@@ -84,6 +84,7 @@ class Header:
         is_negative: whether 0 is white, which OpenCV passes over.
         tile: width and height of a part that is decoded at once, which may be larger than the image.
         exif: of a JPEG, with its name in front.
+        bits: of a channel, as the file has them.
     """
 
     width: int
@@ -94,15 +95,22 @@ class Header:
     is_negative: bool = False
     tile: tuple[int, int] = (1, 1)
     exif: bytes = b""
+    bits: int = 8
 
     @property
-    def is_turned(self) -> bool:
-        """Whether EXIF says that a JPEG lies on its side; False if it cannot be read."""
+    def orientation(self) -> int:
+        """How EXIF says that a JPEG lies, 1 to 8; 1, which is upright, if it does not say or cannot be read."""
         found = Image.Exif()
         with suppress(Exception):  # whatever a damaged one makes of Pillow; decoders leave it out then
             found.load(self.exif)
-            return found.get(ExifTags.Base.Orientation) in _ON_ITS_SIDE
-        return False
+            value = found.get(ExifTags.Base.Orientation, 1)
+            return int(value) if value in range(1, 9) else 1
+        return 1
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether EXIF says that a JPEG lies on its side."""
+        return self.orientation in _ON_ITS_SIDE
 
 
 def read_image_header(data: bytes) -> Header | None:
@@ -122,9 +130,10 @@ def read_image_header(data: bytes) -> Header | None:
             with unlimited:
                 image = make(io.BytesIO(data))
             tile = _tag(image, _TILE_WIDTH, 1), _tag(image, _TILE_LENGTH, 1)
+            bits = 16 if _is_deep(image) else _tag(image, _BITS, 32 if image.mode == "F" else 8)
             if not _is_deep(image):
-                return Header(*image.size, image=image, tile=tile)
-            return Header(*image.size, is_negative=_tag(image, _PHOTOMETRIC) == 0, tile=tile)
+                return Header(*image.size, image=image, tile=tile, bits=bits)
+            return Header(*image.size, is_negative=_tag(image, _PHOTOMETRIC) == 0, tile=tile, bits=bits)
     return None
 
 
@@ -150,14 +159,14 @@ def _jpeg(data: bytes) -> Header:
 
 def _png(data: bytes) -> Header:
     """From chunk to chunk, each of which says how long it is."""
-    kind, width, height = struct.unpack_from(">4sII", data, 12)
+    kind, width, height, bits = struct.unpack_from(">4sIIB", data, 12)
     if kind != b"IHDR":
         raise ValueError("no size in front")
     place = len(_PNG)
     while place + 12 <= len(data) and kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", data, place)
         place += 12 + length
-    return Header(width, height, is_whole=kind == b"IEND" and place <= len(data))
+    return Header(width, height, is_whole=kind == b"IEND" and place <= len(data), bits=bits)
 
 
 def _jpeg2000(data: bytes) -> Header:

@@ -62,6 +62,13 @@ def read_image(
     Raises:
         DataError: if the file is missing, no regular file, empty, truncated, too large or no image.
     """
+    return read_image_and_header(path, min_side, grey, max_megapixels)[0]
+
+
+def read_image_and_header(
+    path: Path | str, min_side: MinSide, grey: bool, max_megapixels: float
+) -> tuple[Pixels, Header | None]:
+    """As `read_image`, with what the file says of itself; None of a DICOM."""
     data = read_regular(path, largest=2**24 + int(max_megapixels * 1e6 * _BYTES_A_PIXEL))
     try:
         return _decode(data, path, min_side, grey, max_megapixels)
@@ -104,11 +111,13 @@ def find_unreadable(
     return {position: error for position, error in enumerate(problems) if error is not None}
 
 
-def _decode(data: bytes, path: Path | str, min_side: MinSide, grey: bool, max_megapixels: float) -> Pixels:
+def _decode(
+    data: bytes, path: Path | str, min_side: MinSide, grey: bool, max_megapixels: float
+) -> tuple[Pixels, Header | None]:
     if data[128:132] == b"DICM":  # after a preamble
         from mlcv.data.dicom import read_dicom  # noqa: PLC0415  # few need it
 
-        return read_dicom(data, path, max_megapixels)[..., : 1 if grey else 3]
+        return read_dicom(data, path, max_megapixels)[..., : 1 if grey else 3], None
     if not data:
         raise DataError(f"{printable(path)}: the file is empty; {_REMEDY}")
     header = read_image_header(data)
@@ -130,7 +139,7 @@ def _decode(data: bytes, path: Path | str, min_side: MinSide, grey: bool, max_me
         image = found if grey else cv2.cvtColor(found, cv2.COLOR_BGR2RGB)
     if image.ndim == 2:
         image = image[..., None] if grey else np.repeat(image[..., None], 3, axis=2)
-    return image
+    return image, header
 
 
 def _factor(header: Header, min_side: MinSide) -> int:

@@ -14,11 +14,14 @@ from mlcv.errors import UserError
 from tests.tiny_sets import write_rows
 
 MODULES = sorted({module for module, _ in SUBCOMMANDS.values()})
-FUNCTIONS = sorted(set(SUBCOMMANDS) & set(mlcv.__all__))
+# A function is called as its command, or as its module where that name is a package's, as `mlcv.data` is.
+NAMES = {name: name if name in mlcv.__all__ else module for name, (module, _) in SUBCOMMANDS.items()}
+FUNCTIONS = sorted(name for name in SUBCOMMANDS if NAMES[name] in mlcv.__all__)
 
 
 def test_every_command_but_lightnings_has_a_function():
     assert [name for name in SUBCOMMANDS if name not in FUNCTIONS] == ["fit", "validate", "test"]
+    assert [name for name in FUNCTIONS if NAMES[name] != name] == ["data"]
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -28,7 +31,7 @@ def test_a_module_of_a_command_has_a_main(module):
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_the_function_is_typed_and_says_what_each_argument_is(name):
-    function = getattr(mlcv, name)
+    function = getattr(mlcv, NAMES[name])
     hints = typing.get_type_hints(function)
     parameters = inspect.signature(function).parameters
     assert set(hints) == {*parameters, "return"}
@@ -50,6 +53,7 @@ def test_main_reads_options_calls_the_function_and_prints(module):
 
 WRONG = {
     "bench": lambda path: [["--config", str(path)]],
+    "data": lambda path: [["--config", str(path)]],
     "configs": lambda path: [path, path.with_suffix(".yaml")],
     "ensemble": lambda path: [[path]],
     "evaluate": lambda path: [[path]],
@@ -64,10 +68,10 @@ WRONG = {
 def test_a_wrong_path_is_a_users_error_that_names_it(name, tmp_path, capsys):
     absent = tmp_path / "absent.file"
     with pytest.raises(UserError, match=r"absent\.file"):
-        getattr(mlcv, name)(*WRONG.get(name, lambda path: [path])(absent))
+        getattr(mlcv, NAMES[name])(*WRONG.get(name, lambda path: [path])(absent))
     option = {
         "bench": ["--config"], "export": ["--ckpt_path"], "predict": ["--ckpt_path"], "preview": ["--config"],
-        "prepare": ["--config"], "features": ["--config"],
+        "prepare": ["--config"], "data": ["--config"], "features": ["--config"],
         "self_train": ["--config"], "configs": ["copy"],
     }.get(name, [])  # fmt: skip
     assert main([name, *option, str(absent)]) == 2
@@ -84,6 +88,7 @@ def test_a_wrong_path_is_a_users_error_that_names_it(name, tmp_path, capsys):
         ("bench", {"modes": ["egar"]}),
         ("export", {"formats": "onx"}),
         ("audit", {"order": "eror"}),
+        ("data", {"fail_on": ["leakige"]}),
     ],
 )
 def test_a_wrong_word_is_refused_as_the_command_line_does(name, given, tmp_path):
@@ -91,6 +96,7 @@ def test_a_wrong_word_is_refused_as_the_command_line_does(name, given, tmp_path)
     if name == "calibrate":
         truth = write_rows(tmp_path / "t.csv", ["image", "a"], [[f"{n}.jpg", n % 2] for n in range(8)])
         given = {**given, "truth": truth}
-    argument = {"ensemble": [path], "bench": ["--config=absent.yaml"]}.get(name, path)
+    absent = ["--config=absent.yaml"]
+    argument = {"ensemble": [path], "bench": absent, "data": absent}.get(name, path)
     with pytest.raises(UserError, match=f"{next(iter(given))} is one of "):
-        getattr(mlcv, name)(argument, **given)
+        getattr(mlcv, NAMES[name])(argument, **given)

@@ -1,0 +1,201 @@
+"""Copies among images: exact ones, and those that were resized, stretched, compressed, made grey, mirrored or cut."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
+
+from mlcv.data.images import Pixels
+from mlcv.data.items import Files, Items
+from mlcv.errors import DataError
+from mlcv.sheets.looks import SIDE, THUMB, flat, to_grey
+from mlcv.tables import read_regular
+
+_SHRUNK = (64, 62, 61, 60, 58, 57)
+"""Sides in pixels at which one image is looked for in the other, of 64: up to 5.5 % is cut off every side."""
+_COARSE, _LIKELY = (32, 30, 29), 0.8
+"""Likewise, of 32; and how well an image fits there at least if it is to be looked at in full, which takes seven times
+as long. Of 800 cut copies all fitted by 0.82, of what passed the other tests and was no copy 8 % by 0.8."""
+_ROOM = 2**21
+"""Comparisons of hashes at once."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """From when on two images are copies of each other, the better of as they are and one mirrored.
+
+    Args:
+        bits: of 64, in which their perceptual hashes differ at most.
+        distance: 1 - correlation of their 16 x 16 grey levels at most.
+        fit: correlation at the best scale of one inside the other at least; None asks for none.
+    """
+
+    bits: int
+    distance: float
+    fit: float | None
+
+
+PHOTOGRAPHS = Gate(22, 0.35, 0.95)
+"""Set on every other of 3,426 photographs of VOC 2012: 99 % of copies that were cut on every side pass, and no others
+do, of which the best fits by 0.92. docs/data-sheet.md has what it does on the others."""
+GREY = Gate(10, 0.05, None)
+"""Of radiographs, which are all alike: images of the same person are near each other, cut ones are not found."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images that are copies.
+
+    Args:
+        one: position of the first.
+        other: of the second, larger.
+        fit: how alike, at most 1; exactly 1 where they are the same to the last byte.
+        is_exact: whether they are.
+        is_mirrored: whether one is the other's mirror image.
+    """
+
+    one: int
+    other: int
+    fit: float
+    is_exact: bool = False
+    is_mirrored: bool = False
+
+
+def exact_pairs(items: Items, looks: NDArray[Any]) -> list[Pair]:
+    """Images of the same content, each with the first of its kind; only what looks the same is read.
+
+    Args:
+        items: M images.
+        looks: (M,) of `LOOK`.
+    """
+    alike = defaultdict(list)
+    for row in np.flatnonzero(looks["good"]).tolist():
+        alike[int(looks["size"][row]), looks["thumb"][row].tobytes()].append(row)
+    keys = None if isinstance(items, Files) else items.keys()
+    first: dict[Any, int] = {}
+    pairs = []
+    for row in (row for rows in alike.values() if len(rows) > 1 for row in rows):
+        key = hashlib.sha256(read_regular(items[row])).digest() if keys is None else keys[row]  # type: ignore[index]
+        if first.setdefault(key, row) != row:
+            pairs.append(Pair(first[key], row, 1.0, is_exact=True))
+    return pairs
+
+
+def near_pairs(items: Items, looks: NDArray[Any], gate: Gate, max_megapixels: float, threads: int) -> list[Pair]:
+    """Copies that are not exact, and exact ones; of an image with nothing in it exact ones alone.
+
+    All pairs are compared by their hashes; what passes is compared by 256 grey levels, and what passes that is read
+    again. The first takes a minute and a half for 100,000 images, and grows with their square.
+
+    Args:
+        items: M images.
+        looks: (M,) of `LOOK`.
+        gate: what a copy is.
+        max_megapixels: see `read_image`.
+        threads: at work at the same time.
+    """
+    exact = exact_pairs(items, looks)
+    copies = {pair.other for pair in exact}
+    rows = np.array([r for r in np.flatnonzero(looks["good"] & ~flat(looks)).tolist() if r not in copies], np.intp)
+    found = [
+        Pair(int(rows[i]), int(rows[j]), 1 - distance, is_mirrored=mirrored)
+        for i, j, distance, mirrored in candidates(looks[rows], gate, threads)
+    ]
+    if gate.fit is not None:
+        found = _fitting(items, found, gate.fit, max_megapixels, threads)
+    return sorted([*exact, *found], key=lambda pair: (-pair.fit, pair.one, pair.other))
+
+
+def candidates(looks: NDArray[Any], gate: Gate, threads: int) -> list[tuple[int, int, float, bool]]:
+    """Pairs that pass a gate's first two tests: both positions, distance, and whether mirrored is nearer."""
+    count = len(looks)
+    hashes, mirrors = np.ascontiguousarray(looks["hash"]), np.ascontiguousarray(looks["mirror"])
+    levels = looks["thumb"].astype(np.float32)
+    plain, turned = (_normed(one.reshape(count, THUMB**2)) for one in (levels, levels[:, :, ::-1]))
+    step = max(1, _ROOM // max(count, 1))
+
+    def block(start: int) -> list[tuple[int, int, float, bool]]:
+        best: dict[tuple[int, int], tuple[float, bool]] = {}
+        for codes, thumbs, mirrored in ((hashes, plain, False), (mirrors, turned, True)):
+            stop = min(start + step, count)
+            differ = np.bitwise_count(codes[start:stop, None] ^ hashes[None, start:])
+            i, j = np.nonzero(differ <= gate.bits)
+            i, j = i[i < j] + start, j[i < j] + start
+            for part in range(0, len(i), _ROOM // 256):
+                one, other = i[part : part + _ROOM // 256], j[part : part + _ROOM // 256]
+                distance = 1 - np.einsum("nd,nd->n", thumbs[one], plain[other])
+                for k in np.flatnonzero(distance <= gate.distance).tolist():
+                    pair, value = (int(one[k]), int(other[k])), float(distance[k])
+                    if pair not in best or value < best[pair][0]:
+                        best[pair] = value, mirrored
+        return [(*pair, *value) for pair, value in best.items()]
+
+    with ThreadPoolExecutor(threads) as pool:
+        blocks = pool.map(block, range(0, count, step))
+        shown = track(blocks, "comparing images", -(-count // step)) if count > 4096 else blocks
+        return [pair for found in shown for pair in found]
+
+
+def fit(one: Pixels, other: Pixels) -> float:
+    """Correlation of two grey images (64, 64) where one, at the best of six scales, lies best inside the other."""
+    return _best(one, other, _SHRUNK)
+
+
+def _best(one: Pixels, other: Pixels, sides: Sequence[int]) -> float:
+    """Of two images of the first side; at most 1, but for rounding."""
+    best = -1.0
+    for inner, outer in ((one, other), (other, one)):
+        for side in sides:
+            part = cv2.resize(inner, (side, side), interpolation=cv2.INTER_AREA) if side < len(inner) else inner
+            best = max(best, cv2.minMaxLoc(cv2.matchTemplate(outer, part, cv2.TM_CCOEFF_NORMED))[1])
+    return best
+
+
+def _halved(image: Pixels) -> Pixels:
+    return np.asarray(cv2.resize(image, (SIDE // 2, SIDE // 2), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _normed(levels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Each row without its mean, of length 1."""
+    levels = levels - levels.mean(axis=1, keepdims=True)
+    normed: NDArray[np.float32] = levels / np.maximum(np.linalg.norm(levels, axis=1, keepdims=True), 1e-6)
+    return normed
+
+
+def _fitting(items: Items, found: list[Pair], least: float, max_megapixels: float, threads: int) -> list[Pair]:
+    """Those that fit, with how well; images are read once for all of their pairs."""
+
+    def square(row: int) -> Pixels | None:
+        try:
+            grey = to_grey(items.read(row, SIDE, False, max_megapixels))
+        except DataError:  # it has gone since it was looked at
+            return None
+        return np.asarray(cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.uint8)
+
+    with ThreadPoolExecutor(threads) as pool:
+        rows = sorted({row for pair in found for row in (pair.one, pair.other)})
+        squares = dict(zip(rows, _shown(pool.map(square, rows), "reading likely copies", len(rows)), strict=True))
+
+        def judged(pair: Pair) -> Pair | None:
+            one, other = squares[pair.one], squares[pair.other]
+            if one is None or other is None:
+                return None
+            one = np.ascontiguousarray(one[:, ::-1]) if pair.is_mirrored else one
+            if _best(_halved(one), _halved(other), _COARSE) < _LIKELY:
+                return None
+            value = fit(one, other)
+            return Pair(pair.one, pair.other, min(value, 1.0), False, pair.is_mirrored) if value >= least else None
+
+        return [pair for pair in _shown(pool.map(judged, found), "comparing likely copies", len(found)) if pair]
+
+
+def _shown(results: Iterator[Any], what: str, count: int) -> Iterator[Any]:
+    """With a progress bar, if they are many."""
+    return iter(track(results, what, count)) if count > 4096 else results

@@ -1,0 +1,207 @@
+"""`mlcv data`: the sheet names what was planted, fails on what it is asked to, and shows names as letters."""
+
+import json
+import logging
+import re
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+import mlcv
+from mlcv.cli import main
+from mlcv.sheets.findings import KINDS
+from tests.tiny_sets import MAKE, write_rows
+
+EVIL = '<img src=x onerror="alert(1)">'
+
+
+def photograph(path, rng, brightness=1.0, size=(72, 96)):
+    """An image like no other."""
+    path.parent.mkdir(exist_ok=True, parents=True)
+    layers = [cv2.resize(rng.random((n, n + 2, 3)), size[::-1], interpolation=cv2.INTER_CUBIC) for n in (5, 30)]
+    pixels = np.clip(brightness * 255 * (0.7 * layers[0] + 0.3 * layers[1]), 0, 255).astype(np.uint8)
+    assert cv2.imwrite(str(path), pixels)
+    return path
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """40 images in three splits, one patient each, labels by turns; the same ones always, as one draw in a hundred
+    may stand out by chance.
+    """
+    rng = np.random.default_rng(0)
+    splits = ["train"] * 24 + ["val"] * 8 + ["test"] * 8
+    for n in range(40):
+        photograph(tmp_path / "images" / f"{n}.png", rng)
+    return [[f"images/{n}.png", split, f"p{n}", n % 2, (n + 1) % 2] for n, split in enumerate(splits)]
+
+
+def config(folder, rows, header=("image", "split", "patient", "cat", "dog"), **options):
+    write_rows(folder / "t.csv", header, rows)
+    labels = options.pop("labels", list(header[3:]))
+    given = {"path": str(folder / "t.csv"), "split_column": "split", "group_column": "patient", "label_columns": labels}
+    data = {"class_path": "CSVDataModule", "init_args": {**given, "num_workers": 0, "batch_size": 2, **options}}
+    model = {"class_path": "Classifier", "init_args": {"backbone": "test_resnet"}}
+    path = folder / "c.yaml"
+    path.write_text(json.dumps({"data": data, "model": model}))
+    return ["--config", str(path)]
+
+
+def sheet(tmp_path, rows, **options):
+    given = {name: options.pop(name) for name in ("header", "labels") if name in options}
+    return mlcv.data_sheet(config(tmp_path, rows, **given), tmp_path / "s.html", **options)
+
+
+def kinds(found):
+    return [one.kind for one in found.findings]
+
+
+def test_nothing_is_said_of_data_that_are_all_right(tmp_path, rows, capsys):
+    options = config(tmp_path, rows)
+    assert main(["data", *options, "--out", str(tmp_path / "s.html"), "--fail-on", ",".join(KINDS)]) == 0
+    out = capsys.readouterr().out
+    assert "nothing stands out" in out
+    assert len(out.splitlines()) <= 30
+    page = (tmp_path / "s.html").read_text()
+    assert "Nothing stands out" in page
+    assert page.count("<figure>") >= 12
+    assert not re.search(r'(src|href)="(?!data:)', page)
+
+
+def test_what_is_planted_is_found_and_fails_what_it_should(tmp_path, rows, capsys):
+    shutil.copy(tmp_path / "images/0.png", tmp_path / "images/30.png")  # of training, in validation, with other labels
+    rows[30][3:] = [1, 0]
+    image = cv2.imread(str(tmp_path / "images/2.png"))
+    cv2.imwrite(str(tmp_path / "images/6.png"), cv2.resize(image[:, ::-1], (80, 60)))
+    rows[39][2] = "P1"
+    (tmp_path / "images/9.png").write_bytes(b"no image")
+    found = sheet(tmp_path, rows)
+    assert kinds(found) == ["leakage", "leakage", "conflicts", "duplicates", "unreadable"]
+    texts = [one.text for one in found.findings]
+    assert texts[0].startswith("1 pair of copies (1 exact) between train and val, such as images/0.png and images/30")
+    assert texts[1] == "1 of patient in both train and test, such as 'p1'"
+    assert texts[2].endswith("in cat, dog")
+    assert texts[3].startswith("1 pair of copies (0 exact) within train, such as images/2.png and images/6.png")
+    assert "9.png" in texts[4]
+    assert [one.kind for one in found.failed(["unreadable", "drift"])] == ["unreadable"]
+    copies = found.numbers["images"]["copies"]
+    assert [one["is_mirrored"] for one in copies] == [False, True]
+    assert [one["contradict"] for one in copies] == [["cat", "dog"], []]
+    options = ["data", *config(tmp_path, rows), "--out", str(tmp_path / "s.html")]
+    assert main([*options, "--fail-on", "drift,leakage"]) == 1
+    assert capsys.readouterr().out.count("FAILS leakage") == 2
+    assert main([*options, "--fail_on", "drift"]) == 0
+    assert main(options) == 0
+
+
+def test_a_wrong_word_is_refused_with_those_that_there_are(tmp_path, rows, capsys):
+    out = tmp_path / "s.html"
+    assert main(["data", *config(tmp_path, rows), "--out", str(out), "--fail-on", "leakage,conflict"]) == 2
+    said = capsys.readouterr().err
+    assert "'conflict'" in said
+    assert all(kind in said for kind in KINDS)
+    assert not out.exists()
+    assert main(["data", *config(tmp_path, rows), "--out", str(out), "--by", "site"]) == 2
+    assert "besides labels the data have patient" in capsys.readouterr().err
+    assert main(["data", *config(tmp_path, rows), "--out", str(tmp_path / "s.json")]) == 2
+
+
+def test_sources_are_compared_where_a_column_says_them(tmp_path, numpy_rng):
+    rows = []
+    for n in range(120):
+        photograph(tmp_path / "images" / f"{n}.png", numpy_rng, brightness=1.0 if n % 2 else 0.5)
+        label = int(numpy_rng.random() < (0.9 if n % 2 else 0.1))
+        rows.append([f"images/{n}.png", "val" if n % 6 > 3 else "train", n, label, n % 5 == 0, "ab"[n % 2]])
+    header = ("image", "split", "patient", "cat", "dog", "source")
+    found = sheet(tmp_path, [[*row[:4], int(row[4]), row[5]] for row in rows], header=header, labels=["cat", "dog"])
+    by_source = [one.text for one in found.findings if one.kind == "drift"]
+    assert any(text.startswith("by source, how often cat is there differs") for text in by_source)
+    assert any(text.startswith("by source, brightness differs") for text in by_source)
+    shortcuts = [one.text for one in found.findings if one.kind == "shortcuts"]
+    assert any(text.startswith("brightness alone tells cat") for text in shortcuts)
+    assert any(text.startswith("source alone tells cat") for text in shortcuts)
+    assert not any("dog" in text for text in [*by_source, *shortcuts])
+    assert found.numbers["compared"]["source"]["parts"] == {"a": 60, "b": 60}
+    assert set(found.numbers["compared"]) == {"split", "source"}
+
+
+def test_names_are_letters_on_the_page(tmp_path, rows):
+    evil = "images/<b>&.png"
+    shutil.move(tmp_path / rows[0][0], tmp_path / evil)
+    rows[0][0] = evil
+    shutil.copy(tmp_path / evil, tmp_path / "images/1.png")
+    header = ("image", "split", "patient", EVIL, "</script>")
+    found = sheet(tmp_path, rows, header=header, about="<i>mine</i>")
+    page = found.path.read_text()
+    for text in (EVIL, "<b>", "<i>mine", "</script></"):
+        assert text not in page
+    assert "&lt;b&gt;&amp;.png" in page
+    assert page.count("</script>") == 1
+    assert page.count("onerror") == page.count("onerror=&#34;") + page.count("onerror=&quot;")
+
+
+def test_the_json_file_has_all_numbers_and_no_others(tmp_path, rows):
+    found = sheet(tmp_path, rows)
+    stored = json.loads((tmp_path / "s.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert stored["labels"]["val"]["classes"][0]["positive"] == 4
+    assert stored["what"]["splits"]["train"]["fingerprint"]
+    assert stored["together"]["both"] == found.numbers["together"]["both"]
+    sheet(tmp_path, rows)
+    assert (tmp_path / "s.1.html").exists()  # the earlier page
+
+
+def test_one_class_of_which_nothing_is_known_has_a_sheet(tmp_path, rows):
+    found = sheet(tmp_path, [[*row[:4], ""] for row in rows], labels=["dog"])
+    assert kinds(found) == ["unjudged", "unjudged"]
+    assert found.numbers["labels"]["train"]["classes"][0]["unknown"] == 24
+    assert "nan" not in found.path.read_text().lower().replace("isnan", "")
+
+
+def test_no_image_is_opened_for_labels_alone(tmp_path, rows):
+    for row in rows:
+        (tmp_path / row[0]).unlink()
+    rows[39][2] = "p1"
+    found = sheet(tmp_path, rows, images=False)
+    assert kinds(found) == ["leakage"]
+    assert "images" not in found.numbers
+    assert "No image was opened" in found.path.read_text()
+    assert not (tmp_path / "s.npz").exists()
+
+
+def test_data_without_a_single_image_that_can_be_read_have_a_sheet(tmp_path, rows):
+    for row in rows:
+        (tmp_path / row[0]).write_bytes(b"")
+    found = sheet(tmp_path, rows)
+    assert kinds(found) == ["unreadable"]
+    assert found.findings[0].text.startswith("40 images cannot be read")
+
+
+def test_splits_that_cannot_be_read_are_left_out(tmp_path, rows, caplog):
+    with caplog.at_level(logging.WARNING):
+        found = sheet(tmp_path, rows[:24])
+    assert list(found.numbers["labels"]) == ["train"]
+    assert "the val split cannot be read" in caplog.text
+
+
+def test_radiographs_say_what_is_not_found(tmp_path, rows):
+    for row in rows:
+        path = tmp_path / row[0]
+        cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
+    found = sheet(tmp_path, rows)
+    assert found.numbers["images"]["compared_as"] == "radiographs"
+    assert "cut by a twentieth is mostly not found" in found.path.read_text()
+
+
+@pytest.mark.parametrize("name", sorted(set(MAKE) - {"ImageFilesDataModule"}))
+def test_every_data_set_has_a_sheet(name, tmp_path):
+    data = {"class_path": name, "init_args": MAKE[name](tmp_path / "data")}
+    path = tmp_path / "c.yaml"
+    (tmp_path / "data").mkdir(exist_ok=True)
+    model = {"class_path": "Classifier", "init_args": {"backbone": "test_resnet"}}
+    path.write_text(json.dumps({"data": data, "model": model}, default=lambda one: one.__dict__))
+    found = mlcv.data_sheet(["--config", str(path)], tmp_path / "s.html")
+    images = sum(labels["images"] for labels in found.numbers["labels"].values())
+    assert images > 0
+    assert found.numbers["images"]["unreadable"] == {}

@@ -1,0 +1,149 @@
+"""Copies of photographs are found however they were changed, and hardly anything else is taken for one."""
+
+import cv2
+import numpy as np
+import pytest
+
+from mlcv.data.items import Arrays, Files
+from mlcv.sheets.looks import look_at_all
+from mlcv.sheets.near import GREY, PHOTOGRAPHS, Gate, candidates, exact_pairs, fit, near_pairs
+
+SOME = 150
+"""Originals of which copies are planted: with 3 % missing 95 % of the time not more than 9 are."""
+
+
+def cut(image):
+    """5 % off every side."""
+    height, width = (round(0.05 * length) for length in image.shape[:2])
+    return image[height:-height, width:-width]
+
+
+KINDS = {
+    "resized": lambda image: (cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), 90),
+    "stretched": lambda image: (cv2.resize(image, None, fx=1.25, fy=1), 90),
+    "recompressed": lambda image: (image, 15),
+    "grey": lambda image: (cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), 90),
+    "mirrored": lambda image: (image[:, ::-1], 90),
+    "cut": lambda image: (cut(image), 90),
+}
+
+
+@pytest.fixture(scope="module")
+def photographs(shared_data):
+    """Those that set no threshold: every other one, from the second on."""
+    return sorted((shared_data / "voc2012" / "JPEGImages").glob("*.jpg"))[1::2]
+
+
+def found(files, gate):
+    looks, errors = look_at_all(Files(files), 100, 2)
+    assert errors == {}
+    return near_pairs(Files(files), looks, gate, 100, 2)
+
+
+def planted(folder, originals, kind, flag=cv2.IMREAD_COLOR):
+    """Copies of images, one each."""
+    for n, path in enumerate(originals):
+        image, quality = KINDS[kind](cv2.imread(str(path), flag))
+        copy = folder / f"{kind}{n}.jpg"
+        assert cv2.imwrite(str(copy), image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        yield copy
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_copies_of_photographs_are_found(photographs, kind, tmp_path, numpy_rng):
+    chosen = [photographs[n] for n in numpy_rng.permutation(len(photographs))[:SOME]]
+    files = chosen + list(planted(tmp_path, chosen, kind))
+    pairs = {(pair.one, pair.other): pair for pair in found(files, PHOTOGRAPHS)}
+    hits = [pair for n in range(SOME) if (pair := pairs.get((n, n + SOME)))]
+    least = {"cut": 0.97}.get(kind, 0.99)
+    assert len(hits) >= least * SOME - 2 * np.sqrt(SOME * least * (1 - least))
+    assert sum(pair.is_mirrored == (kind == "mirrored") for pair in hits) >= 0.97 * len(hits)
+    assert len(pairs) - len(hits) <= 1
+
+
+def test_photographs_are_not_taken_for_copies_of_each_other(photographs):
+    assert len(found(photographs, PHOTOGRAPHS)) <= len(photographs) / 1000
+
+
+@pytest.mark.parametrize("kind", ["resized", "recompressed", "mirrored"])
+def test_copies_of_radiographs_are_found(shared_data, kind, tmp_path):
+    originals = sorted((shared_data / "chest_xray" / "nih" / "images_64").rglob("*.png"))[:200]
+    files = originals + list(planted(tmp_path, originals, kind, cv2.IMREAD_GRAYSCALE))
+    hits = {(pair.one, pair.other) for pair in found(files, GREY)}
+    assert sum((n, n + 200) in hits for n in range(200)) >= 194
+
+
+def test_radiographs_that_are_near_are_of_one_patient(shared_data):
+    files = sorted((shared_data / "chest_xray" / "nih" / "images_64").rglob("*.png"))
+    patients = [path.name.partition("_")[0] for path in files]
+    pairs = found(files, GREY)
+    assert len(pairs) >= 20
+    assert sum(patients[pair.one] != patients[pair.other] for pair in pairs) <= 1
+
+
+@pytest.fixture
+def pixels(numpy_rng):
+    """Scenes in memory that are unlike each other."""
+    scenes = [cv2.resize(numpy_rng.random((7, 7, 3)), (80, 64), interpolation=cv2.INTER_CUBIC) for _ in range(12)]
+    return np.clip(255 * np.stack(scenes), 0, 255).astype(np.uint8)
+
+
+def test_candidates_are_those_of_a_comparison_one_by_one(pixels, monkeypatch):
+    some = pixels + np.zeros_like(pixels)
+    some[7] = some[3, :, ::-1]
+    some[9] = np.clip(some[2].astype(int) + 20, 0, 255)
+    looks, _ = look_at_all(Arrays(some), 100, 1)
+    gate, expected = Gate(28, 0.8, None), {}
+    for i in range(12):
+        for j in range(i + 1, 12):
+            best = []
+            for mirrored in (False, True):
+                code, thumb = looks["mirror" if mirrored else "hash"][i], looks["thumb"][i]
+                thumb = thumb[:, ::-1] if mirrored else thumb
+                bits = bin(int(code) ^ int(looks["hash"][j])).count("1")
+                distance = 1 - np.corrcoef(thumb.ravel(), looks["thumb"][j].ravel())[0, 1]
+                if bits <= 28 and distance <= 0.8:
+                    best.append((distance, mirrored))
+            if best:
+                expected[i, j] = min(best)
+    for room in (2**21, 30):
+        monkeypatch.setattr("mlcv.sheets.near._ROOM", max(room, 256))
+        got = {(i, j): (distance, mirrored) for i, j, distance, mirrored in candidates(looks, gate, 2)}
+        assert set(got) == set(expected)
+        for pair, (distance, mirrored) in got.items():
+            assert distance == pytest.approx(expected[pair][0], abs=1e-5)
+            assert mirrored == expected[pair][1]
+    assert {(3, 7), (2, 9)} <= set(expected)
+
+
+def test_an_image_fits_into_one_that_it_was_cut_from(pixels):
+    image = cv2.resize(cv2.cvtColor(pixels[0], cv2.COLOR_RGB2GRAY), (64, 64))
+    inner = cv2.resize(image[3:61, 3:61], (64, 64), interpolation=cv2.INTER_AREA)
+    assert fit(image, image) == pytest.approx(1)
+    assert fit(image, inner) == fit(inner, image) > 0.99
+    plain = np.corrcoef(image.ravel(), inner.ravel())[0, 1]
+    assert plain < fit(image, inner)
+
+
+def test_the_same_content_is_exact_and_alike_looks_are_not(pixels, tmp_path):
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / name), pixels[0])
+    cv2.imwrite(str(tmp_path / "c.png"), pixels[1])
+    other = pixels[0].copy()
+    other[0, 0] ^= 1
+    cv2.imwrite(str(tmp_path / "d.png"), other)
+    pairs = found([tmp_path / f"{name}.png" for name in "cabd"], PHOTOGRAPHS)
+    assert [(pair.one, pair.other, pair.is_exact) for pair in pairs] == [(1, 2, True), (1, 3, False)]
+
+
+def test_images_of_one_colour_are_copies_only_to_the_byte():
+    even = np.stack([np.full((64, 64, 3), level, np.uint8) for level in (5, 200, 5)])
+    looks, _ = look_at_all(Arrays(even), 100, 1)
+    assert [(pair.one, pair.other) for pair in near_pairs(Arrays(even), looks, PHOTOGRAPHS, 100, 1)] == [(0, 2)]
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_no_pair_is_found_where_there_is_none(count):
+    arrays = Arrays(np.zeros((count, 64, 64, 3), np.uint8))
+    looks, _ = look_at_all(arrays, 100, 1)
+    assert exact_pairs(arrays, looks) == near_pairs(arrays, looks, GREY, 100, 1) == []
