@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlcv import __version__
 from mlcv.commands.arguments import parser_of
 from mlcv.commands.preview import data_of
 from mlcv.commands.sheet_page import write_sheet_page
 from mlcv.data.base import MultiLabelDataModule, usable_cores
+from mlcv.data.features import Features
 from mlcv.errors import ConfigError, check_choice
 from mlcv.files import write_text
 from mlcv.labels.protocols import fingerprint
@@ -96,10 +98,12 @@ def data_sheet(
         {str(name): one for name, one in data.readable_splits().items()}, data.class_names, data.group
     )
     cache = path.with_suffix(".npz")
-    facts = measure(collection, _column(collection, by), images, data.max_megapixels, workers or usable_cores(), cache)
+    features = _features(data, collection) if images else None
+    column, threads = _column(collection, by), workers or usable_cores()
+    facts = measure(collection, column, images, data.max_megapixels, threads, cache, features)
     findings = find(collection, facts)
     numbers = _numbers(data, collection, facts, findings, about)
-    write_sheet_page(path, collection, facts, findings, numbers["what"], examples, data.max_megapixels)
+    write_sheet_page(path, collection, facts, findings, numbers["what"], examples, data.max_megapixels, features)
     write_text(path.with_suffix(".json"), json.dumps(_plain(numbers), indent=1, allow_nan=False) + "\n", keep=True)
     return Sheet(path, numbers, findings)
 
@@ -125,6 +129,20 @@ def _column(collection: Collection, by: str | None) -> str | None:
         there = ", ".join(collection.columns) or "none"
         raise ConfigError(f"--by {by}: there is no such column; besides labels the data have {there}")
     return by
+
+
+def _features(data: MultiLabelDataModule, collection: Collection) -> NDArray[np.float32] | None:
+    """What `data.features` stores of each image (M, D), NaN where nothing."""
+    if data.features is None:
+        return None
+    stored = Features.open(data.features)
+    found = []
+    for name, labeled in collection.splits.items():
+        rows = stored.rows(name.partition(" = ")[0], labeled)
+        values = np.asarray(stored.array("pooled")[rows], np.float32)
+        values[stored.array("done")[rows] == 0] = np.nan
+        found.append(values)
+    return np.concatenate(found)
 
 
 def _numbers(

@@ -1,6 +1,5 @@
 """The page of `mlcv data`: one HTML file that needs nothing else."""
 
-import base64
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -10,21 +9,17 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 from numpy.typing import NDArray
 
-from mlcv.commands.audit_page import thumbnail
-from mlcv.errors import DataError
+from mlcv.commands.sheet_pictures import Album, balanced, typical_and_confusing
 from mlcv.files import write_text
-from mlcv.labels.states import POSITIVE
 from mlcv.sheets.collection import Collection
 from mlcv.sheets.findings import KINDS, Finding, contradicted
-from mlcv.sheets.labels import ClassFacts, rows_of_rare_sets
+from mlcv.sheets.labels import ClassFacts
 from mlcv.sheets.looks import kinds_of_looks
 from mlcv.sheets.measure import Compared, Facts
 from mlcv.tables import printable
 
-_SIDE, _QUALITY = 128, 75
-"""Of a picture on the page: its longer side in pixels, and of the JPEG."""
 _PAIRS, _CLASSES, _ROWS, _SHORT, _KIND = 24, 40, 30, 12, 6
-"""At most: pairs of copies, classes in the heat map and with examples, rows of a table and of one in which nothing is
+"""At most: pairs of copies, classes in the heat map, and with examples, rows of a table and of one in which nothing is
 marked, images of a kind."""
 _CELL, _LETTER, _LONGEST = 18, 6.6, 18
 """Of the heat map, in units of its drawing: side of a cell, width of a letter; and letters of a name."""
@@ -32,49 +27,6 @@ _FEW = 3.0
 """Images that are expected to show two classes, below which that none does means nothing (Poisson: 5 %)."""
 _FULL = 3.0
 """Powers of two of a lift that have the full colour."""
-
-
-class _Album:
-    """Pictures of images, each read once.
-
-    Args:
-        collection: of the images.
-        max_megapixels: see `read_image`.
-        looks: what was seen; None if no image is to be opened.
-    """
-
-    def __init__(self, collection: Collection, max_megapixels: float, looks: NDArray[Any] | None) -> None:
-        self.collection, self.max_megapixels, self.looks = collection, max_megapixels, looks
-        self._found: dict[int, str | None] = {}
-
-    def picture(self, row: int) -> str | None:
-        """JPEG in base64; None if there is none."""
-        if row not in self._found:
-            self._found[row] = self._read(row)
-        return self._found[row]
-
-    def _read(self, row: int) -> str | None:
-        if self.looks is None or not self.looks["good"][row]:
-            return None
-        try:
-            pixels = self.collection.items.read(row, _SIDE, False, self.max_megapixels)
-        except DataError:
-            return None
-        return base64.b64encode(thumbnail(pixels, _SIDE, _QUALITY)).decode()
-
-    def figure(self, row: int, caption: str = "") -> dict[str, Any] | None:
-        """A picture with what is known of it; None if there is none."""
-        picture = self.picture(row)
-        if picture is None:
-            return None
-        names = self.collection.names
-        labels = ", ".join(names[c] for c in np.flatnonzero(self.collection.states[row] == POSITIVE))
-        where = printable(self.collection.where(row))
-        return {"data": picture, "title": f"{where}: {labels or 'no positive label'}", "caption": caption or labels}
-
-    def strip(self, rows: Sequence[int]) -> list[dict[str, Any]]:
-        """Figures of those that there are."""
-        return [figure for row in rows if (figure := self.figure(row)) is not None]
 
 
 def write_sheet_page(
@@ -85,6 +37,7 @@ def write_sheet_page(
     what: dict[str, Any],
     examples: int,
     max_megapixels: float,
+    features: NDArray[Any] | None = None,
 ) -> None:
     """Writes the page; an earlier one is kept under another name.
 
@@ -96,11 +49,12 @@ def write_sheet_page(
         what: the data are: by name, see the template.
         examples: images of each class.
         max_megapixels: see `read_image`.
+        features: (M, D), by which typical and confusing images are chosen; NaN where an image has none.
 
     Raises:
         ConfigError: if it cannot be written.
     """
-    album = _Album(collection, max_megapixels, facts.looks)
+    album = Album(collection, max_megapixels, facts.looks)
     names = list(collection.names)
     page = (
         Environment(loader=PackageLoader("mlcv.commands", "."), autoescape=True)
@@ -118,6 +72,7 @@ def write_sheet_page(
             heat_note=f"Of {len(names)} classes, the {_CLASSES} commonest are drawn." if len(names) > _CLASSES else "",
             seen=facts.looks is not None,
             is_grey=facts.is_grey,
+            further=features is not None,
             kinds_of_images=_kinds(facts, album),
             images=_images(facts, collection),
             pairs=_pairs(facts, collection, album),
@@ -126,7 +81,8 @@ def write_sheet_page(
             error_count=len(facts.errors),
             compared=[_compared(one, names) for one in facts.compared if len(one.parts) > 1],
             areas=_areas(facts, names),
-            strips=_examples(collection, album, names, examples),
+            strips=balanced(album, examples, _CLASSES),
+            typical=[] if features is None else typical_and_confusing(album, features, examples, _CLASSES),
         )
     )
     write_text(path, page, keep=True)
@@ -264,7 +220,7 @@ def _colour(lift: float) -> str:
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 
-def _kinds(facts: Facts, album: _Album) -> list[dict[str, Any]]:
+def _kinds(facts: Facts, album: Album) -> list[dict[str, Any]]:
     if facts.looks is None:
         return []
     return [
@@ -300,7 +256,7 @@ def _images(facts: Facts, collection: Collection) -> list[list[str]]:
     return rows
 
 
-def _pairs(facts: Facts, collection: Collection, album: _Album) -> list[dict[str, Any]]:
+def _pairs(facts: Facts, collection: Collection, album: Album) -> list[dict[str, Any]]:
     """Those between splits first, then those that contradict each other, then the most alike."""
 
     def order(pair: Any) -> tuple[bool, bool, float]:
@@ -352,23 +308,6 @@ def _areas(facts: Facts, names: list[str]) -> list[list[Any]]:
     ]
     found.sort(key=lambda pair: (not pair[1][-1], -pair[0]))
     return [row for n, (_, row) in enumerate(found[:_ROWS]) if n < _SHORT or row[-1]]
-
-
-def _examples(collection: Collection, album: _Album, names: list[str], count: int) -> list[dict[str, Any]]:
-    """Of each class as many images, the rarest class first, and none twice while there are others."""
-    if album.looks is None or not count:
-        return []
-    random, strips = np.random.default_rng(0), []
-    shown: set[int] = set()
-    positive = collection.states == POSITIVE
-    totals = positive.sum(axis=0)
-    for c in sorted(np.flatnonzero(totals).tolist(), key=lambda c: totals[c])[:_CLASSES]:
-        drawn: list[int] = random.permutation(np.flatnonzero(positive[:, c] & album.looks["good"])).tolist()
-        rows = sorted(drawn, key=shown.__contains__)[:count]
-        shown.update(rows)
-        strips.append({"name": names[c], "count": int(totals[c]), "images": album.strip(rows)})
-    rare = album.strip(rows_of_rare_sets(collection.states, count).tolist())
-    return [*strips, *([{"name": "rare combinations", "count": 0, "images": rare}] if rare else [])]
 
 
 def _number(value: float, form: str) -> str:

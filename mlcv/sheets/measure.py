@@ -74,7 +74,13 @@ class Facts:
 
 
 def measure(
-    collection: Collection, by: str | None, images: bool, max_megapixels: float, threads: int, cache: Path | None
+    collection: Collection,
+    by: str | None,
+    images: bool,
+    max_megapixels: float,
+    threads: int,
+    cache: Path | None,
+    features: NDArray[Any] | None = None,
 ) -> Facts:
     """Measures all of it.
 
@@ -85,6 +91,7 @@ def measure(
         max_megapixels: see `mlcv.data.images.read_image`.
         threads: at work at the same time.
         cache: see `look_at_all`.
+        features: see `near_pairs`.
     """
     names, states = collection.names, collection.states
     labels = {name: label_facts(one.states, names, one.soft) for name, one in collection.splits.items()}
@@ -96,7 +103,7 @@ def measure(
         good = looks["good"]
         is_grey = bool(good.any()) and float(looks["grey"][good].mean()) >= _MOSTLY
         gate = GREY if is_grey else PHOTOGRAPHS
-        pairs = near_pairs(collection.items, looks, gate, max_megapixels, threads)
+        pairs = near_pairs(collection.items, looks, gate, max_megapixels, threads, features)
         if is_grey:  # of one person all radiographs are alike
             groups = collection.groups
             pairs = [pair for pair in pairs if pair.is_exact or groups[pair.one] != groups[pair.other]]

@@ -4,7 +4,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -20,6 +20,10 @@ from mlcv.tables import read_regular
 
 _SHRUNK = (64, 62, 61, 60, 58, 57)
 """Sides in pixels at which one image is looked for in the other, of 64: up to 5.5 % is cut off every side."""
+_FURTHER = tuple(range(64, 37, -1))
+"""Likewise of an image and the one nearest to it by features: up to a fifth is cut off every side;"""
+_FURTHER_FIT = 0.965
+"""and how well it fits at least. On every other one of 3,426 photographs of VOC 2012 the nearest fitted by 0.962."""
 _COARSE, _LIKELY = (32, 30, 29), 0.8
 """Likewise, of 32; and how well an image fits there at least if it is to be looked at in full, which takes seven times
 as long. Of 800 cut copies all fitted by 0.82, of what passed the other tests and was no copy 8 % by 0.8."""
@@ -88,11 +92,19 @@ def exact_pairs(items: Items, looks: NDArray[Any]) -> list[Pair]:
     return pairs
 
 
-def near_pairs(items: Items, looks: NDArray[Any], gate: Gate, max_megapixels: float, threads: int) -> list[Pair]:
+def near_pairs(
+    items: Items,
+    looks: NDArray[Any],
+    gate: Gate,
+    max_megapixels: float,
+    threads: int,
+    features: NDArray[Any] | None = None,
+) -> list[Pair]:
     """Copies that are not exact, and exact ones; of an image with nothing in it exact ones alone.
 
     All pairs are compared by their hashes; what passes is compared by 256 grey levels, and what passes that is read
-    again. The first takes a minute and a half for 100,000 images, and grows with their square.
+    again. The first takes a minute and a half for 100,000 images, and grows with their square. With features each image
+    is compared with the one nearest to it, too, where a gate asks for a fit: more may be cut off then.
 
     Args:
         items: M images.
@@ -100,6 +112,7 @@ def near_pairs(items: Items, looks: NDArray[Any], gate: Gate, max_megapixels: fl
         gate: what a copy is.
         max_megapixels: see `read_image`.
         threads: at work at the same time.
+        features: (M, D) of a frozen network; NaN for an image that has none.
     """
     exact = exact_pairs(items, looks)
     copies = {pair.other for pair in exact}
@@ -110,7 +123,35 @@ def near_pairs(items: Items, looks: NDArray[Any], gate: Gate, max_megapixels: fl
     ]
     if gate.fit is not None:
         found = _fitting(items, found, gate.fit, max_megapixels, threads)
+        if features is not None:
+            known = {(pair.one, pair.other) for pair in found}
+            nearest = [Pair(int(rows[i]), int(rows[j]), 0.0) for i, j in nearest_pairs(features[rows])]
+            likely = [pair for pair in nearest if (pair.one, pair.other) not in known]
+            likely += [replace(pair, is_mirrored=True) for pair in likely]
+            coarse = [side // 2 for side in _FURTHER[::2]]
+            fits = _fitting(items, likely, _FURTHER_FIT, max_megapixels, threads, _FURTHER, coarse)
+            found += {(pair.one, pair.other): pair for pair in sorted(fits, key=lambda pair: pair.fit)}.values()
     return sorted([*exact, *found], key=lambda pair: (-pair.fit, pair.one, pair.other))
+
+
+def nearest_pairs(features: NDArray[Any]) -> list[tuple[int, int]]:
+    """Of each image and the one nearest to it by the cosine of features without their mean, both positions, sorted.
+
+    Args:
+        features: (M, D); rows that are not finite are nobody's nearest.
+    """
+    rows = np.flatnonzero(np.isfinite(features).all(axis=1))
+    if len(rows) < 2:
+        return []
+    units = _normed((features[rows] - features[rows].mean(axis=0, dtype=np.float64)).astype(np.float32), centre=False)
+    step = max(1, _ROOM // len(rows))
+    pairs = set()
+    for start in range(0, len(rows), step):
+        likeness = units[start : start + step] @ units.T
+        own = np.arange(len(likeness))
+        likeness[own, start + own] = -np.inf
+        pairs |= {(min(pair), max(pair)) for pair in zip(start + own, likeness.argmax(axis=1), strict=True)}
+    return sorted((int(rows[i]), int(rows[j])) for i, j in pairs)
 
 
 def candidates(looks: NDArray[Any], gate: Gate, threads: int) -> list[tuple[int, int, float, bool]]:
@@ -162,14 +203,22 @@ def _halved(image: Pixels) -> Pixels:
     return np.asarray(cv2.resize(image, (SIDE // 2, SIDE // 2), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _normed(levels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Each row without its mean, of length 1."""
-    levels = levels - levels.mean(axis=1, keepdims=True)
+def _normed(levels: NDArray[np.float32], centre: bool = True) -> NDArray[np.float32]:
+    """Each row, without its mean, of length 1."""
+    levels = levels - levels.mean(axis=1, keepdims=True) if centre else levels
     normed: NDArray[np.float32] = levels / np.maximum(np.linalg.norm(levels, axis=1, keepdims=True), 1e-6)
     return normed
 
 
-def _fitting(items: Items, found: list[Pair], least: float, max_megapixels: float, threads: int) -> list[Pair]:
+def _fitting(
+    items: Items,
+    found: list[Pair],
+    least: float,
+    max_megapixels: float,
+    threads: int,
+    sides: Sequence[int] = _SHRUNK,
+    coarse: Sequence[int] = _COARSE,
+) -> list[Pair]:
     """Those that fit, with how well; images are read once for all of their pairs."""
 
     def square(row: int) -> Pixels | None:
@@ -188,9 +237,9 @@ def _fitting(items: Items, found: list[Pair], least: float, max_megapixels: floa
             if one is None or other is None:
                 return None
             one = np.ascontiguousarray(one[:, ::-1]) if pair.is_mirrored else one
-            if _best(_halved(one), _halved(other), _COARSE) < _LIKELY:
+            if _best(_halved(one), _halved(other), coarse) < _LIKELY:
                 return None
-            value = fit(one, other)
+            value = _best(one, other, sides)
             return Pair(pair.one, pair.other, min(value, 1.0), False, pair.is_mirrored) if value >= least else None
 
         return [pair for pair in _shown(pool.map(judged, found), "comparing likely copies", len(found)) if pair]

@@ -108,6 +108,31 @@ def test_a_wrong_word_is_refused_with_those_that_there_are(tmp_path, rows, capsy
     assert main(["data", *config(tmp_path, rows), "--out", str(tmp_path / "s.json")]) == 2
 
 
+def test_stored_features_choose_typical_and_confusing_images_and_find_what_was_cut(tmp_path, rows):
+    first = cv2.imread(str(tmp_path / "images" / "0.png"))
+    cv2.imwrite(str(tmp_path / "images" / "39.png"), cv2.resize(first[11:-11, 14:-14], (96, 72)))  # 15 % of each side
+    options = config(tmp_path, rows)
+    plain = mlcv.data_sheet(options, tmp_path / "s.html")
+    assert "Typical" not in plain.path.read_text()
+    assert plain.numbers["images"]["copies"] == []
+    mlcv.features(options, tmp_path / "features", dtype="float32")
+    stored = np.load(tmp_path / "features" / "pooled.npy")
+    stored[39] = stored[0]  # a random network is no judge of likeness
+    np.save(tmp_path / "features" / "pooled.npy", stored)
+    found = mlcv.data_sheet([*options, f"--data.features={tmp_path / 'features'}"], tmp_path / "t.html", examples=3)
+    page = found.path.read_text()
+    part = page[page.index("Typical and confusing") : page.index("<h2>Examples")]
+    titles = re.findall(r'title="([^"]*)"', part)
+    for name, other in (("cat", "dog"), ("dog", "cat")):
+        begins, confusing = f"<h3>{name}<small>typical</small></h3>", f"<h3><small>not {name}</small></h3>"
+        (strip,) = re.findall(f"{begins}.*?{confusing}.*?</div>", part, re.DOTALL)
+        labels = [title.rpartition(": ")[2] for title in re.findall(r'title="([^"]*)"', strip)]
+        assert labels == [name] * 3 + [other] * 3
+    assert len(titles) == 12
+    (pair,) = found.numbers["images"]["copies"]
+    assert [name.rpartition("/")[2] for name in pair["names"]] == ["0.png", "39.png"]
+
+
 def test_sources_are_compared_where_a_column_says_them(tmp_path, numpy_rng):
     rows = []
     for n in range(120):

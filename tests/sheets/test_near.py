@@ -6,7 +6,7 @@ import pytest
 
 from mlcv.data.items import Arrays, Files
 from mlcv.sheets.looks import look_at_all
-from mlcv.sheets.near import GREY, PHOTOGRAPHS, Gate, candidates, exact_pairs, fit, near_pairs
+from mlcv.sheets.near import GREY, PHOTOGRAPHS, Gate, candidates, exact_pairs, fit, near_pairs, nearest_pairs
 
 SOME = 150
 """Originals of which copies are planted: with 3 % missing 95 % of the time not more than 9 are."""
@@ -134,6 +134,56 @@ def test_the_same_content_is_exact_and_alike_looks_are_not(pixels, tmp_path):
     cv2.imwrite(str(tmp_path / "d.png"), other)
     pairs = found([tmp_path / f"{name}.png" for name in "cabd"], PHOTOGRAPHS)
     assert [(pair.one, pair.other, pair.is_exact) for pair in pairs] == [(1, 2, True), (1, 3, False)]
+
+
+def test_of_images_that_features_call_alike_more_may_be_cut_off(photographs, tmp_path, numpy_rng):
+    """By the thresholds of the other half; features of copies are made: near those of their originals."""
+    count = 60
+    files = [photographs[n] for n in numpy_rng.permutation(len(photographs))[:count]]
+    for n, path in enumerate(files[:count]):
+        image, part = cv2.imread(str(path)), (0.1, 0.15, 0.2)[n % 3]
+        top, left = (round(part * length) for length in image.shape[:2])
+        copy = image[top:-top, left:-left]
+        cv2.imwrite(str(tmp_path / f"{n}.jpg"), copy[:, ::-1] if n % 2 else copy)
+        files.append(tmp_path / f"{n}.jpg")
+    looks, _ = look_at_all(Files(files), 100, 2)
+    features = numpy_rng.normal(size=(count, 32))
+    near = np.concatenate([features, features + 0.1 * numpy_rng.normal(size=features.shape)])
+    near[0] = np.nan  # an image without features is nobody's nearest
+    pairs = {(p.one, p.other): p for p in near_pairs(Files(files), looks, PHOTOGRAPHS, 100, 2, near)}
+    hits = [n for n in range(1, count) if (n, n + count) in pairs]
+    assert len(hits) >= 0.93 * count - 2 * np.sqrt(0.93 * 0.07 * count)
+    assert sum(pairs[n, n + count].is_mirrored == bool(n % 2) for n in hits) >= 0.95 * len(hits)
+    assert all(other - one == count for one, other in pairs)
+    strange = numpy_rng.normal(size=near.shape)  # features that say nothing find nothing new, whatever is nearest
+    without = {(p.one, p.other) for p in near_pairs(Files(files), looks, PHOTOGRAPHS, 100, 2)}
+    lucky = {(p.one, p.other) for p in near_pairs(Files(files), looks, PHOTOGRAPHS, 100, 2, strange)} - without
+    assert all(other - one == count for one, other in lucky)
+    assert len(without) < 0.2 * count
+
+
+def test_the_nearest_is_that_of_the_largest_cosine_about_the_mean(numpy_rng, monkeypatch):
+    monkeypatch.setattr("mlcv.sheets.near._ROOM", 100)  # in several blocks
+    features = numpy_rng.normal(size=(37, 5)) * numpy_rng.random((37, 1)) + 3
+    features[[4, 20], 2] = np.nan
+    expected = set()
+    good = [n for n in range(37) if n not in (4, 20)]
+    middle = features[good].mean(axis=0)
+    for i in good:
+        rays = {j: features[j] - middle for j in good}
+        cosines = {j: rays[i] @ rays[j] / np.sqrt(rays[i] @ rays[i] * (rays[j] @ rays[j])) for j in good if j != i}
+        best = max(cosines, key=cosines.get)
+        expected.add((min(i, best), max(i, best)))
+    assert nearest_pairs(features) == sorted(expected)
+    assert nearest_pairs(features[:1]) == nearest_pairs(features[:0]) == []
+
+
+def test_an_almost_even_image_is_like_no_other(numpy_rng):
+    """Noise of a level or two about one grey: hashes of such say nothing."""
+    even = (128 + numpy_rng.integers(-1, 2, (1, 64, 64, 3))).astype(np.uint8).repeat(2, axis=0)
+    even[1, 0, 0] += 1
+    looks, _ = look_at_all(Arrays(even), 100, 1)
+    assert near_pairs(Arrays(even), looks, PHOTOGRAPHS, 100, 1) == []
 
 
 def test_images_of_one_colour_are_copies_only_to_the_byte():
