@@ -120,6 +120,64 @@ def test_decisions_mend_what_is_thought_of_the_rest_and_are_not_shown_again(tmp_
     assert {row["decided"] for row in entries[:-60]} == {""}
 
 
+def decided_of(tmp_path, entries, splits=None):
+    """A file of corrections that calls every other of some rows of `entries.csv` wrong."""
+    rows = []
+    for number, row in enumerate(entries):
+        label = 1 - int(row["given"]) if number % 2 else int(row["given"])
+        split = splits[number % len(splits)] if splits else row["split"]
+        word = "wrong" if number % 2 else "right"
+        rows.append([row["image"], row["class"].lstrip("'"), row["given"], label, word, "me", "", split])
+    return write_rows(
+        tmp_path / "c.csv", ["image", "class", "given", "label", "decision", "who", "when", "split"], rows
+    )
+
+
+def test_decisions_of_labels_that_are_corrected_now_do_not_call_them_wrong(tmp_path, seed, caplog):
+    logits, _, given = made(seed)
+    path = write_predictions(tmp_path / "p.csv", logits, given)
+    audit([path], show=0)
+    file = decided_of(tmp_path, read(tmp_path / "entries.csv")[:40])
+    places = {name: column for column, name in enumerate(NAMES)}
+    for number, row in enumerate(read(file)):
+        place = int(row["image"].removesuffix(".jpg")), places[row["class"]]
+        given[place] = int(row["label"]) if number != 0 else 1 - int(row["label"])  # somebody has changed the first
+    fixed = write_predictions(tmp_path / "fixed.csv", logits, given)
+    found = audit([fixed], show=0, decisions=file, out=tmp_path / "again")
+    part = found.parts[0]
+    assert len(part.decided) == 39
+    assert all(part.judgement.wrong[place] == 0 for place in part.decided)
+    assert "1 decisions are passed over" in caplog.text
+
+
+def test_decisions_of_a_split_are_of_its_predictions_too_and_what_fits_nothing_is_told(tmp_path, seed, caplog):
+    logits, _, given = made(seed)
+    path = write_predictions(tmp_path / "p.csv", logits, given)
+    audit([path], show=0)
+    entries = read(tmp_path / "entries.csv")[:20]
+    found = audit([path], show=0, decisions=decided_of(tmp_path, entries, ["train"]), out=tmp_path / "again")
+    assert len(found.parts[0].decided) == 20
+    assert "passed over" not in caplog.text
+    elsewhere = decided_of(tmp_path, [*entries, {**entries[0], "image": "other.jpg"}], ["train"])
+    audit([path], show=0, decisions=elsewhere, out=tmp_path / "again")
+    assert "1 decisions are passed over" in caplog.text
+    with pytest.raises(DataError, match="is of several splits"):
+        audit([path], show=0, decisions=decided_of(tmp_path, [entries[0], entries[0]], ["train", "test"]))
+
+
+def test_a_page_for_review_shows_nothing_that_is_decided(tmp_path, seed):
+    logits, _, given = made(seed, 60)
+    path = write_predictions(tmp_path / "p.csv", logits, given)
+    audit([path], show=0)
+    file = decided_of(tmp_path, read(tmp_path / "entries.csv")[:30])
+    audit([path], show=50, order="review", decisions=file)
+    page = (tmp_path / "audit.html").read_text()
+    data = json.loads(page.split('id="data"')[1].split(">", 1)[1].split("</script>")[0])
+    shown = {(one["image"], one["class"]) for one in data["entries"]}
+    assert len(shown) == 50
+    assert not shown & {(row["image"], row["class"]) for row in read(file)}
+
+
 def test_the_page_shows_images_of_files_and_says_which_are_gone(tmp_path, seed, caplog):
     logits, _, given = made(seed, 40)
     names = [f"{row}.jpg" for row in range(40)]
