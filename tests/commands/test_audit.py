@@ -287,6 +287,47 @@ def test_an_audit_that_is_stopped_goes_on(config, tmp_path, calls, monkeypatch):
         audit(options=["--config", str(config), "--data.seed=5"], out=out, folds=2, full=True, show=0)
 
 
+def test_images_that_cannot_be_read_are_left_out_in_one_call(config, tmp_path, monkeypatch, caplog):
+    def call(*arguments):
+        if main(list(arguments)):
+            raise ConfigError("as a process of its own")
+
+    monkeypatch.setattr(stages, "call", call)
+    monkeypatch.setattr(audit_folds, "call", call)
+    for name in ("0.jpg", "1.jpg"):
+        (tmp_path / name).write_text("no image")
+    options = ["--config", str(config), "--data.on_error=skip"]
+    audit(options=options, out=tmp_path / "out", folds=2, full=True, show=0)
+    assert len(read(tmp_path / "out" / "entries.csv")) == 2 * 28
+    assert "2 images of the train split are left out" in caplog.text
+
+
+@pytest.mark.parametrize("change", ["label", "row"])
+def test_models_of_other_labels_than_there_are_now_judge_none(config, tmp_path, calls, change):
+    arguments = {"options": ["--config", str(config)], "out": tmp_path / "out", "folds": 2, "full": True, "show": 0}
+    audit(**arguments)
+    rows = read(tmp_path / "t.csv")
+    if change == "label":
+        rows[3]["bright"] = 1 - int(rows[3]["bright"])
+    else:
+        del rows[3]
+    write_rows(tmp_path / "t.csv", list(rows[0]), [list(row.values()) for row in rows])
+    with pytest.raises(ConfigError, match=r"--out: .* was made of other .*labels than there are now"):
+        audit(**arguments)
+    (tmp_path / "out" / "fold-1.json").unlink()  # as of an audit by an earlier version
+    if change == "row":
+        with pytest.raises(DataError, match=r"3\.jpg was in the train split when it was predicted"):
+            audit(**arguments)
+
+
+def test_more_folds_than_patients_are_refused_and_fewer_may_follow(config, tmp_path, calls):
+    out = tmp_path / "out"
+    with pytest.raises(ConfigError, match="15 patient.* cannot be dealt into 16 folds"):
+        audit(options=["--config", str(config)], out=out, folds=16, full=True, show=0)
+    assert not calls
+    assert not list(out.glob("*"))
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
