@@ -351,6 +351,9 @@ def test_the_effect_is_of_both_labels_by_both_labels(config, tmp_path, monkeypat
     changed = [[row["image"], "bright", row["bright"], 1 - int(row["bright"]), "wrong", "me", ""] for row in tests[:2]]
     trained = [[row["image"], "other", row["other"], 1 - int(row["other"]), "wrong", "me", ""] for row in rows[:5]]
     file = write_rows(tmp_path / "c.csv", header, [*changed, *trained])
+    own = yaml.safe_load(config.read_text())
+    own["data"]["init_args"]["corrections"] = str(file)  # which training on given labels must do without
+    config.write_text(yaml.safe_dump(own))
     found = effect(
         file, options=["--config", str(config), "--data.val_fraction=0.4"], out=tmp_path / "effect", seeds=1, jobs=1
     )
@@ -375,3 +378,15 @@ def test_the_effect_is_of_both_labels_by_both_labels(config, tmp_path, monkeypat
         if (row["metric"], row["trained_on"], row["judged_by"]) == ("micro AP", GIVEN, CORRECTED)
     )  # fmt: skip
     assert value == pytest.approx(average_precision_score(truth, scores), abs=1e-6)
+
+
+def test_an_effect_of_other_corrections_than_its_own_is_refused(config, tmp_path):
+    file = write_rows(tmp_path / "c.csv", ["image", "class", "given", "label", "decision"], [])
+    with pytest.raises(ConfigError, match="leave that out"):
+        effect(file, options=["--config", str(config), f"--data.corrections={file}"], out=tmp_path / "effect")
+    study = tmp_path / "study.yaml"
+    study.write_text(yaml.safe_dump({
+        "config": str(config), "methods": {"a": {}, "b": {"data.corrections": str(file)}}, "seeds": 1,
+    }))  # fmt: skip
+    with pytest.raises(ConfigError, match="leave that out of the study"):
+        effect(file, study=study, out=tmp_path / "effect")
