@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from scipy.special import logit
 
 from mlcv.audits.judge import judge, too_few
-from mlcv.audits.review import revise, to_review
+from mlcv.audits.review import to_review
 from mlcv.command_line import take
 from mlcv.commands.arguments import parser_of
+from mlcv.commands.audit_decisions import read_decisions, revised
 from mlcv.commands.audit_files import (
     Entries,
     Part,
@@ -30,8 +31,7 @@ from mlcv.commands.options import joined, truth_file
 from mlcv.data.items import Files
 from mlcv.data.samples import Split
 from mlcv.errors import ConfigError, DataError, check_choice, listed
-from mlcv.files import unshielded
-from mlcv.labels.states import known
+from mlcv.labels.states import UNKNOWN
 from mlcv.posthoc.matching import read_all
 from mlcv.posthoc.predictions import combine
 from mlcv.posthoc.truth import TruthFile
@@ -121,7 +121,7 @@ def audit(  # noqa: PLR0913  # one flat list is what the command line shows
     paths = listed(predictions) if predictions else []
     folder = _folder(out, paths, options)
     check_writable(folder, "--out")
-    decided = None if decisions is None else _decisions(Path(decisions))
+    decided = None if decisions is None else read_decisions(Path(decisions))
     if paths:
         if options:
             raise ConfigError(f"audit: files of predictions are judged as they are; leave {' '.join(options[:2])} out")
@@ -129,7 +129,7 @@ def audit(  # noqa: PLR0913  # one flat list is what the command line shows
     else:
         parts, features, heat = _of_models(options, folder, folds, full, splits, seed)
     if decided is not None:
-        parts = _revised(parts, decided)
+        parts = revised(parts, decided)
     entries = ordered(parts, "errors" if order == "review" else order)
     if not len(entries):
         raise DataError("audit: no label is known, so there is nothing to judge")
@@ -303,54 +303,24 @@ def _warn_of_rare(states: NDArray[np.int8], class_names: Sequence[str], folds: i
         )
 
 
-def _decisions(path: Path) -> list[tuple[str, str, str, bool]]:
-    """Image, class, split and whether the label was wrong, of a file of corrections."""
-    table = read_table(path)
-    if absent := [name for name in ("image", "class", "decision") if name not in table.names]:
-        raise DataError(f"{path}: no column {absent[0]!r}; decisions are what the page saves as corrections.csv")
-    splits = table.column("split") if "split" in table.names else [""] * len(table)
-    cells = zip(table.column("image"), table.column("class"), splits, table.column("decision"), strict=True)
-    found = []
-    for row, (image, name, split, decision) in enumerate(cells):
-        word = decision.strip().lower()
-        if word not in ("wrong", "right", "unsure"):
-            raise DataError(f"{table.where(row)}: column 'decision' holds {decision!r}; it is wrong, right or unsure")
-        if word != "unsure":
-            found.append((unshielded(image), unshielded(name), split.strip(), word == "wrong"))
-    return found
-
-
-def _revised(parts: Sequence[Part], decided: Sequence[tuple[str, str, str, bool]]) -> list[Part]:
-    """With probabilities mended by what people have decided."""
-    found, used = [], 0
-    for part in parts:
-        rows = {printable(name): row for row, name in enumerate(part.names)}
-        columns = {name: column for column, name in enumerate(part.class_names)}
-        reviews = [
-            (rows[image], columns[name], is_wrong)
-            for image, name, split, is_wrong in decided
-            if image in rows and name in columns and split in ("", part.split)
-            and known(part.states)[rows[image], columns[name]]
-        ]  # fmt: skip
-        used += len(reviews)
-        judgement = revise(part.judgement, part.states, reviews) if reviews else part.judgement
-        found.append(replace(part, judgement=judgement, decided=frozenset((row, column) for row, column, _ in reviews)))
-    if not used:
-        raise DataError("--decisions: none is of an image and class with a known label here")
-    logger.info("%d decisions are taken into account", used)
-    return found
-
-
 def _shown(parts: Sequence[Part], entries: Entries, order: Order, count: int, seed: int) -> Entries:
     """What is on the page."""
     if order == "review":
-        return Entries.of([to_review(part.judgement, part.states, count // len(parts), seed) for part in parts])
+        return Entries.of([to_review(part.judgement, _open(part), count // len(parts), seed) for part in parts])
     shown = entries.take(slice(count))
     is_open = [
         (row, column) not in parts[part].decided
         for part, row, column in zip(shown.part.tolist(), shown.row.tolist(), shown.column.tolist(), strict=True)
     ]
     return shown.take(np.flatnonzero(is_open))
+
+
+def _open(part: Part) -> NDArray[np.int8]:
+    """States of what nobody has decided."""
+    states = part.states.copy()
+    for place in part.decided:
+        states[place] = UNKNOWN
+    return states
 
 
 def _summary(parts: Sequence[Part], count: int, suggested: int) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from mlcv.terminal import console, print_table
 
 GIVEN, CORRECTED = "given labels", "corrected labels"
 Labels = Literal["given labels", "corrected labels"]
+_OPTION = "data.corrections"
 
 
 @dataclass(frozen=True)
@@ -144,14 +145,22 @@ def show_effect(found: Effect) -> None:
 
 
 def _plan(corrections: Path, options: list[str], study: str | Path | None, seeds: int) -> Plan:
-    conditions: dict[str, Mapping[str, Any]] = {GIVEN: {}, CORRECTED: {"data.corrections": str(corrections.resolve())}}
+    # A config may name the corrections already, and training on given labels must not have them.
+    conditions: dict[str, Mapping[str, Any]] = {
+        GIVEN: {_OPTION: None},
+        CORRECTED: {_OPTION: str(corrections.resolve())},
+    }
     configs, others = take(options, "--config", "-c")
+    if take(others, f"--{_OPTION}")[0]:
+        raise ConfigError(f"audit: --effect says itself what {_OPTION} is; leave that out")
     if study is not None:
         if configs:
             raise ConfigError("audit: the study names its configs; leave --config out")
         plan = read_plan(str(study))
         if any(method.under for method in plan.methods.values()):
             raise ConfigError("audit: conditions are given and corrected labels here; leave `under` of methods out")
+        if any(_OPTION in found for found in (plan.options, *(method.options for method in plan.methods.values()))):
+            raise ConfigError(f"audit: --effect says itself what {_OPTION} is; leave that out of the study")
         return replace(plan, conditions=conditions, options={**plan.options, **options_of(others)}, seeds=seeds)
     if not configs:
         raise ConfigError("audit: --effect needs --config of an experiment, or --study with several models")

@@ -24,7 +24,8 @@ from mlcv.data.images import Pixels
 from mlcv.data.samples import Collate, LabeledImages, Split
 from mlcv.data.splits import groups_of, told_apart
 from mlcv.errors import ConfigError, DataError
-from mlcv.labels.protocols import Protocol
+from mlcv.fingerprints import check_note, note
+from mlcv.labels.protocols import Protocol, fingerprint
 from mlcv.models.backbones import Backbone
 from mlcv.posthoc.predictions import Predicted, Predictions, read_predictions, write_predictions
 from mlcv.runs import Run
@@ -114,7 +115,8 @@ def predict_unseen(
     cli = UnwrittenCLI.of([*options, "--trainer.logger=false", "--trainer.enable_checkpointing=false"])
     data: MultiLabelDataModule = cli.datamodule
     _check(data, cli.model, full, splits)
-    labels = {split: _labels(data, split) for split in splits}
+    labels: dict[Split, LabeledImages] = {split: _labels(data, split) for split in dict.fromkeys(("train", *splits))}
+    _check_folds(folder, labels["train"], data, folds)
     options = with_files(list(options))
     if not full and data.features is None:
         reads_patches = getattr(getattr(cli.model, "head", None), "features", "pooled") == "patches"
@@ -135,7 +137,11 @@ def predict_unseen(
             # Of the training images those of the fold, which validated; other splits are whole.
             which = ["--split=val"] if split == "train" else [f"--split={split}", "--data.fold=null"]
             if not path.is_file():
-                call("predict", f"--ckpt_path={last}", *which, f"--predictions={path}", "--calibration=none")
+                try:
+                    call("predict", f"--ckpt_path={last}", *which, f"--predictions={path}", "--calibration=none")
+                except ConfigError:  # so it ends, too, where images could not be read and all others are predicted
+                    if not path.is_file():
+                        raise
             asked[split].append(read_predictions(path, data.class_names))
     found = [_together(split, labels[split], asked[split], data, tuple(models)) for split in splits]
     for one in found:
@@ -159,6 +165,21 @@ def _check(data: MultiLabelDataModule, model: Any, full: bool, splits: Sequence[
         )
 
 
+def _check_folds(folder: Path, train: LabeledImages, data: MultiLabelDataModule, folds: int) -> None:
+    """Refuses more folds than there are groups, and models of other labels than there are now."""
+    there = len(set(groups_of(train, data.group)))
+    if there < folds:
+        raise ConfigError(
+            f"audit: {there} {data.group or 'image'}(s) cannot be dealt into {folds} folds; fewer --folds"
+        )
+    facts = {"images": train.fingerprint(), "labels": fingerprint(train.states, train.soft)}
+    begun = folder / "fold-1"
+    if begun.exists():
+        check_note(begun, "--out", "choose another folder", **facts)
+    else:
+        note(begun, **facts)
+
+
 def _labels(data: MultiLabelDataModule, split: Split) -> LabeledImages:
     """A split as its annotators left it, with all images that may train."""
     held, data.val_fraction = data.val_fraction, 0.0
@@ -179,6 +200,11 @@ def _together(
     rows = {printable(labeled.name(row)): row for row in range(len(labeled))}
     total, count, fold = np.zeros(labeled.states.shape), np.zeros(len(labeled)), np.zeros(len(labeled), int)
     for number, one in enumerate(asked):
+        if gone := [name for name in one.ids if name not in rows]:
+            raise DataError(
+                f"audit: {printable(gone[0])} was in the {split} split when it was predicted, and is not any more, as "
+                f"{len(gone)} images in all: choose another --out"
+            )
         at = np.array([rows[name] for name in one.ids], int)
         total[at] += logit(np.clip(one.scores.numpy(), EDGE, 1 - EDGE))
         count[at] += 1
@@ -186,7 +212,10 @@ def _together(
     if not count.any():
         raise DataError(f"audit: no image of the {split} split was predicted")
     if (count == 0).any():
-        logger.warning("%d images of the %s split could not be read, and are left out", (count == 0).sum(), split)
+        logger.warning(
+            "%d images of the %s split are left out: they could not be read, or are new since it was predicted",
+            (count == 0).sum(), split,
+        )  # fmt: skip
         labeled = labeled.select(np.flatnonzero(count))
         total, fold, count = total[count > 0], fold[count > 0], count[count > 0]
     groups = None if data.group is None else tuple(told_apart(list(groups_of(labeled, data.group))))

@@ -31,6 +31,8 @@ RatesOf = Literal["auto", "classes", "all"]
 
 _ENOUGH = 50
 """Votes of an annotator on a class, from which rates of that class are estimated rather than of all together."""
+_FEW = 15
+"""Votes of an annotator, below which so little tells how good each is that the commoner answer takes everything."""
 _MANY = 20
 """Votes an entry, from which their plain share ranked better than Dawid and Skene's estimate on real answers."""
 _SURE = 0.99
@@ -193,15 +195,23 @@ def _consensus(answers: Answers, method: Method, prior: Array | None, rates_of: 
         )  # fmt: skip
     if method == "majority":
         return majority(votes, classes), is_by_class
+    own = pairs if is_by_class else np.bincount(votes.annotator)
+    if method in ("raykar", "dawid_skene") and np.median(own) < _FEW:
+        logger.warning(
+            "a median of %d votes an annotator%s: too few to tell how good each of them is, and %s; compare with "
+            "--method majority", np.median(own), " on a class" if is_by_class else "",
+            "the model outvotes them" if method == "raykar" else "the commoner answer may be taken for all labels",
+        )  # fmt: skip
     if method == "raykar" and prior is not None:
         return raykar(votes, prior, classes), is_by_class
     met = votes.select(votes.answer != MAYBE).count > 1 if method == "crowdlab" else votes.count > 1
-    needed = range(len(names)) if classes is not None else []
+    needed = answers.column.tolist() if classes is not None else []  # a class may have no answer at all
     alone = sorted(set(needed) - set(answers.column[met].tolist()))
     if alone or not met.any():
+        remedy = "give a model's --predictions" if prior is None else "leave --method out"
         raise DataError(
             f"--votes: no two annotators have answered on the same image{f' of {names[alone[0]]}' if alone else ''}, "
-            "so nothing tells how good each of them is: give a model's --predictions, or --method majority"
+            f"so nothing tells how good each of them is: {remedy}, or --method majority"
         )
     if method == "dawid_skene" or prior is None:
         return dawid_skene(votes, classes), is_by_class
@@ -211,7 +221,8 @@ def _consensus(answers: Answers, method: Method, prior: Array | None, rates_of: 
 
 
 def _warn_of_dropped(found: Consensus, names: Sequence[str], annotators: Sequence[str]) -> None:
-    for name, weights in zip(names, found.weight if found.weight is not None else (), strict=True):
+    # Without `strict`: there are no weights of classes behind the last that has an answer.
+    for name, weights in zip(names, found.weight if found.weight is not None else (), strict=False):
         lost = [who for who, weight in zip(annotators, weights, strict=True) if weight <= LEAST_WEIGHT]
         if lost:
             everybody = "everybody" if len(lost) == np.isfinite(weights).sum() else ", ".join(lost)
@@ -258,6 +269,7 @@ def _write(found: Agreed, soft: bool) -> None:
 def _rates(found: Agreed) -> list[tuple[Any, ...]]:
     """Annotator, class, votes, and twice a rate with the ends of its interval."""
     rates, names = found.consensus.rates, found.answers.class_names if found.is_by_class else ["all"]
+    names = names[: len(rates.votes)]  # there are none of classes behind the last that has an answer
     return [
         (
             who, group, int(rates.votes[g, j]),

@@ -120,6 +120,64 @@ def test_decisions_mend_what_is_thought_of_the_rest_and_are_not_shown_again(tmp_
     assert {row["decided"] for row in entries[:-60]} == {""}
 
 
+def decided_of(tmp_path, entries, splits=None):
+    """A file of corrections that calls every other of some rows of `entries.csv` wrong."""
+    rows = []
+    for number, row in enumerate(entries):
+        label = 1 - int(row["given"]) if number % 2 else int(row["given"])
+        split = splits[number % len(splits)] if splits else row["split"]
+        word = "wrong" if number % 2 else "right"
+        rows.append([row["image"], row["class"].lstrip("'"), row["given"], label, word, "me", "", split])
+    return write_rows(
+        tmp_path / "c.csv", ["image", "class", "given", "label", "decision", "who", "when", "split"], rows
+    )
+
+
+def test_decisions_of_labels_that_are_corrected_now_do_not_call_them_wrong(tmp_path, seed, caplog):
+    logits, _, given = made(seed)
+    path = write_predictions(tmp_path / "p.csv", logits, given)
+    audit([path], show=0)
+    file = decided_of(tmp_path, read(tmp_path / "entries.csv")[:40])
+    places = {name: column for column, name in enumerate(NAMES)}
+    for number, row in enumerate(read(file)):
+        place = int(row["image"].removesuffix(".jpg")), places[row["class"]]
+        given[place] = int(row["label"]) if number != 0 else 1 - int(row["label"])  # somebody has changed the first
+    fixed = write_predictions(tmp_path / "fixed.csv", logits, given)
+    found = audit([fixed], show=0, decisions=file, out=tmp_path / "again")
+    part = found.parts[0]
+    assert len(part.decided) == 39
+    assert all(part.judgement.wrong[place] == 0 for place in part.decided)
+    assert "1 decisions are passed over" in caplog.text
+
+
+def test_decisions_of_a_split_are_of_its_predictions_too_and_what_fits_nothing_is_told(tmp_path, seed, caplog):
+    logits, _, given = made(seed)
+    path = write_predictions(tmp_path / "p.csv", logits, given)
+    audit([path], show=0)
+    entries = read(tmp_path / "entries.csv")[:20]
+    found = audit([path], show=0, decisions=decided_of(tmp_path, entries, ["train"]), out=tmp_path / "again")
+    assert len(found.parts[0].decided) == 20
+    assert "passed over" not in caplog.text
+    elsewhere = decided_of(tmp_path, [*entries, {**entries[0], "image": "other.jpg"}], ["train"])
+    audit([path], show=0, decisions=elsewhere, out=tmp_path / "again")
+    assert "1 decisions are passed over" in caplog.text
+    with pytest.raises(DataError, match="is of several splits"):
+        audit([path], show=0, decisions=decided_of(tmp_path, [entries[0], entries[0]], ["train", "test"]))
+
+
+def test_a_page_for_review_shows_nothing_that_is_decided(tmp_path, seed):
+    logits, _, given = made(seed, 60)
+    path = write_predictions(tmp_path / "p.csv", logits, given)
+    audit([path], show=0)
+    file = decided_of(tmp_path, read(tmp_path / "entries.csv")[:30])
+    audit([path], show=50, order="review", decisions=file)
+    page = (tmp_path / "audit.html").read_text()
+    data = json.loads(page.split('id="data"')[1].split(">", 1)[1].split("</script>")[0])
+    shown = {(one["image"], one["class"]) for one in data["entries"]}
+    assert len(shown) == 50
+    assert not shown & {(row["image"], row["class"]) for row in read(file)}
+
+
 def test_the_page_shows_images_of_files_and_says_which_are_gone(tmp_path, seed, caplog):
     logits, _, given = made(seed, 40)
     names = [f"{row}.jpg" for row in range(40)]
@@ -229,6 +287,47 @@ def test_an_audit_that_is_stopped_goes_on(config, tmp_path, calls, monkeypatch):
         audit(options=["--config", str(config), "--data.seed=5"], out=out, folds=2, full=True, show=0)
 
 
+def test_images_that_cannot_be_read_are_left_out_in_one_call(config, tmp_path, monkeypatch, caplog):
+    def call(*arguments):
+        if main(list(arguments)):
+            raise ConfigError("as a process of its own")
+
+    monkeypatch.setattr(stages, "call", call)
+    monkeypatch.setattr(audit_folds, "call", call)
+    for name in ("0.jpg", "1.jpg"):
+        (tmp_path / name).write_text("no image")
+    options = ["--config", str(config), "--data.on_error=skip"]
+    audit(options=options, out=tmp_path / "out", folds=2, full=True, show=0)
+    assert len(read(tmp_path / "out" / "entries.csv")) == 2 * 28
+    assert "2 images of the train split are left out" in caplog.text
+
+
+@pytest.mark.parametrize("change", ["label", "row"])
+def test_models_of_other_labels_than_there_are_now_judge_none(config, tmp_path, calls, change):
+    arguments = {"options": ["--config", str(config)], "out": tmp_path / "out", "folds": 2, "full": True, "show": 0}
+    audit(**arguments)
+    rows = read(tmp_path / "t.csv")
+    if change == "label":
+        rows[3]["bright"] = 1 - int(rows[3]["bright"])
+    else:
+        del rows[3]
+    write_rows(tmp_path / "t.csv", list(rows[0]), [list(row.values()) for row in rows])
+    with pytest.raises(ConfigError, match=r"--out: .* was made of other .*labels than there are now"):
+        audit(**arguments)
+    (tmp_path / "out" / "fold-1.json").unlink()  # as of an audit by an earlier version
+    if change == "row":
+        with pytest.raises(DataError, match=r"3\.jpg was in the train split when it was predicted"):
+            audit(**arguments)
+
+
+def test_more_folds_than_patients_are_refused_and_fewer_may_follow(config, tmp_path, calls):
+    out = tmp_path / "out"
+    with pytest.raises(ConfigError, match="15 patient.* cannot be dealt into 16 folds"):
+        audit(options=["--config", str(config)], out=out, folds=16, full=True, show=0)
+    assert not calls
+    assert not list(out.glob("*"))
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -252,6 +351,9 @@ def test_the_effect_is_of_both_labels_by_both_labels(config, tmp_path, monkeypat
     changed = [[row["image"], "bright", row["bright"], 1 - int(row["bright"]), "wrong", "me", ""] for row in tests[:2]]
     trained = [[row["image"], "other", row["other"], 1 - int(row["other"]), "wrong", "me", ""] for row in rows[:5]]
     file = write_rows(tmp_path / "c.csv", header, [*changed, *trained])
+    own = yaml.safe_load(config.read_text())
+    own["data"]["init_args"]["corrections"] = str(file)  # which training on given labels must do without
+    config.write_text(yaml.safe_dump(own))
     found = effect(
         file, options=["--config", str(config), "--data.val_fraction=0.4"], out=tmp_path / "effect", seeds=1, jobs=1
     )
@@ -276,3 +378,15 @@ def test_the_effect_is_of_both_labels_by_both_labels(config, tmp_path, monkeypat
         if (row["metric"], row["trained_on"], row["judged_by"]) == ("micro AP", GIVEN, CORRECTED)
     )  # fmt: skip
     assert value == pytest.approx(average_precision_score(truth, scores), abs=1e-6)
+
+
+def test_an_effect_of_other_corrections_than_its_own_is_refused(config, tmp_path):
+    file = write_rows(tmp_path / "c.csv", ["image", "class", "given", "label", "decision"], [])
+    with pytest.raises(ConfigError, match="leave that out"):
+        effect(file, options=["--config", str(config), f"--data.corrections={file}"], out=tmp_path / "effect")
+    study = tmp_path / "study.yaml"
+    study.write_text(yaml.safe_dump({
+        "config": str(config), "methods": {"a": {}, "b": {"data.corrections": str(file)}}, "seeds": 1,
+    }))  # fmt: skip
+    with pytest.raises(ConfigError, match="leave that out of the study"):
+        effect(file, study=study, out=tmp_path / "effect")

@@ -242,3 +242,32 @@ def test_crowdlab_says_whom_it_drops(write, tmp_path, numpy_rng, caplog):
         str(tmp_path / "out"), "--method", "crowdlab",
     ])  # fmt: skip
     assert "no weight to everybody on cat" in caplog.text
+
+
+@pytest.mark.parametrize("method", ["dawid_skene", "majority", "raykar", "crowdlab"])
+@pytest.mark.parametrize("silent", ["a", "z"])
+def test_a_class_without_any_answer_stays_blank(method, silent, write, tmp_path, numpy_rng):
+    truth = numpy_rng.random(60) < 0.4
+    classes = ["a", "m"] if silent == "a" else ["m", "z"]
+    lines = [
+        f"{n},{who},{name},{int(y ^ (numpy_rng.random() < 0.1)) if name == 'm' else ''}"
+        for n, y in enumerate(truth) for name in classes for who in ("ann", "bob", "cy")
+    ]  # fmt: skip
+    votes = write("\n".join(["image,annotator,class,answer", *lines]))
+    scores = [f"{n},{0.3 + 0.4 * y},{0.3 + 0.4 * y}" for n, y in enumerate(truth)]
+    predicted = write("\n".join([f"image,{','.join(classes)}", *scores]), "p.csv")
+    model = ["--predictions", str(predicted)] if method in ("raykar", "crowdlab") else []
+    main(["--votes", str(votes), "--method", method, "--rates_of", "classes", "--out", str(tmp_path), *model])
+    found = rows(tmp_path / "labels.csv")
+    assert {row[silent] for row in found} == {""}
+    assert np.mean([row["m"] == str(int(y)) for row, y in zip(found, truth, strict=True)]) > 0.9
+    assert {row["class"] for row in rows(tmp_path / "annotators.csv")} == {"m"}
+
+
+def test_who_answers_too_little_to_be_judged_is_told_of(write, tmp_path, caplog):
+    for votes, is_told in ((2, True), (20, False)):
+        lines = [f"{n},p{k}-{n // votes},{n % 3 == 0:d}" for n in range(60) for k in (0, 1)]
+        path = write("\n".join(["image,annotator,cat", *lines]))
+        caplog.clear()
+        main(["--votes", str(path), "--out", str(tmp_path)])
+        assert ("too few to tell how good each of them is" in caplog.text) == is_told

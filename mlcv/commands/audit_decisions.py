@@ -1,0 +1,97 @@
+"""What people have decided on a page of `mlcv audit`, for the next audit."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mlcv.audits.review import Review, revise
+from mlcv.commands.audit_files import Part
+from mlcv.data.corrections import DECISIONS, STATE_CELLS
+from mlcv.errors import DataError
+from mlcv.files import unshielded
+from mlcv.labels.states import UNCERTAIN, known
+from mlcv.tables import Codes, column_states, printable, read_table
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A row of a file of corrections.
+
+    Args:
+        image, class_name, split: of which entry; no split: of any.
+        is_wrong: whether the label that was given then is wrong.
+        given, label: states, the label then and what it is to be; None where the file does not say.
+    """
+
+    image: str
+    class_name: str
+    split: str
+    is_wrong: bool
+    given: int | None
+    label: int | None
+
+    def about(self, now: int) -> bool | None:
+        """Whether the label that is given now is wrong; None where this says nothing of it."""
+        if self.given is None or now == self.given:
+            return self.is_wrong
+        return False if now == self.label else None  # it has been corrected since
+
+
+def read_decisions(path: Path) -> list[Decision]:
+    """What a file of corrections says, but for what nobody was sure of."""
+    table = read_table(path)
+    if absent := [name for name in ("image", "class", "decision") if name not in table.names]:
+        raise DataError(f"{path}: no column {absent[0]!r}; decisions are what the page saves as corrections.csv")
+    splits = table.column("split") if "split" in table.names else [""] * len(table)
+    has_labels = {"given", "label"} <= set(table.names)
+    codes = Codes(uncertain=(STATE_CELLS[UNCERTAIN],))
+    states = column_states(table, ["given", "label"], codes).tolist() if has_labels else [(None, None)] * len(table)
+    cells = zip(table.column("image"), table.column("class"), splits, table.column("decision"), states, strict=True)
+    found = []
+    for row, (image, name, split, decision, (given, label)) in enumerate(cells):
+        word = decision.strip().lower()
+        if word not in DECISIONS:
+            raise DataError(f"{table.where(row)}: column 'decision' holds {decision!r}; it is wrong, right or unsure")
+        if word != "unsure":
+            where = split.strip().lower()
+            found.append(Decision(unshielded(image), unshielded(name), where, word == "wrong", given, label))
+    return found
+
+
+def revised(parts: Sequence[Part], decided: Sequence[Decision]) -> list[Part]:
+    """With probabilities mended by what people have decided."""
+    used: set[int] = set()
+    found = []
+    for part in parts:
+        rows = {printable(name): row for row, name in enumerate(part.names)}
+        columns = {name: column for column, name in enumerate(part.class_names)}
+        reviews: list[Review] = []
+        splits: dict[str, str] = {}
+        for number, one in enumerate(decided):
+            # A file of predictions does not say of which split it is.
+            is_here = not part.split or one.split in ("", part.split)
+            row, column = rows.get(printable(one.image)), columns.get(one.class_name)
+            if not is_here or row is None or column is None or not known(part.states)[row, column]:
+                continue
+            if not part.split and splits.setdefault(one.image, one.split) != one.split:
+                raise DataError(
+                    f"--decisions: {one.image!r} is of several splits, and the predictions do not say of which they "
+                    "are: leave the rows of the others out"
+                )
+            if (is_wrong := one.about(int(part.states[row, column]))) is not None:
+                reviews.append((row, column, is_wrong))
+                used.add(number)
+        judgement = revise(part.judgement, part.states, reviews) if reviews else part.judgement
+        found.append(replace(part, judgement=judgement, decided=frozenset((row, column) for row, column, _ in reviews)))
+    if not used:
+        raise DataError("--decisions: none is of an image and class with a known label here")
+    logger.info("%d decisions are taken into account", len(used))
+    if left := len(decided) - len(used):
+        logger.warning(
+            "%d decisions are passed over: they are of images or classes that are not here, or of labels that have "
+            "changed since to others than were decided", left,
+        )  # fmt: skip
+    return found
