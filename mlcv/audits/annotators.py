@@ -5,6 +5,7 @@ probability C_j[l, k]; truth and C are estimated in turn (EM). Raykar et al., JM
 before anybody answers a model says how likely the item is; here the model is given and is not trained again.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,9 @@ Array = NDArray[Any]
 _TAIL = 0.002
 """A prior is never nearer to 0 or 1, so that a model alone does not outvote everybody."""
 _FOLDS = 5
+POOLING = 8.0
+"""Of simulated annotators with 2 to 100 answers each, the estimate is as good as their vote from here on; with 1 added
+to each count instead, everything was called absent below 8 answers. On real ones nothing is lost by it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +64,7 @@ def dawid_skene(
     votes: Votes,
     classes: Array | None = None,
     *,
-    smoothing: float = 1.0,
+    pooling: float = POOLING,
     tolerance: float = 1e-7,
     most: int = 200,
 ) -> Consensus:
@@ -70,7 +74,8 @@ def dawid_skene(
         votes: with some items that several have answered, or nothing tells how good anybody is.
         classes: (N,), class of each item: each has annotators' rates and a share of yes of its own. None: all share
             them, which is better where an annotator has few votes a class.
-        smoothing: added to each count, so that nobody is thought to be infallible.
+        pooling: answers that are added to each annotator's own, in the shares of all annotators' together, so that who
+            has few is taken to be as good as all.
         tolerance: change of the log-likelihood for each vote at which it stops.
         most: iterations.
 
@@ -79,7 +84,7 @@ def dawid_skene(
     """
     if not (votes.count > 1).any():
         raise DataError("no two annotators have answered on the same entry, so nothing tells how good each of them is")
-    return _estimate(votes, None, classes, smoothing, tolerance, most)
+    return _estimate(votes, None, classes, pooling, tolerance, most)
 
 
 def raykar(
@@ -87,7 +92,7 @@ def raykar(
     prior: Array,
     classes: Array | None = None,
     *,
-    smoothing: float = 1.0,
+    pooling: float = POOLING,
     tolerance: float = 1e-7,
     most: int = 200,
 ) -> Consensus:
@@ -97,11 +102,11 @@ def raykar(
         votes: of any number of annotators.
         prior: (N,), calibrated probability of yes by a model that did not learn from these votes, see `calibrated`.
         classes: (N,), see `dawid_skene`.
-        smoothing: likewise.
+        pooling: likewise.
         tolerance: likewise.
         most: likewise.
     """
-    return _estimate(votes, np.asarray(prior, np.float64), classes, smoothing, tolerance, most)
+    return _estimate(votes, np.asarray(prior, np.float64), classes, pooling, tolerance, most)
 
 
 def calibrated(logits: Array, share: Array, classes: Array | None = None, seed: int = 0) -> Array:
@@ -140,14 +145,15 @@ def calibrated(logits: Array, share: Array, classes: Array | None = None, seed: 
 
 
 def _estimate(
-    votes: Votes, prior: Array | None, classes: Array | None, smoothing: float, tolerance: float, most: int
+    votes: Votes, prior: Array | None, classes: Array | None, pooling: float, tolerance: float, most: int
 ) -> Consensus:
     """EM: P(yes) of each item from the tables of annotators, and these from it, in turn."""
     answers = votes.num_answers
     code = votes.answer if answers == 3 else votes.answer // 2
     num_groups, group_of_vote = class_of_votes(votes, classes)
     cell = (group_of_vote * votes.num_annotators + votes.annotator) * answers + code
-    num_cells = num_groups * votes.num_annotators * answers
+    shape = num_groups, votes.num_annotators, answers
+    num_cells = math.prod(shape)
     total = np.bincount(cell, minlength=num_cells)
     has_votes = votes.count > 0
     group = np.zeros(votes.num_items, np.intp) if classes is None else classes
@@ -161,11 +167,10 @@ def _estimate(
         yes = np.bincount(cell, p[votes.item], num_cells)
         pi = prior
         if pi is None:
-            pi = ((np.bincount(group, p, num_groups) + smoothing) / (asked + 2 * smoothing))[group]
-        log_yes = np.log(pi) + np.bincount(votes.item, _log_table(yes, answers, smoothing)[cell], votes.num_items)
-        log_no = np.log1p(-pi) + np.bincount(
-            votes.item, _log_table(total - yes, answers, smoothing)[cell], votes.num_items
-        )
+            pi = ((np.bincount(group, p, num_groups) + 1) / (asked + 2))[group]
+        for_yes, for_no = (_log_table(counts.reshape(shape), pooling)[cell] for counts in (yes, total - yes))
+        log_yes = np.log(pi) + np.bincount(votes.item, for_yes, votes.num_items)
+        log_no = np.log1p(-pi) + np.bincount(votes.item, for_no, votes.num_items)
         p = np.where(has_votes, expit(log_yes - log_no), 0.0)
         before, log_likelihood = log_likelihood, float(np.logaddexp(log_yes, log_no)[has_votes].sum())
         if abs(log_likelihood - before) <= tolerance * len(votes.item):
@@ -175,8 +180,9 @@ def _estimate(
     return Consensus(p, Rates.of(votes, p[votes.item], classes, cases), iterations, log_likelihood)
 
 
-def _log_table(counts: Array, answers: int, smoothing: float) -> Array:
-    """Logs of answers' probabilities, from their counts; flat, `answers` of an annotator together."""
-    smooth = counts.reshape(-1, answers) + smoothing
-    flat: Array = np.log(smooth / smooth.sum(axis=1, keepdims=True)).ravel()
+def _log_table(counts: Array, pooling: float) -> Array:
+    """Logs of answers' probabilities, flat, from their counts (G, J, answers)."""
+    everybody = counts.sum(axis=1, keepdims=True) + 1.0
+    own = counts + pooling * everybody / everybody.sum(axis=2, keepdims=True)
+    flat: Array = np.log(own / own.sum(axis=2, keepdims=True)).ravel()
     return flat

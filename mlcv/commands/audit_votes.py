@@ -32,7 +32,7 @@ RatesOf = Literal["auto", "classes", "all"]
 _ENOUGH = 50
 """Votes of an annotator on a class, from which rates of that class are estimated rather than of all together."""
 _FEW = 15
-"""Votes of an annotator, below which so little tells how good each is that the commoner answer takes everything."""
+"""Votes of an annotator, below which little tells how good each is."""
 _MANY = 20
 """Votes an entry, from which their plain share ranked better than Dawid and Skene's estimate on real answers."""
 _SURE = 0.99
@@ -198,9 +198,9 @@ def _consensus(answers: Answers, method: Method, prior: Array | None, rates_of: 
     own = pairs if is_by_class else np.bincount(votes.annotator)
     if method in ("raykar", "dawid_skene") and np.median(own) < _FEW:
         logger.warning(
-            "a median of %d votes an annotator%s: too few to tell how good each of them is, and %s; compare with "
-            "--method majority", np.median(own), " on a class" if is_by_class else "",
-            "the model outvotes them" if method == "raykar" else "the commoner answer may be taken for all labels",
+            "a median of %d votes an annotator%s: too few to tell how good each of them is, so that all count about "
+            "alike%s", np.median(own), " on a class" if is_by_class else "",
+            ", and a model that is sure outvotes them" if method == "raykar" else "",
         )  # fmt: skip
     if method == "raykar" and prior is not None:
         return raykar(votes, prior, classes), is_by_class
