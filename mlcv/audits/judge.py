@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
+from scipy.stats import rankdata
 
 from mlcv.audits.rates import Curve, Points, expected_rates, fit_own, fit_shared, intervals, wrong
 from mlcv.audits.stacking import FOLDS, deal, stack
@@ -22,6 +23,8 @@ By = Literal["errors", "mean_ap"]
 
 _FAR = np.log(1.5)
 """Log odds by which a class's mean probability may miss its prevalence."""
+_FEWEST, _Z = 5, 1.96
+"""Labels of either kind by which one can tell whether a class's logits mean anything; of a two-sided test at 5 %."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +44,9 @@ class Judgement:
         prevalence: (C,), share of given positives among known entries; NaN without any.
         is_trusted: (C,), whether these two agree: within 1.5 in odds, or three standard errors. Where they do not, a
             caller warns, and ranks rather than counts: the rates below come of a curve fitted to whatever was given.
+        is_informed: (C,), whether the raw logits tell given positives from given negatives better than chance, either
+            way up (a rank sum beyond 1.96 standard errors); True where fewer than five of one kind could not show it.
+            Where they do not, neither order nor number means anything.
         is_stacked: whether other labels were used, which made the given ones likelier.
         has_own_rates: whether classes have rates of their own, as the data asked for.
     """
@@ -54,6 +60,7 @@ class Judgement:
     mean_probability: Array
     prevalence: Array
     is_trusted: Array
+    is_informed: Array
     is_stacked: bool
     has_own_rates: bool
 
@@ -131,8 +138,8 @@ def judge(
     present[nobody_said] = alone.present(logits)[nobody_said]
     mean, prevalence, is_trusted = _in_the_large(logits, states)
     return Judgement(
-        posterior, present, missing, false, of_missing, of_false, mean, prevalence, is_trusted, used is not logits,
-        has_own_rates,
+        posterior, present, missing, false, of_missing, of_false, mean, prevalence, is_trusted,
+        _informed(logits, states), used is not logits, has_own_rates,
     )  # fmt: skip
 
 
@@ -204,3 +211,18 @@ def _in_the_large(logits: Array, states: States) -> tuple[Array, Array, Array]:
     nothing = count == 0
     mean[nothing], prevalence[nothing] = np.nan, np.nan
     return mean, prevalence, near & ~nothing
+
+
+def _informed(logits: Array, states: States) -> Array:
+    """Whether a class's logits order its given labels at all (C,), by the rank sum with its variance of ties."""
+    found = np.ones(logits.shape[1], bool)
+    for c, (z, labels) in enumerate(zip(logits.T, states.T, strict=True)):
+        above, below = z[labels == POSITIVE], z[labels == NEGATIVE]
+        if min(len(above), len(below)) < _FEWEST:
+            continue
+        ranks = rankdata(np.concatenate([above, below]))
+        total, ties = len(ranks), np.unique(ranks, return_counts=True)[1].astype(np.float64)
+        variance = len(above) * len(below) / 12 * (total + 1 - (ties**3 - ties).sum() / (total * (total - 1)))
+        excess = ranks[: len(above)].sum() - len(above) * (total + 1) / 2
+        found[c] = abs(excess) > _Z * np.sqrt(variance)
+    return found

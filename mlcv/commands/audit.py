@@ -195,8 +195,9 @@ def show_audit(found: Audit) -> None:
     """Prints the classes, and where the files are."""
     out, summary = console(), found.summary
     rows, doubted = [], {row["class"] for row in found.classes if row["is_trusted"] == "no" and row["prevalence"] > 0}
+    blind = {row["class"] for row in found.classes if row["is_informed"] == "no"}
     for row in sorted(found.classes, key=lambda row: -row["expected"]):
-        count = "?" if row["class"] in doubted else f"{row['expected']:.0f}"
+        count = "?" if row["class"] in doubted | blind else f"{row['expected']:.0f}"
         interval = f"{100 * row['low']:.1f}-{100 * row['high']:.1f}"
         rows.append([f"{row['class']}: called {row['given']}", str(row["known"]), count, interval])
     print_table(out, ["labels", "known", "expected wrong", "rate, %"], rows, everything=found.folder / "classes.csv")
@@ -205,10 +206,15 @@ def show_audit(found: Audit) -> None:
         f"\n{summary['known']} known labels, {summary['expected_wrong']:.0f} expected to be wrong ({is_bound}): "
         f"{100 * summary['health']:.1f} % are right", soft_wrap=True,
     )  # fmt: skip
-    if doubted:
+    if doubted - blind:
         out.print(
-            f"the models' probabilities do not fit the labels of {', '.join(sorted(doubted))}: believe the order of "
-            "entries there, not their number", soft_wrap=True,
+            f"the models' probabilities do not fit the labels of {', '.join(sorted(doubted - blind))}: believe the "
+            "order of entries there, not their number", soft_wrap=True,
+        )  # fmt: skip
+    if blind:
+        out.print(
+            f"nothing shows that the models know anything of {', '.join(sorted(blind))}: they order its labels no "
+            "better than chance; believe neither order nor number there", soft_wrap=True,
         )  # fmt: skip
     written = [name for name in ("entries.csv", "suggestions.csv", "classes.csv", "next.csv", "audit.html")
                if (found.folder / name).is_file()]  # fmt: skip
@@ -339,4 +345,5 @@ def _summary_of(part: Part) -> dict[str, Any]:
         "uses_other_labels": judged.is_stacked,
         "has_own_rates": judged.has_own_rates,
         "not_trusted": doubted,
+        "not_informed": [name for name, knows in zip(part.class_names, judged.is_informed, strict=True) if not knows],
     }

@@ -166,7 +166,7 @@ def write_next(path: Path, part: Part, budget: int, unit: Literal["images", "ent
 
 CLASS_COLUMNS = (
     "class", "split", "given", "suggested", "known", "count", "share", "expected", "rate_of", "rate", "low", "high",
-    "prevalence", "mean_probability", "is_trusted",
+    "prevalence", "mean_probability", "is_trusted", "is_informed",
 )  # fmt: skip
 
 
@@ -191,6 +191,7 @@ def class_rows(parts: Sequence[Part]) -> list[dict[str, Any]]:
                 "rate": float(rate), "low": float(interval[0]), "high": float(interval[1]),
                 "prevalence": float(judged.prevalence[c]), "mean_probability": float(judged.mean_probability[c]),
                 "is_trusted": "yes" if judged.is_trusted[c] else "no",
+                "is_informed": "yes" if judged.is_informed[c] else "no",
             })  # fmt: skip
     return found
 

@@ -4,9 +4,11 @@ import sys
 
 import numpy as np
 import pytest
+from scipy.stats import mannwhitneyu
 from sklearn.metrics import average_precision_score
 
 from mlcv.audits import judge, order, too_few
+from mlcv.audits.judge import _informed
 from mlcv.errors import ConfigError, DataError
 from tests.audits.made import planted
 
@@ -218,3 +220,28 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
     mib = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
     assert mib < 100  # 40,000 x 8 numbers are 2.4 MiB as float64
+
+
+def test_a_class_of_which_the_scores_say_nothing_is_told(numpy_rng):
+    logits, given, _ = planted(numpy_rng)
+    assert judge(logits, given).is_informed.all()
+    useless = logits.copy()
+    useless[:, 0] = 0.0  # a constant
+    useless[:, 1] = -logits[:, 1]  # upside down, which can be learned
+    p_values, informed = [], []
+    for _ in range(40):
+        useless[:, 2] = numpy_rng.permutation(np.round(logits[:, 2]))  # of another image, with ties
+        found = _informed(useless, given)
+        assert found[:2].tolist() == [False, True]
+        assert found[3:].all()
+        above, below = (useless[given[:, 2] == state, 2] for state in (1, 0))
+        p_values.append(mannwhitneyu(above, below, use_continuity=False, method="asymptotic").pvalue)
+        informed.append(bool(found[2]))
+    assert informed == [p < 0.05 for p in p_values]
+    assert sum(informed) <= 8  # 2 are expected
+
+
+def test_of_a_few_labels_nobody_can_tell(numpy_rng):
+    states = np.where(np.arange(100)[:, None] < 4, 1, 0).astype(np.int8)
+    assert _informed(numpy_rng.normal(size=(100, 1)), states).all()
+    assert _informed(np.zeros((0, 2)), np.zeros((0, 2), np.int8)).all()

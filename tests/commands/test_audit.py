@@ -72,6 +72,19 @@ def test_wrong_labels_come_first_and_are_counted(tmp_path, seed, capsys):
         assert float(row["low"]) <= float(row["rate"]) <= float(row["high"])
 
 
+def test_a_class_of_which_the_models_know_nothing_is_told(tmp_path, seed, capsys):
+    logits, _, given = made(seed)
+    logits[:, 1] = -1.0  # a constant, as often as the class is there
+    given[:, 1] = np.arange(len(given)) % 4 == 0
+    assert main(["audit", str(write_predictions(tmp_path / "p.csv", logits, given)), "--show", "0"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "nothing shows that the models know anything of cat: they order its labels no better than chance" in said
+    informed = {row["class"]: row["is_informed"] for row in read(tmp_path / "classes.csv")}
+    assert informed == {"a,b": "yes", "cat": "no", "'=dog": "yes"}
+    (split,) = json.loads((tmp_path / "audit.json").read_text())["splits"].values()
+    assert split["not_informed"] == ["cat"]
+
+
 def test_suggestions_are_of_unknown_entries_and_what_is_next_keeps_the_budget(tmp_path, seed):
     logits, true, given = made(seed)
     rng = np.random.default_rng(seed + 1)
