@@ -254,16 +254,27 @@ function cell(text) {
   return /[",;|\r\n\t]|^\s|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-function table() {
-  const done = [...decisions().values()].sort((one, other) => one[0] - other[0]);
-  const rows = done.map(([place, decision, label, who, when]) => {
-    const entry = entries[place];
-    const row = {
-      image: shielded(entry.image), class: shielded(entry.class), given: data.cells[entry.given], label: data.cells[label],
-      decision, who: shielded(who), when, split: entry.split,
-    };
-    return data.columns.map((name) => cell(row[name])).join(",");
+// What is decided here, after what was decided before. Of an entry that was decided then, too, the file says what its
+// label was at first, as it still is in the data, and what it is to be now.
+function corrections() {
+  const rows = new Map(data.earlier.map((row) => [JSON.stringify([row.image, row.class, row.split]), row]));
+  [...decisions().values()].sort((one, other) => one[0] - other[0]).forEach(([place, decision, code, who, when]) => {
+    const entry = entries[place], key = JSON.stringify([entry.image, entry.class, entry.split]), before = rows.get(key);
+    const label = data.cells[code], given = before?.given ?? data.cells[entry.given];
+    if (before?.decision === "wrong" && decision !== "wrong") return; // it stays as it was put right
+    rows.delete(key);
+    rows.set(key, {
+      image: entry.image, class: entry.class, given, label, split: entry.split, who, when,
+      decision: before && decision === "wrong" && label === given ? "right" : decision,
+    });
   });
+  return [...rows.values()];
+}
+
+function table() {
+  const texts = new Set(["image", "class", "who"]);
+  const rows = corrections().map((row) =>
+    data.columns.map((name) => cell(texts.has(name) ? shielded(row[name]) : row[name])).join(","));
   return `\ufeff${[data.columns.join(","), ...rows].join("\r\n")}\r\n`; // by the mark spreadsheets know UTF-8
 }
 
@@ -276,7 +287,8 @@ function save() {
   link.remove();
   setTimeout(() => URL.revokeObjectURL(address), 10000);
   unsaved = 0;
-  told(`Saved ${decisions().size} decisions: use them with --data.corrections corrections.csv.`);
+  const before = data.earlier.length ? ` and ${data.earlier.length} of before` : "";
+  told(`Saved ${decisions().size} decisions${before}: use them with --data.corrections corrections.csv.`);
 }
 
 document.querySelectorAll("[data-does]").forEach((button) => button.addEventListener("click", () => DOES[button.dataset.does]()));

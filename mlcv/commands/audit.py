@@ -15,7 +15,7 @@ from mlcv.audits.judge import judge, too_few
 from mlcv.audits.review import to_review
 from mlcv.command_line import take
 from mlcv.commands.arguments import parser_of
-from mlcv.commands.audit_decisions import read_decisions, revised
+from mlcv.commands.audit_decisions import earlier_rows, read_decisions, revised
 from mlcv.commands.audit_files import (
     Entries,
     Part,
@@ -126,8 +126,10 @@ def audit(  # noqa: PLR0913  # one flat list is what the command line shows
         if options:
             raise ConfigError(f"audit: files of predictions are judged as they are; leave {' '.join(options[:2])} out")
         parts, features, heat = _of_files(paths, TruthFile.of(truth), image_root, seed)
+        corrected: list[Path] = []
     else:
-        parts, features, heat = _of_models(options, folder, folds, full, splits, seed)
+        parts, features, heat, corrected = _of_models(options, folder, folds, full, splits, seed)
+    earlier = earlier_rows([*corrected, *([] if decisions is None else [Path(decisions)])])
     if decided is not None:
         parts = revised(parts, decided)
     entries = ordered(parts, "errors" if order == "review" else order)
@@ -145,7 +147,7 @@ def audit(  # noqa: PLR0913  # one flat list is what the command line shows
         from mlcv.commands.audit_pictures import draw  # noqa: PLC0415  # scikit-learn
 
         shown = _shown(parts, entries, order, show, seed)
-        absent = draw(folder / "audit.html", parts, shown, features, heat, f"Labels to look at: {folder.name}")
+        absent = draw(folder / "audit.html", parts, shown, features, heat, f"Labels to look at: {folder.name}", earlier)
         if absent:
             logger.warning("%d of %d images on the page cannot be read; give --image_root", absent, len(shown))
     return Audit(folder, parts, entries, classes, summary)
@@ -239,10 +241,12 @@ def _folder(out: str | Path | None, paths: Sequence[Path], options: Sequence[str
 
 def _of_models(
     options: Sequence[str], folder: Path, folds: int, full: bool, splits: Sequence[Split], seed: int
-) -> tuple[list[Part], list[NDArray[Any]], list[Any]]:
+) -> tuple[list[Part], list[NDArray[Any]], list[Any], list[Path]]:
+    """Parts with features and heat maps, and the files of corrections that their labels have."""
     from mlcv.commands.audit_folds import HeatMaps, predict_unseen  # noqa: PLC0415  # Lightning
 
     parts, features, heat = [], [], []
+    corrected: dict[Path, None] = {}
     for one in predict_unseen(options, folder, folds, full, splits):
         names = [one.labeled.name(row) for row in range(len(one.labeled))]
         groups = None if one.groups is None else np.unique(np.array(one.groups), return_inverse=True)[1]
@@ -253,7 +257,9 @@ def _of_models(
         )
         features.append(_stored(one.data, one.split, one.labeled, one.logits))
         heat.append(HeatMaps(one).picture)
-    return parts, features, heat
+        if one.data.corrections is not None:
+            corrected[one.data.corrections] = None
+    return parts, features, heat, list(corrected)
 
 
 def _stored(data: Any, split: Split, labeled: Any, logits: NDArray[np.float64]) -> NDArray[Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlcv.audits.review import Review, revise
 from mlcv.commands.audit_files import Part
-from mlcv.data.corrections import DECISIONS, STATE_CELLS
+from mlcv.data.corrections import COLUMNS, DECISIONS, STATE_CELLS
 from mlcv.errors import DataError
 from mlcv.files import unshielded
 from mlcv.labels.states import UNCERTAIN, known
@@ -59,6 +59,30 @@ def read_decisions(path: Path) -> list[Decision]:
             where = split.strip().lower()
             found.append(Decision(unshielded(image), unshielded(name), where, word == "wrong", given, label))
     return found
+
+
+def earlier_rows(paths: Sequence[Path]) -> list[dict[str, str]]:
+    """The rows of files of corrections, an entry once, for the page: it saves them with what is decided there.
+
+    Raises:
+        DataError: if two files say different things of an entry.
+    """
+    found: dict[tuple[str, str, str], dict[str, str]] = {}
+    for path in paths:
+        table = read_table(path)
+        columns = {
+            name: [unshielded(cell) for cell in table.column(name)] if name in table.names else [""] * len(table)
+            for name in (*COLUMNS, "split")
+        }
+        for number, cells in enumerate(zip(*columns.values(), strict=True)):
+            row = dict(zip(columns, cells, strict=True))
+            before = found.setdefault((row["image"], row["class"], row["split"]), row)
+            if any(before[name].strip() != row[name].strip() for name in ("given", "label", "decision")):
+                raise DataError(
+                    f"{table.where(number)}: {printable(row['image'])}, class {row['class']!r} is decided differently "
+                    f"in {printable(paths[0])}; leave one of the two out"
+                )
+    return list(found.values())
 
 
 def revised(parts: Sequence[Part], decided: Sequence[Decision]) -> list[Part]:

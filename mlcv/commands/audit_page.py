@@ -100,6 +100,7 @@ def write_page(
     examples: Mapping[str, ClassExamples] | None = None,
     title: str = "Labels to look at",
     report_after: int = 100,
+    earlier: Sequence[Mapping[str, str]] = (),
 ) -> None:
     """Writes the page; what is in the way is kept under another name.
 
@@ -112,6 +113,8 @@ def write_page(
         examples: of classes, by name.
         title: of the page.
         report_after: decisions, from which on the page says how many labels were wrong, and how many it expected.
+        earlier: rows of corrections by column, of labels that were decided before; the page saves them with its own,
+            and of an entry that is decided again what the label was first and is to be in the end.
 
     Raises:
         ValueError: for a picture that is no JPEG, a suggestion other than 1 and 0, or a probability outside [0, 1].
@@ -120,14 +123,16 @@ def write_page(
     pictures: dict[bytes, int] = {}
     shown = [_entry(entry, pictures) for entry in entries]
     classes = {name: _examples(one, pictures) for name, one in (examples or {}).items()}
+    has_splits = any(entry.split for entry in entries) or any(row.get("split") for row in earlier)
     data = {
         "key": fingerprint_of([[one.image, one.split, one.class_name, one.given, one.suggested] for one in entries]),
         "entries": shown,
         "examples": classes,
         "pictures": [base64.b64encode(picture).decode() for picture in pictures],
-        "columns": [*COLUMNS, "split"] if any(entry.split for entry in entries) else COLUMNS,
+        "columns": [*COLUMNS, "split"] if has_splits else COLUMNS,
         "cells": STATE_CELLS,
         "report_after": report_after,
+        "earlier": [dict(row) for row in earlier],
     }
     folder = Environment(loader=PackageLoader("mlcv.commands", "."), autoescape=True)
     script = folder.loader.get_source(folder, "audit.js")[0]  # type: ignore[union-attr]

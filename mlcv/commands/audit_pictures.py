@@ -1,7 +1,7 @@
 """What the page of an audit shows: the entries with their images, and examples of their classes beside them."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ def draw(
     features: Sequence[NDArray[Any]],
     heat: Sequence[Heat],
     title: str,
+    earlier: Sequence[Mapping[str, str]] = (),
 ) -> int:
     """Writes the page.
 
@@ -47,6 +48,7 @@ def draw(
         features: of each part's images (M, D), by which examples are chosen.
         heat: of each part.
         title: of the page.
+        earlier: see `write_page`.
 
     Returns:
         how many entries have no picture, as no image can be read.
@@ -90,7 +92,7 @@ def draw(
         for c, name in enumerate(parts[largest].class_names)
         if name in wanted
     }
-    write_page(path, shown, examples, title)
+    write_page(path, shown, examples, title, earlier=earlier)
     return sum(entry.thumbnail is None for entry in shown)
 
 

@@ -178,15 +178,43 @@ def test_decisions_of_a_split_are_of_its_predictions_too_and_what_fits_nothing_i
         audit([path], show=0, decisions=decided_of(tmp_path, [entries[0], entries[0]], ["train", "test"]))
 
 
+def page_of(folder):
+    page = (folder / "audit.html").read_text()
+    return json.loads(page.split('id="data"')[1].split(">", 1)[1].split("</script>")[0])
+
+
+def test_the_page_of_a_second_round_carries_what_was_decided_in_the_first(config, tmp_path, calls):
+    rows = read(tmp_path / "t.csv")
+    first = [[rows[0]["image"], "bright", rows[0]["bright"], 1 - int(rows[0]["bright"]), "wrong", "=me", "then"]]
+    header = ["image", "class", "given", "label", "decision", "who", "when"]
+    corrections = write_rows(tmp_path / "c.csv", header, first)
+    given = ["--config", str(config), f"--data.corrections={corrections}"]
+    audit(options=given, out=tmp_path / "out", folds=2, full=True, show=3)
+    (row,) = page_of(tmp_path / "out")["earlier"]
+    assert row == {**dict(zip(header, map(str, first[0]), strict=True)), "split": ""}
+    label = rows[1]["other"]
+    second = [str(tmp_path / rows[1]["image"]), "other", label, label, "right", "me", ""]
+    more = write_rows(tmp_path / "d.csv", header, [*first, second])
+    audit(options=given, out=tmp_path / "out", folds=2, full=True, show=3, decisions=more)
+    assert [row["when"] for row in page_of(tmp_path / "out")["earlier"]] == ["then", ""]
+    other = [second, [*first[0][:3], first[0][2], "right", "you", ""]]
+    with pytest.raises(DataError, match=r"e\.csv:3: 0\.jpg, class 'bright' is decided differently in .*c\.csv"):
+        audit(
+            options=given,
+            out=tmp_path / "out",
+            folds=2,
+            full=True,
+            decisions=write_rows(tmp_path / "e.csv", header, other),
+        )
+
+
 def test_a_page_for_review_shows_nothing_that_is_decided(tmp_path, seed):
     logits, _, given = made(seed, 60)
     path = write_predictions(tmp_path / "p.csv", logits, given)
     audit([path], show=0)
     file = decided_of(tmp_path, read(tmp_path / "entries.csv")[:30])
     audit([path], show=50, order="review", decisions=file)
-    page = (tmp_path / "audit.html").read_text()
-    data = json.loads(page.split('id="data"')[1].split(">", 1)[1].split("</script>")[0])
-    shown = {(one["image"], one["class"]) for one in data["entries"]}
+    shown = {(one["image"], one["class"]) for one in page_of(tmp_path)["entries"]}
     assert len(shown) == 50
     assert not shown & {(row["image"], row["class"]) for row in read(file)}
 

@@ -243,6 +243,48 @@ def test_ten_decisions_by_keys_and_clicks_one_undone_and_a_reload_between_end_in
     assert page.errors() == []
 
 
+def test_decisions_of_a_second_round_are_saved_with_those_of_the_first(chromium, tmp_path):
+    """What was put right stays so, is put right again, or goes back; the file is of the labels as they still are."""
+    labeled = data_of().read_split("train")
+    cells = {1: "1", 0: "0"}
+
+    def of(row, label, decision):
+        given = int(labeled.states[row, 0])
+        about = {"image": labeled.name(row), "class": "0", "given": cells[given], "label": cells[label]}
+        return about | {"decision": decision, "who": "=Eve", "when": "before", "split": "train"}
+
+    turned = [1 - int(state) for state in labeled.states[:, 0]]
+    earlier = [*(of(row, turned[row], "wrong") for row in range(4)), of(4, 1 - turned[4], "right"),
+               of(5, 1 - turned[5], "unsure"), of(9, turned[9], "wrong")]  # fmt: skip
+    now = [turned[row] if row < 4 else 1 - turned[row] for row in range(8)]
+    jpeg = picture()
+    entries = [
+        Entry(labeled.name(row), "0", now[row], 1 - now[row], 0.9, "why", jpeg, None, (), [], "train")
+        for row in range(8)
+    ]
+    write_page(tmp_path / "audit.html", entries, earlier=earlier)
+    page = Page(chromium, tmp_path / "audit.html")
+    page.keys("wru")  # back to what it was; it stays; it stays
+    page.keys("n")  # not decided again
+    page.keys("wwwr")
+    path, rows = page.save()
+    assert "Saved 7 decisions and 7 of before" in page.text("told")
+    assert page.errors() == []
+    found = {row["image"]: (row["given"], row["label"], row["decision"]) for row in rows}
+    given = {row: cells[1 - turned[row]] for row in range(10)}
+    expected = {
+        0: (given[0], given[0], "right"),
+        **{row: (given[row], cells[turned[row]], "wrong") for row in (1, 2, 3, 4, 5, 6, 9)},
+        7: (given[7], given[7], "right"),
+    }
+    assert found == {labeled.name(row): one for row, one in expected.items()}
+    assert len(rows) == len(found)
+    data = data_of(str(path))
+    data.setup("fit")
+    states = data.datasets["train"].labeled.states[:10, 0].tolist()
+    assert states == [turned[row] if row in (1, 2, 3, 4, 5, 6, 9) else 1 - turned[row] for row in range(10)]
+
+
 def test_names_of_any_characters_come_through_the_browser_into_the_data(chromium, tmp_path):
     names = [
         'a, "b".jpg',
