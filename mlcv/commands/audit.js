@@ -315,7 +315,14 @@ document.addEventListener("keydown", (event) => {
   const does = KEYS[event.key.toLowerCase()];
   if (does) { event.preventDefault(); DOES[does](); }
 });
-addEventListener("storage", (event) => { if (event.key === KEPT) { load(); show(); } }); // decided in another tab
+addEventListener("storage", (event) => { // decided in another tab
+  if (event.key !== KEPT) return;
+  const own = isKept ? [] : log; // which nothing but this page holds
+  load();
+  const there = new Set(log.map((one) => JSON.stringify(one)));
+  log.push(...own.filter((one) => !there.has(JSON.stringify(one))));
+  show();
+});
 addEventListener("beforeunload", (event) => { if (!isKept && unsaved) event.preventDefault(); });
 
 load();

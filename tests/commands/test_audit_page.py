@@ -391,6 +391,23 @@ def test_where_the_browser_keeps_nothing_the_page_says_so_and_works(chromium, tm
     assert not Page(chromium, tmp_path / "p.html").driver.find_element("id", "storage").is_displayed()
 
 
+def test_what_only_a_page_holds_survives_what_is_decided_in_another_tab(chromium, tmp_path):
+    write_page(tmp_path / "p.html", [Entry(f"{n}.jpg", "cat", 1, 0, 0.9) for n in range(3)])
+    page = Page(chromium, tmp_path / "p.html")
+    page("Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError'); }")
+    page.keys("wr")
+    assert "keeps nothing" in page.text("storage")
+    other = '[[2, "unsure", 1, "Bob", "2026-01-01T00:00:00.000Z"]]'
+    page(f"""
+        Object.getPrototypeOf(localStorage).getItem = (key) => key === KEPT ? {json.dumps(other)} : null;
+        for (let turn = 0; turn < 2; turn++) dispatchEvent(new StorageEvent("storage", {{key: KEPT}}));
+    """)
+    rows = page.save()[1]
+    assert [(row["image"], row["decision"], row["who"]) for row in rows] == [
+        ("0.jpg", "wrong", "Ada"), ("1.jpg", "right", "Ada"), ("2.jpg", "unsure", "Bob"),
+    ]  # fmt: skip
+
+
 def test_what_another_page_or_program_kept_is_not_taken_for_decisions(chromium, tmp_path):
     write_page(tmp_path / "p.html", [Entry("a.jpg", "cat", 1, 0, 0.9)])
     page = Page(chromium, tmp_path / "p.html")
