@@ -86,7 +86,10 @@ def _annotation(codes):
     text = "".join(
         f"<object><name>{cls}</name><difficult>{int(code == 0)}</difficult>{box}</object>" for cls, code in objects
     )
-    return f"<annotation><size><width>64</width><height>48</height></size>{text}</annotation>"
+    source = "<source><database>VOC</database><annotation>PASCAL VOC</annotation><image>flickr</image></source>"
+    return (
+        f"<annotation><folder>VOC</folder>{source}<size><width>64</width><height>48</height></size>{text}</annotation>"
+    )
 
 
 def write_csv(root, images=10):

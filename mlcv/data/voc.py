@@ -265,6 +265,7 @@ def _parse(path: Path) -> Element:
     for item in root.iter():
         item.tag = item.tag.rpartition("}")[2].lower()
     found = list(root.iter("annotation"))
+    found = [one for one in found if len(one)] or found  # <source> names its <annotation>, a text, in official files
     if len(found) != 1 or not ({"object"} | _SHAPE) & {child.tag for child in found[0]}:
         what = f"<{root.tag}> with {len(found)} annotations in it" if len(found) != 1 else "an empty annotation"
         raise DataError(

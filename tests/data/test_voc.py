@@ -131,6 +131,7 @@ def labels(path):
         f'<?xml version="1.0"?>\n<annotation xmlns="http://a.b/c">{SIZE}{OBJECT.format("dog", "")}</annotation>',
         f'<v:annotation xmlns:v="urn:v">{SIZE}{OBJECT.format("dog", "")}</v:annotation>',
         f"<annotations><annotation>{SIZE}{OBJECT.format('dog', '')}</annotation></annotations>",
+        f"<annotation><source><annotation>VOC</annotation></source>{SIZE}{OBJECT.format('dog', '')}</annotation>",
         f"<data><item><annotation>{SIZE}{OBJECT.format('dog', '')}</annotation></item></data>",
         f"<Annotation>{SIZE}{OBJECT.format('dog', '')}</Annotation>".replace("object", "Object").replace(
             "name", "NAME"
@@ -215,7 +216,7 @@ def test_entities_that_expand_without_end_are_refused_at_once(tmp_path, encoding
         lambda text: text.replace("bndbox", "polygon"),
         lambda text: text.replace("<width>64</width>", "<width>0</width>"),
         lambda text: text.replace("<width>64</width>", "<width>-64</width>"),
-        lambda text: text.replace("size>", "extent>").replace("<annotation>", "<annotation><filename>a</filename>"),
+        lambda text: text.replace("size>", "extent>").replace("<annotation>", "<annotation><filename>a</filename>", 1),
     ],
 )
 def test_labels_need_no_boxes_and_an_image_without_usable_ones_has_none(tmp_path, caplog, harm):
@@ -276,3 +277,15 @@ def test_a_list_of_images_names_each_once_and_nothing_else(tmp_path, line, probl
     path.write_text(path.read_text().replace("val0001", line))
     with pytest.raises(DataError, match=problem):
         VOCDataModule(str(tmp_path)).read_split("val")
+
+
+def test_real_annotations_have_boxes_and_the_labels_of_the_lists(shared_data):
+    """Of which <source> holds an <annotation>, too."""
+    lists = [shared_data / "voc2012" / "ImageSets" / "Main" / f"{name}_val.txt" for name in VOC_CLASSES]
+    ids, states = read_class_lists(lists)
+    for image, listed in zip(ids[:200], states, strict=False):
+        path = shared_data / "voc2012" / "Annotations" / f"{image}.xml"
+        boxes = read_boxes(path)
+        assert len(boxes)
+        shown = set(boxes[:, 0].astype(int).tolist())
+        assert set(np.flatnonzero(read_annotation(path) == 1)) | set(np.flatnonzero(listed == 1)) <= shown
