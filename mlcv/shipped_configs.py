@@ -68,11 +68,15 @@ def with_files(arguments: Sequence[str]) -> list[str]:
     """A command line with the files of its configs, which are put first: what is given by itself counts.
 
     Raises:
-        ConfigError: as `find_config`; or for a text in place of its words.
+        ConfigError: as `find_config`; for another file that is not there; or for a text in place of its words.
     """
     if isinstance(arguments, str):
         raise ConfigError("options is a list of words of the command line, such as ['--config=a.yaml']")
     configs, others = take(arguments, "--config", "-c")
+    for option in ("--data", "--model", "--trainer"):
+        for value in take(others, option)[0]:
+            if Path(value).suffix in (".yaml", ".yml", ".json") and not Path(value).is_file():
+                raise ConfigError(f"{option}: no file {value}; it is the name of a class, or a file with one")
     return [*(f"--config={find_config(value)}" for value in configs), *others]
 
 

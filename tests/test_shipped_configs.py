@@ -87,3 +87,14 @@ def test_a_wrong_use_is_told(arguments, capsys):
         main(["configs", *arguments])
     assert caught.value.code == 2
     assert "configs copy NAME [FILE]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--data", "--model", "--trainer"])
+def test_a_file_for_a_part_of_a_config_is_there_or_told(option, tmp_path):
+    path = tmp_path / "a.yaml"
+    for words in ([f"{option}={path}"], [option, str(path)]):
+        path.unlink(missing_ok=True)
+        with pytest.raises(ConfigError, match=f"^{option}: no file {path}"):
+            with_files(words)
+        path.touch()
+        assert with_files(words) == words

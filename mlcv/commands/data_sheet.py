@@ -17,6 +17,7 @@ from mlcv.commands.arguments import parser_of
 from mlcv.commands.preview import data_of
 from mlcv.commands.sheet_page import write_sheet_page
 from mlcv.data.base import MultiLabelDataModule, usable_cores
+from mlcv.data.csv_table import CSVDataModule
 from mlcv.data.features import Features
 from mlcv.errors import ConfigError, check_choice
 from mlcv.files import write_text
@@ -94,6 +95,8 @@ def data_sheet(
         raise ConfigError(f"--out: {path} is the name of a file that is written beside the page; let it end in .html")
     data = data_of(options)
     data.on_error = "skip"  # what cannot be read is listed
+    if by is not None and isinstance(data, CSVDataModule):
+        data.kept_columns = [by]
     collection = Collection(
         {str(name): one for name, one in data.readable_splits().items()}, data.class_names, data.group
     )

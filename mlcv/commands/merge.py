@@ -94,8 +94,8 @@ def merge(file: str | Path, out: str | Path = "merged.csv") -> Merged:
     Args:
         file: YAML: `sources`, each with a `class_path` and `init_args` of a DataModule (or the arguments of a table
             reader, such as `path`) and `classes`, other names of its classes, null for one that is left out; `classes`
-            of the joined space (default: all); `hierarchy`, the children of parents; `conflicts`: `raise`, `unknown`
-            or `first`.
+            of the joined space (default: all); `hierarchy`, the children of parents, which no source has to judge;
+            `conflicts`: `raise`, `unknown` or `first`.
         out: CSV or Parquet; beside it `<name>.yaml`, for `--data`, and `<name>_conflicts.csv` if there are any.
 
     Raises:
@@ -108,8 +108,9 @@ def merge(file: str | Path, out: str | Path = "merged.csv") -> Merged:
     given = read_plan(Path(file))
     check_apart(out, Path(file), given["sources"])
     check_writable(out.parent, "--out")
-    sources, class_names = build_sources(given["sources"], given.get("classes"))
-    parents = hierarchy_of(given.get("hierarchy") or {}, class_names)
+    hierarchy = given.get("hierarchy") or {}
+    sources, class_names = build_sources(given["sources"], given.get("classes"), list(hierarchy))
+    parents = hierarchy_of(hierarchy, class_names)
     policy = given.get("conflicts", "raise")
     check_choice("conflicts", policy, ("raise", "unknown", "first"))
     merged = Merged(class_names)
@@ -155,8 +156,11 @@ def _print_rest(merged: Merged, out: Path) -> None:
     for name, classes in merged.unmapped.items():
         if classes:
             console().print(f"only {name} judges {', '.join(classes)}", soft_wrap=True)
-    if merged.conflicts:
-        console().print(f"{len(merged.conflicts)} conflicts: {out.stem}_conflicts.csv")
+    judged_by_some = np.any(list(merged.given.values()), axis=(0, 2))
+    if alone := [name for name, is_one in zip(merged.class_names, judged_by_some, strict=True) if not is_one]:
+        console().print(f"no source has labels of {', '.join(alone)}: what follows from other classes", soft_wrap=True)
+    if count := len(merged.conflicts):
+        console().print(f"{count} conflict{'' if count == 1 else 's'}: {out.stem}_conflicts.csv")
     console().print(
         f"{len(merged.images)} images, {len(merged.class_names)} classes: {out}; train with --data "
         f"{out.with_suffix('.yaml')}",
@@ -336,12 +340,12 @@ def _write(out: Path, merged: Merged) -> None:
             write_parquet(file, about, dict(zip(merged.class_names, cells.T.tolist(), strict=True)))
     arguments: dict[str, Any] = {
         "path": str(out.resolve()), "image_column": "image", "split_column": "split",
-        "label_columns": list(merged.class_names), "codes": {"uncertain": ["uncertain"]},
+        "label_columns": list(merged.class_names), "labels_column": None, "long": None, "duplicates": "raise",
+        "group_column": "group" if has_groups else None, "val_fraction": 0.0 if "val" in merged.splits else 0.1,
+        "codes": {"positive": ["1"], "negative": ["0"], "uncertain": ["uncertain"], "unknown": ["unknown"],
+                  "blank": "unknown", "fractions": "soft"},
     }  # fmt: skip
-    if has_groups:
-        arguments["group_column"] = "group"
-    if "val" not in merged.splits:
-        arguments["val_fraction"] = 0.1
+    # All that another config's data may say, over which these go.
     text = yaml.safe_dump({"class_path": "CSVDataModule", "init_args": arguments}, sort_keys=False, width=120)
     write_text(
         out.with_suffix(".yaml"), f"# Written by mlcv merge; --data {out.with_suffix('.yaml')}\n{text}", keep=True

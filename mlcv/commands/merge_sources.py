@@ -62,15 +62,18 @@ def check_apart(out: Path, file: Path, sources: Mapping[str, Any]) -> None:
             raise ConfigError(f"--out {out}: {path} is read here, and would be written over; choose another name")
 
 
-def build_sources(given: Mapping[str, Any], classes: Sequence[str] | None) -> tuple[list[Source], tuple[str, ...]]:
+def build_sources(
+    given: Mapping[str, Any], classes: Sequence[str] | None, parents: Sequence[str]
+) -> tuple[list[Source], tuple[str, ...]]:
     """The data sets, and the classes of the joined space.
 
     Args:
         given: of each name its `sources` entry.
         classes: of the space; all if None.
+        parents: classes of the space even if no data set judges them, since they follow from others.
 
     Raises:
-        UserError: for one that cannot be built or read, or a class that none of them has.
+        UserError: for one that cannot be built or read, or a class that nobody judges and that does not follow.
     """
     read: list[tuple[str, MultiLabelDataModule, dict[str, str | None]]] = []
     for name, one in given.items():
@@ -93,11 +96,12 @@ def build_sources(given: Mapping[str, Any], classes: Sequence[str] | None) -> tu
             )
         read.append((str(name), data, {own: renamed.get(own, own) for own in data.class_names}))
     found = dict.fromkeys(new for _, _, names in read for new in names.values() if new is not None)
-    class_names = tuple(found if classes is None else classes)
+    known = dict.fromkeys([*found, *parents])
+    class_names = tuple(known if classes is None else classes)
     check_class_names(class_names, "merge: classes")
     if taken := [name for name in class_names if name.lower() in _COLUMNS]:
         raise ConfigError(f"merge: classes: {taken[0]!r} is a column of the merged table: give the class another name")
-    if absent := [name for name in class_names if name not in found]:
+    if absent := [name for name in class_names if name not in known]:
         raise ConfigError(f"merge: classes: no source has {absent[0]!r}; they have {', '.join(list(found)[:12])}, ...")
     places = {name: c for c, name in enumerate(class_names)}
     return [

@@ -124,6 +124,7 @@ class CSVDataModule(MultiLabelDataModule):
         self.image_suffix, self.long, self.duplicates = image_suffix, long, duplicates
         self.delimiter, self.no_finding, self.codes, self.fractions = delimiter, no_finding, codes, fractions
         self.group = self.group_column = group_column
+        self.kept_columns: list[str] = []
         self.separator, self.classes = separator, classes or None
         self._tables: dict[Path, Table] = {}
         self._reads: dict[Path, _Read] = {}
@@ -173,10 +174,11 @@ class CSVDataModule(MultiLabelDataModule):
         return LabeledImages(images, states, None, about, printable(table.path), lines, soft)
 
     def _kept(self, table: Table) -> list[str]:
-        """Columns that `LabeledImages.about` has: the group, and `source`, as `mlcv merge` writes it."""
+        """Columns that `LabeledImages.about` has: group, `source`, as `mlcv merge` writes it, and `kept_columns`."""
         labels = self.label_columns if not (self.labels_column or self.long) else [self.labels_column]
         has_source = SOURCE in table.names and SOURCE not in labels
-        return list(dict.fromkeys([*filter(None, [self.group_column]), *([SOURCE] if has_source else [])]))
+        further = [name for name in self.kept_columns if name in table.names]
+        return list(dict.fromkeys([*filter(None, [self.group_column]), *([SOURCE] if has_source else []), *further]))
 
     def _check_drawn(self, split_column: str | None) -> None:
         if min(self.fractions) < 0 or not 0.999 < sum(self.fractions) < 1.001:

@@ -128,7 +128,11 @@ class Features:
             train = self.about["splits"].get("train", {"start": 0, "count": 0})
             places = rows - train["start"]
             if not ((places >= 0) & (places < train["count"])).all():
-                raise DataError("data.features: not all training images have augmented views there; store them again")
+                raise DataError(
+                    f"data.features: {self.folder} has augmented views of the images that trained when it was made, "
+                    "and now others train, by another data.seed or data.val_fraction: give --data.seed of then, or "
+                    "store them in another folder (for every seed: --data.val_fraction 0, or --views 0)"
+                )
             good &= (self.array("done", are_views=True)[:, places] > 0).all(axis=0)
         if good.all():
             return labeled, rows

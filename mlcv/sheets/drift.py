@@ -117,7 +117,8 @@ def rates_apart(positive: NDArray[np.int64], total: NDArray[np.int64]) -> list[G
         hits, count = positive[list(parts), c], total[list(parts), c]
         odds = (hits + 0.5) / (count - hits + 0.5)
         rates = hits / count
-        ratio = float(max(odds) / min(odds))
+        # Where both are all, or none, of a few and of many, half an image more would look like a difference.
+        ratio = 1.0 if rates[0] == rates[1] else float(max(odds) / min(odds))
         gaps.append(Gap(c, parts, (float(rates[0]), float(rates[1])), float(value), ratio))
     return sorted(gaps, key=lambda gap: (gap.p, -gap.odds))
 

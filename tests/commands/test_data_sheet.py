@@ -152,6 +152,16 @@ def test_sources_are_compared_where_a_column_says_them(tmp_path, numpy_rng):
     assert set(found.numbers["compared"]) == {"split", "source"}
 
 
+def test_any_column_of_a_table_may_be_compared_by(tmp_path, rows, capsys):
+    header = ("image", "split", "patient", "cat", "dog", "scanner")
+    rows = [[*row, "old" if n < 20 else "new"] for n, row in enumerate(rows)]
+    options = config(tmp_path, rows, header, labels=["cat", "dog"])
+    found = mlcv.data_sheet(options, tmp_path / "s.html", by="scanner")
+    assert found.numbers["compared"]["scanner"]["parts"] == {"new": 20, "old": 20}
+    assert main(["data", *options, "--out", str(tmp_path / "s.html"), "--by", "scaner"]) == 2
+    assert "there is no such column; besides labels the data have patient" in capsys.readouterr().err
+
+
 def test_names_are_letters_on_the_page(tmp_path, rows):
     evil = "images/<b>&.png"
     shutil.move(tmp_path / rows[0][0], tmp_path / evil)

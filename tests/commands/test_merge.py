@@ -91,6 +91,28 @@ def test_a_child_makes_its_parent_present_and_an_absent_parent_its_children_abse
     del other
 
 
+def test_a_parent_that_no_source_judges_follows_from_its_children(two, tmp_path, capsys):
+    file = plan(tmp_path, {"one": source(two[0], ["cat", "dog"])}, hierarchy={"pet": ["cat", "dog"], "being": ["pet"]})
+    assert main(["merge", str(file), "--out", str(tmp_path / "m.csv")]) == 0
+    assert "no source has labels of pet, being: what follows from other classes" in capsys.readouterr().out
+    rows = {row["image"].rpartition("/")[2]: (row["pet"], row["being"]) for row in read(tmp_path / "m.csv")}
+    assert rows == {"a.jpg": ("1", "1"), "b.jpg": ("1", "1"), "c.jpg": ("", "")}
+
+
+@pytest.mark.parametrize("config", ["codes", "names", "val"])
+def test_the_config_of_a_merged_table_goes_over_any_other(two, tmp_path, config):
+    """As `--data merged.yaml` behind a `--config`: what that says of its own table is not left."""
+    merge(plan(tmp_path, {"one": source(two[0], ["cat", "dog"]), "other": source(two[1], ["Cat", "sofa"],
+          classes={"Cat": "cat"})}), tmp_path / "m.csv")  # fmt: skip
+    own = {"codes": {"codes": {"positive": ["ja"], "negative": ["nein"], "blank": "negative"}},
+           "names": {"labels_column": "x", "long": {"label_column": "y"}, "duplicates": "soft"},
+           "val": {"val_fraction": 0.5, "group_column": "z"}}[config]  # fmt: skip
+    merged = yaml.safe_load((tmp_path / "m.yaml").read_text())["init_args"]
+    for key, value in own.items():
+        assert merged[key] != value
+        assert not isinstance(value, dict) or merged[key] is None or set(value) <= set(merged[key])
+
+
 def read_merged(file, tmp_path):
     merge(file, tmp_path / "m.csv")
     return read(tmp_path / "m.csv")
@@ -159,7 +181,8 @@ def test_official_data_sets_are_joined_by_their_own_readers(tmp_path):
     [
         ({"surces": {}}, "there is no key 'surces'"),
         ({"classes": ["cow"]}, "no source has 'cow'"),
-        ({"hierarchy": {"animal": ["cat"]}}, "there is no class 'animal'"),
+        ({"hierarchy": {"cat": ["lion"]}}, "there is no class 'lion'"),
+        ({"classes": ["cat", "animal"]}, "no source has 'animal'"),
         ({"conflicts": "ignore"}, "conflicts is one of raise, unknown, first"),
     ],
 )

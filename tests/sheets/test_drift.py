@@ -103,3 +103,9 @@ def test_of_few_images_nothing_is_said(count):
     found = area(there.astype(float), there, ~there)
     assert math.isnan(found.value)
     assert not found.follows
+
+
+def test_nothing_of_many_and_nothing_of_few_is_no_difference():
+    for positive in (np.zeros((2, 1), int), np.array([[1000], [40]])):
+        (gap,) = rates_apart(positive, np.array([[1000], [40]]))
+        assert (gap.odds, gap.p, gap.is_one) == (1.0, 1.0, False)
