@@ -197,16 +197,21 @@ def show_audit(found: Audit) -> None:
     """Prints the classes, and where the files are."""
     out, summary = console(), found.summary
     rows, doubted = [], {row["class"] for row in found.classes if row["is_trusted"] == "no" and row["prevalence"] > 0}
+    several = len(found.parts) > 1
     blind = {row["class"] for row in found.classes if row["is_informed"] == "no"}
     for row in sorted(found.classes, key=lambda row: -row["expected"]):
+        if not row["known"]:
+            continue
         count = "?" if row["class"] in doubted | blind else f"{row['expected']:.0f}"
         interval = f"{100 * row['low']:.1f}-{100 * row['high']:.1f}"
-        rows.append([f"{row['class']}: called {row['given']}", str(row["known"]), count, interval])
-    print_table(out, ["labels", "known", "expected wrong", "rate, %"], rows, everything=found.folder / "classes.csv")
+        split = [row["split"]] if several else []
+        rows.append([f"{row['class']}: called {row['given']}", *split, str(row["known"]), count, interval])
+    header = ["labels", *(["split"] if several else []), "known", "expected wrong", "rate, %"]
+    print_table(out, header, rows, everything=found.folder / "classes.csv")
     is_bound = "at least, where errors depend on the image"
     out.print(
         f"\n{summary['known']} known labels, {summary['expected_wrong']:.0f} expected to be wrong ({is_bound}): "
-        f"{100 * summary['health']:.1f} % are right", soft_wrap=True,
+        f"{_percent(summary['health'])} % are right", soft_wrap=True,
     )  # fmt: skip
     if doubted - blind:
         out.print(
@@ -226,6 +231,12 @@ def show_audit(found: Audit) -> None:
             "decide in a browser, save corrections.csv, and train with --data.corrections corrections.csv",
             soft_wrap=True,
         )
+
+
+def _percent(share: float) -> str:
+    """With as many digits as tell it from a hundred."""
+    digits = next((digits for digits in (1, 2, 3) if float(f"{100 * share:.{digits}f}") < 100), 1)
+    return f"{100 * share:.{digits}f}"
 
 
 def _folder(out: str | Path | None, paths: Sequence[Path], options: Sequence[str]) -> Path:

@@ -129,13 +129,8 @@ def look_at(table: Table, image_root: Path | None = None) -> Layout:
     left_out |= dict.fromkeys([*splits[1:], *groups[1:]], "another column says it")
     by_name.sort(key=lambda name: not _LABELS.search(name))
     several = several_rows(table, image_column, by_name, by_code)
-    words = {frozenset(cell.strip() for cell in table.spelled(name).cells if not is_empty(cell)) for name in by_name}
-    if not by_code and len(by_name) > 1 and len(words) == 1 and len(next(iter(words))) <= 3:
-        some = ", ".join(sorted(next(iter(words))))
-        raise DataError(
-            f"{printable(table.path)}: columns {', '.join(by_name[:4])} all hold {some}, no words that are known: "
-            "write 1 and 0, or a config (mlcv configs copy csv/bce) with data.codes.positive and data.codes.negative"
-        )
+    if not by_code and by_name and not _LABELS.search(by_name[0]):
+        _refuse_words(table, by_name)
     if not by_code and not by_name:
         raise DataError(_no_labels(table, image_column, left_out))
     labels: dict[str, Any] = {"label_columns": tuple(by_code), **_meanings(table, by_code)}
@@ -152,6 +147,19 @@ def look_at(table: Table, image_root: Path | None = None) -> Layout:
         len(table), image_column, root, found, **labels, split_column=splits[0] if splits else None,
         group_column=groups[0] if groups else None, left_out=left_out, image_suffix=suffix, several=several,
     )  # fmt: skip
+
+
+def _refuse_words(table: Table, names: Sequence[str]) -> None:
+    """Columns that share two to four words are labels in words that nobody knows, not names of classes."""
+    words = {name: {cell.strip() for cell in table.spelled(name).cells if not is_empty(cell)} for name in names}
+    for own in words.values():
+        alike = [name for name in names if words[name] <= own]
+        if 2 <= len(own) <= 4 and len(alike) > 1:
+            raise DataError(
+                f"{printable(table.path)}: columns {', '.join(alike[:4])} all hold {', '.join(sorted(own))}, no words "
+                "that are known: write 1 and 0, or a config (mlcv configs copy csv/bce) with data.codes.positive and "
+                "data.codes.negative"
+            )
 
 
 def _role(name: str, cells: dict[str, int]) -> str:

@@ -10,7 +10,7 @@ import yaml
 
 from mlcv.cli import main
 from mlcv.commands import audit_effect, audit_folds, stages
-from mlcv.commands.audit import audit
+from mlcv.commands.audit import _percent, audit
 from mlcv.commands.audit_effect import CORRECTED, GIVEN, effect
 from mlcv.commands.audit_files import CLASS_COLUMNS
 from mlcv.errors import ConfigError, DataError, Stopped
@@ -431,3 +431,8 @@ def test_an_effect_of_other_corrections_than_its_own_is_refused(config, tmp_path
     }))  # fmt: skip
     with pytest.raises(ConfigError, match="leave that out of the study"):
         effect(file, study=study, out=tmp_path / "effect")
+
+
+@pytest.mark.parametrize(("share", "text"), [(0.5, "50.0"), (0.9995, "99.95"), (0.99996, "99.996"), (1.0, "100.0")])
+def test_a_share_below_one_is_not_said_to_be_all(share, text):
+    assert _percent(share) == text

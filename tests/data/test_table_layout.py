@@ -142,6 +142,15 @@ def test_columns_of_one_strange_vocabulary_are_refused(tmp_path):
         look_at(table_of(tmp_path, header, [images(tmp_path, 12), words, words[::-1]]))
 
 
+def test_a_further_column_of_words_is_no_label_where_others_share_a_vocabulary(tmp_path):
+    header, words = ["image", "sex", "date", "effusion", "nodule"], ["ja", "nein", "?"] * 4
+    columns = [images(tmp_path, 12), ["m", "w"] * 6, ["2024-01-02", "2024-01-03"] * 6, words, ["ja", "nein"] * 6]
+    with pytest.raises(DataError, match=r"columns effusion, nodule all hold \?, ja, nein, no words that are known"):
+        look_at(table_of(tmp_path, header, columns))
+    named = look_at(table_of(tmp_path, [*header, "findings"], [*columns, ["a|b", "c"] * 6]))
+    assert named.labels_column == "findings"  # it says so itself
+
+
 def test_decimal_commas_are_no_lists(tmp_path):
     columns = [images(tmp_path, 12), ["25,8", "17,1"] * 6, ["a|b", "b"] * 6]
     assert look_at(table_of(tmp_path, ["image", "size", "tags"], columns)).labels_column == "tags"
