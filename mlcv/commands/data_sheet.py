@@ -5,7 +5,7 @@ import logging
 import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlcv import __version__
+from mlcv.command_line import take
 from mlcv.commands.arguments import parser_of
 from mlcv.commands.preview import data_of
 from mlcv.commands.sheet_page import write_sheet_page
@@ -105,7 +106,8 @@ def data_sheet(
     column, threads = _column(collection, by), workers or usable_cores()
     facts = measure(collection, column, images, data.max_megapixels, threads, cache, features)
     findings = find(collection, facts)
-    numbers = _numbers(data, collection, facts, findings, about)
+    config = next(iter(take(list(options), "--config", "-c")[0][-1:]), "")
+    numbers = _numbers(data, collection, facts, findings, about, config)
     write_sheet_page(path, collection, facts, findings, numbers["what"], examples, data.max_megapixels, features)
     write_text(path.with_suffix(".json"), json.dumps(_plain(numbers), indent=1, allow_nan=False) + "\n", keep=True)
     return Sheet(path, numbers, findings)
@@ -149,15 +151,21 @@ def _features(data: MultiLabelDataModule, collection: Collection) -> NDArray[np.
 
 
 def _numbers(
-    data: MultiLabelDataModule, collection: Collection, facts: Facts, findings: Sequence[Finding], about: str
+    data: MultiLabelDataModule,
+    collection: Collection,
+    facts: Facts,
+    findings: Sequence[Finding],
+    about: str,
+    config: str,
 ) -> dict[str, Any]:
     """All that the page says, and more."""
     what = {
         "made_by": f"mlcv {__version__}",
         "data": type(data).__name__,
+        "config": config,
         "about": about,
-        "protocol": str(data.protocol),
-        "policy": str(data.policy),
+        "protocol": _said(data.protocol) or "none",
+        "policy": _said(data.policy) or "as is usual: uncertain labels are left out",
         "group": collection.group,
         "splits": {
             name: {
@@ -212,6 +220,13 @@ def _numbers(
     return found
 
 
+def _said(settings: Any) -> str:
+    """What of a dataclass is not as it is by default."""
+    own = [one for one in fields(settings) if getattr(settings, one.name) != one.default]
+    own = [one for one in own if one.default_factory is MISSING or getattr(settings, one.name) != one.default_factory()]
+    return ", ".join(f"{one.name} {getattr(settings, one.name)}" for one in own)
+
+
 def _compared(compared: Compared, names: Sequence[str]) -> dict[str, Any]:
     return {
         "parts": {name: len(rows) for name, rows in compared.parts.items()},
@@ -255,7 +270,8 @@ def _print(sheet: Sheet, kinds: Sequence[str]) -> None:
             sheet.numbers["what"]["splits"].items(), sheet.numbers["labels"].values(), strict=True
         )
     ]  # fmt: skip
-    title = f"{sheet.numbers['what']['data']}: {len(sheet.numbers['together']['classes'])} classes"
+    what, classes = sheet.numbers["what"], sheet.numbers["together"]["classes"]
+    title = f"{what['config'] or what['data']}: {len(classes)} classes"
     print_table(out, ["split", "images", "positives", "known", "unknown", "uncertain", "unjudged"], rows, title)
     shown = sorted(sheet.findings, key=lambda one: one.kind not in kinds)
     room = _LINES - len(rows)

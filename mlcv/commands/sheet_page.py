@@ -224,7 +224,11 @@ def _kinds(facts: Facts, album: Album) -> list[dict[str, Any]]:
     if facts.looks is None:
         return []
     return [
-        {"name": kind, "count": len(rows), "images": album.strip(rows[:_KIND]) if kind != "grey" else []}
+        {
+            "name": kind,
+            "count": len(rows),
+            "images": album.strip(rows[:_KIND]) if not (kind == "grey" and facts.is_grey) else [],
+        }
         for kind, rows in kinds_of_looks(facts.looks).items()
         if rows
     ]
