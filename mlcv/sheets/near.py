@@ -23,9 +23,9 @@ _SHRUNK = (64, 62, 61, 60, 58, 57)
 _FURTHER = tuple(range(64, 37, -1))
 """Likewise of an image and the one nearest to it by features: up to a fifth is cut off every side;"""
 _FURTHER_FIT, _DETAIL, _COARSER = 0.95, 0.75, 3.0
-"""how well it fits at least, and how well what is finer than that many of 64 pixels does: two pictures of meadow and sky
-fit by 0.97. Of all 3,426 photographs of VOC 2012 and the nearest to each, the details of those that fit do so by 0.67 at
-most; those of 900 cut copies by 0.77 at least."""
+"""how well it fits at least, and how well what is finer than that many of 64 pixels does: two pictures of meadow and
+sky fit by 0.97. Of all 3,426 photographs of VOC 2012 and the nearest to each, the details of those that fit do so by
+0.67 at most; those of 900 cut copies by 0.77 at least."""
 _COARSE, _LIKELY = (32, 30, 29), 0.8
 """Likewise, of 32; and how well an image fits there at least if it is to be looked at in full, which takes seven times
 as long. Of 800 cut copies all fitted by 0.82, of what passed the other tests and was no copy 8 % by 0.8."""
