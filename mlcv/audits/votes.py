@@ -9,12 +9,11 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 
 from mlcv.errors import DataError
+from mlcv.labels.intervals import wilson
 
 Array = NDArray[Any]
 
 NO, MAYBE, YES = 0, 1, 2
-
-_Z = 1.959964
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,15 +170,6 @@ def _told_cases(votes: Votes, p: Array, is_share_known: bool) -> Array:
     variance = np.diag(np.linalg.inv(information))[: len(rate)]
     cases: Array = (1 / (variance * spread)).reshape(2, -1)
     return cases
-
-
-def wilson(rate: Array, cases: Array) -> Array:
-    """95 % of a share (...,) of so many cases, which need not be whole: (..., 2); from 0 to 1 of none."""
-    rate, cases = np.nan_to_num(rate, nan=0.5), np.asarray(cases, np.float64)
-    middle = cases * rate + _Z**2 / 2
-    half = _Z * np.sqrt(cases * rate * (1 - rate) + _Z**2 / 4)
-    ends: Array = np.stack([middle - half, middle + half], axis=-1) / (cases + _Z**2)[..., None]
-    return np.clip(ends, 0.0, 1.0)
 
 
 def class_of_votes(votes: Votes, classes: Array | None) -> tuple[int, Array]:

@@ -1,6 +1,5 @@
 """How often what is predicted with a probability is there: the numbers behind a reliability diagram."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from scipy.special import logit
 from sklearn.isotonic import IsotonicRegression
 from torch import Tensor
 
+from mlcv.labels.intervals import wilson
 from mlcv.labels.states import NEGATIVE, POSITIVE, known
 
 Array = NDArray[Any]
@@ -62,15 +62,9 @@ def log_odds_bins(probs: Array, labels: Array, low: float, high: float, count: i
     for n in range(count):
         rows = place == n
         if rows.any():
-            there = int(labels[rows].sum())
-            found.append(Bin(float(probs[rows].mean()), int(rows.sum()), there, *_wilson(there, int(rows.sum()))))
+            there, in_all = int(labels[rows].sum()), int(rows.sum())
+            found.append(Bin(float(probs[rows].mean()), in_all, there, *map(float, wilson(there / in_all, in_all))))
     return found
-
-
-def _wilson(there: int, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """Interval of a part of so many (Wilson, 1927)."""
-    middle, spread = there + z**2 / 2, z * math.sqrt(there * (count - there) / count + z**2 / 4)
-    return max((middle - spread) / (count + z**2), 0.0), min((middle + spread) / (count + z**2), 1.0)
 
 
 def isotonic(probs: Array, labels: Array) -> Array:

@@ -3,7 +3,7 @@
 from mlcv.sheets.collection import Collection
 from mlcv.sheets.drift import Area, Gap, Shift, area, rates_apart, values_apart
 from mlcv.sheets.findings import KINDS, Finding, find
-from mlcv.sheets.labels import ClassFacts, LabelFacts, Together, label_facts, together, wilson
+from mlcv.sheets.labels import ClassFacts, LabelFacts, Together, label_facts, together
 from mlcv.sheets.looks import LOOK, look, look_at_all
 from mlcv.sheets.measure import Facts, measure
 from mlcv.sheets.near import GREY, PHOTOGRAPHS, Gate, Pair, near_pairs
@@ -34,5 +34,4 @@ __all__ = [
     "rates_apart",
     "together",
     "values_apart",
-    "wilson",
 ]

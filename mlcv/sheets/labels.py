@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
+from mlcv.labels.intervals import wilson
 from mlcv.labels.states import NEGATIVE, POSITIVE, UNCERTAIN, UNKNOWN, States, known
 
-_Z = 1.959963984540054
-"""Of a 95 % interval."""
 _BLOCK = 65536
 """Images whose labels are numbers of four bytes at a time."""
 _MOST_ORDERED = 200
@@ -117,15 +116,6 @@ class Together:
         return lift
 
 
-def wilson(count: NDArray[np.int64], total: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Wilson's 95 % interval of a rate (JASA 22, 1927); NaN where nothing was counted."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        rate, part = count / total, _Z**2 / total
-        middle = (rate + part / 2) / (1 + part)
-        half = _Z * np.sqrt(rate * (1 - rate) / total + part / total / 4) / (1 + part)
-    return np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1)
-
-
 def label_facts(
     states: States, names: Sequence[str], soft: NDArray[np.float32] | None = None, most: int = 12
 ) -> LabelFacts:
@@ -139,10 +129,10 @@ def label_facts(
     """
     counts = {value: np.count_nonzero(states == value, axis=0) for value in (POSITIVE, NEGATIVE, UNKNOWN, UNCERTAIN)}
     total = counts[POSITIVE] + counts[NEGATIVE]
-    low, high = wilson(counts[POSITIVE], total)
     softs = np.zeros(len(names), np.int64) if soft is None else np.count_nonzero(~np.isnan(soft), axis=0)
     with np.errstate(invalid="ignore"):
         rate = counts[POSITIVE] / total
+    low, high = np.where(total > 0, wilson(rate, total).T, np.nan)
     columns = [*counts.values(), softs, rate, low, high]
     classes = [
         ClassFacts(name, *row) for name, *row in zip(names, *(column.tolist() for column in columns), strict=True)

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from mlcv.audits.annotators import calibrated, dawid_skene, majority, raykar
 from mlcv.audits.crowdlab import LEAST_WEIGHT, crowdlab
-from mlcv.audits.votes import MAYBE, NO, YES, Rates, Votes, wilson
+from mlcv.audits.votes import MAYBE, NO, YES, Rates, Votes
 from mlcv.errors import DataError
 from mlcv.labels.states import NEGATIVE, POSITIVE, UNKNOWN
 
@@ -140,15 +140,6 @@ def test_intervals_are_wider_than_if_the_truth_were_known(numpy_rng):
     estimated = dawid_skene(votes).rates.sensitivity_interval
     known = Rates.of(votes, truth[votes.item].astype(float)).sensitivity_interval
     assert (np.diff(estimated)[0] > np.diff(known)[0]).all()
-
-
-def test_wilsons_interval_of_eight_in_ten():
-    # Wilson 1927: (p + z2/2n -+ z sqrt(p(1-p)/n + z2/4n2)) / (1 + z2/n)
-    z, p, n = 1.959964, 0.8, 10
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    ends = [(p + z * z / (2 * n) + sign * half) / (1 + z * z / n) for sign in (-1, 1)]
-    np.testing.assert_allclose(wilson(np.array(p), np.array(n)), ends)
-    np.testing.assert_allclose(wilson(np.array(np.nan), np.array(0.0)), [0, 1])
 
 
 def test_the_vote_counts_a_maybe_half_and_judges_each_by_the_others():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlcv.labels.states import NEGATIVE, POSITIVE, UNCERTAIN, UNKNOWN
-from mlcv.sheets.labels import label_facts, rows_of_rare_sets, together, wilson
+from mlcv.sheets.labels import label_facts, rows_of_rare_sets, together
 
 
 @pytest.fixture(params=[1, 3, 9, 70])
@@ -39,18 +39,6 @@ def test_sizes_and_combinations_are_those_of_each_row(states):
     assert (facts.sets, facts.single) == (len(set(sets)), list(Counter(sets).values()).count(1))
     assert facts.sizes == [sum(len(one) == n for one in sets) for n in range(max(map(len, sets)) + 1)]
     assert facts.positives_an_image == pytest.approx(sum(map(len, sets)) / 60)
-
-
-def test_the_interval_is_wilsons():
-    """Where (p - rate)^2 = z^2 p (1 - p) / n; 0 of 10 is below 27.8 %, a textbook's number."""
-    low, high = wilson(np.array([0, 3, 10, 0]), np.array([10, 17, 10, 0]))
-    assert high[0] == pytest.approx(0.27753, abs=1e-5)
-    assert (low[0], high[2]) == pytest.approx((0, 1))
-    assert low[2] == pytest.approx(1 - high[0])
-    for p in (low[1], high[1]):
-        assert (p - 3 / 17) ** 2 == pytest.approx(1.959964**2 * p * (1 - p) / 17, rel=1e-6)
-    assert math.isnan(low[3])
-    assert math.isnan(high[3])
 
 
 def test_no_image_and_no_known_label_are_facts_too():
