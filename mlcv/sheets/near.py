@@ -186,13 +186,17 @@ def candidates(looks: NDArray[Any], gate: Gate, threads: int) -> list[tuple[int,
         return [pair for found in shown for pair in found]
 
 
-def fit(one: Pixels, other: Pixels) -> float:
-    """Correlation of two grey images (64, 64) where one, at the best of six scales, lies best inside the other."""
-    return _best(one, other, _SHRUNK)
+def fit(one: NDArray[Any], other: NDArray[Any], sides: Sequence[int] = _SHRUNK) -> float:
+    """Correlation of two grey images where one, at the best of some sides, lies best inside the other.
 
+    Args:
+        one: of the first of the sides in pixels, either way.
+        other: likewise.
+        sides: the largest first.
 
-def _best(one: NDArray[Any], other: NDArray[Any], sides: Sequence[int]) -> float:
-    """Of two images of the first side; at most 1, but for rounding."""
+    Returns:
+        at most 1, but for rounding.
+    """
     best = -1.0
     for inner, outer in ((one, other), (other, one)):
         for side in sides:
@@ -246,10 +250,10 @@ def _fitting(
             if one is None or other is None:
                 return None
             one = np.ascontiguousarray(one[:, ::-1]) if pair.is_mirrored else one
-            if _best(_halved(one), _halved(other), coarse) < _LIKELY:
+            if fit(_halved(one), _halved(other), coarse) < _LIKELY:
                 return None
-            value = _best(one, other, sides)
-            if value >= least and detail is not None and _best(_details(one), _details(other), sides) < detail:
+            value = fit(one, other, sides)
+            if value >= least and detail is not None and fit(_details(one), _details(other), sides) < detail:
                 return None
             return Pair(pair.one, pair.other, min(value, 1.0), False, pair.is_mirrored) if value >= least else None
 
