@@ -142,7 +142,7 @@ def test_intervals_end_where_the_profile_likelihood_says():
 
 def test_intervals_are_narrower_with_more_entries(numpy_rng):
     widths = []
-    for count in (1000, 16_000):
+    for count in (1000, 64_000):
         logits, given, _ = planted(numpy_rng, count, 4)
         points = Points.of(logits, given)
         of_missing, _ = intervals(points, fit_shared(points))
