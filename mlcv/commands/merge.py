@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 Conflicts = Literal["raise", "unknown", "first"]
 CELLS = {POSITIVE: "1", NEGATIVE: "0", UNKNOWN: "", UNCERTAIN: "uncertain"}
 _ENDINGS = (".csv", ".parquet")
+_LEAST = 1e-7
+"""Of a soft label that is written."""
 
 
 @dataclass(frozen=True)
@@ -326,10 +328,12 @@ def _write(out: Path, merged: Merged) -> None:
     about: dict[str, Sequence[str]] = {"image": merged.images, "split": merged.splits, "source": merged.sources}
     if has_groups:
         about["group"] = merged.groups
-    cells = np.array([CELLS[state] for state in (UNCERTAIN, UNKNOWN, NEGATIVE, POSITIVE)])[merged.states + 2]
+    words = [CELLS[state] for state in (UNCERTAIN, UNKNOWN, NEGATIVE, POSITIVE)]
+    cells = np.array(words, object)[merged.states + 2]  # objects: numbers may be longer than words
     if merged.soft is not None:
         some = ~np.isnan(merged.soft)
-        cells[some] = [f"{value:.6g}" for value in merged.soft[some]]
+        # As a plain 0 or 1 it would be absent or present.
+        cells[some] = [f"{value:.9g}" for value in np.clip(merged.soft[some].astype(float), _LEAST, 1 - _LEAST)]
     if out.suffix == ".csv":
         rows = zip(*about.values(), *cells.T.tolist(), strict=True)
         write_table(out, [*about, *merged.class_names], rows, keep=True)

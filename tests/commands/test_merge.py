@@ -334,3 +334,19 @@ def test_odd_file_names_are_kept(tmp_path, ending):
     labeled = reader(out, val_fraction=0).read_split("train")
     assert [str(name).rpartition("/")[2] for name in labeled.images] == names
     assert labeled.states[:, 0].tolist() == [0, 1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_soft_labels_are_written_whole_and_stay_soft(tmp_path, ending):
+    values = [1.2345e-10, 0.0123456789, 0.99999997, 0.0, 1.0, 0.25]
+    rows = [[f"{n}.jpg", "a", value, "machine"] for n, value in enumerate(values)]
+    for n in range(len(rows)):
+        write_image(tmp_path / f"{n}.jpg", (16, 16), seed=n)
+    write_rows(tmp_path / "long.csv", ["image", "label", "confidence", "source"], rows)
+    long = {"label_column": "label", "confidence_column": "confidence", "source_column": "source", "machine": "soft"}
+    given = {"path": str(tmp_path / "long.csv"), "image_column": "image", "fractions": [1, 0, 0], "long": long}
+    out = tmp_path / f"m.{ending}"
+    merge(plan(tmp_path, {"x": given}), out)
+    labeled = reader(out, val_fraction=0).read_split("train")
+    assert (labeled.states == -2).all()
+    np.testing.assert_allclose(labeled.soft[:, 0], values, atol=2e-7, rtol=0)
