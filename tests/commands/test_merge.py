@@ -387,3 +387,13 @@ def test_names_that_yaml_takes_for_something_else_are_refused(two, tmp_path, mor
 def test_other_names_of_a_source_are_names(two, tmp_path, renamed):
     with pytest.raises(ConfigError, match="sources: one: classes: of each class"):
         merge(plan(tmp_path, {"one": source(two[0], ["cat", "dog"], classes=renamed)}), tmp_path / "m.csv")
+
+
+def test_a_contradiction_of_a_data_set_that_tests_on_what_validates_is_told_once(tmp_path):
+    one = table(tmp_path, "x.csv", ["cat"], [["a.jpg", "train", "", 0], ["b.jpg", "train", "", 1]])
+    other = table(tmp_path, "y.csv", ["cat"], [["a.jpg", "test", "", 1], ["c.jpg", "train", "", 0]], first=5)
+    sources = {"x": source(one, ["cat"]), "y": source(other, ["cat"])}
+    merged = merge(plan(tmp_path, sources, conflicts="unknown"), tmp_path / "m.csv")
+    assert [one.column for one in merged.conflicts] == [None, 0]
+    assert dict(zip(merged.images, merged.splits, strict=True))[str(tmp_path / "a.jpg")] == "test"
+    assert merged.states[:, 0].tolist() == [-1, 1, 0]
