@@ -16,6 +16,10 @@ class DataError(UserError):
     """A file, row or image of a data set is missing or malformed."""
 
 
+class AbsentError(DataError):
+    """A split, or all that its labels are read from, is not there."""
+
+
 class ConfigError(UserError):
     """An option, or a combination of options, cannot work."""
 

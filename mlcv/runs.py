@@ -60,19 +60,20 @@ def check_writable(folder: Path, option: str = "--run_dir") -> None:
     """Makes a folder, and tries to write there.
 
     Args:
-        folder: of a run.
+        folder: of a run, or of a file.
         option: that it is chosen by.
 
     Raises:
         ConfigError: if it cannot be written.
     """
+    whose = "run's " if option == "--run_dir" else ""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise ConfigError(
-            f"the run's folder {folder} cannot be written ({error.strerror}); choose one with {option}"
+            f"the {whose}folder {folder} cannot be written ({error.strerror}); choose one with {option}"
         ) from error
 
 

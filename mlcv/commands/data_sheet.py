@@ -24,6 +24,7 @@ from mlcv.errors import ConfigError, check_choice
 from mlcv.files import write_text
 from mlcv.labels.protocols import fingerprint
 from mlcv.labels.states import count_states
+from mlcv.runs import check_writable
 from mlcv.sheets.collection import Collection
 from mlcv.sheets.findings import KINDS, Finding, contradicted, find
 from mlcv.sheets.looks import kinds_of_looks
@@ -92,14 +93,15 @@ def data_sheet(
     for kind in fail_on:
         check_choice("fail_on", kind, list(KINDS))
     path = Path(out)
-    if path.suffix in {".json", ".npz"}:
-        raise ConfigError(f"--out: {path} is the name of a file that is written beside the page; let it end in .html")
+    if path.suffix.lower() not in {".html", ".htm"}:
+        raise ConfigError(f"--out {path}: a page's name ends with .html; a .json and a .npz of its name lie beside it")
+    check_writable(path.parent, "--out")
     data = data_of(options)
     data.on_error = "skip"  # what cannot be read is listed
     if by is not None and isinstance(data, CSVDataModule):
         data.kept_columns = [by]
     collection = Collection(
-        {str(name): one for name, one in data.readable_splits().items()}, data.class_names, data.group
+        {str(name): one for name, one in data.readable_splits(strict=True).items()}, data.class_names, data.group
     )
     cache = path.with_suffix(".npz")
     features = _features(data, collection) if images else None

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 Conflicts = Literal["raise", "unknown", "first"]
 CELLS = {POSITIVE: "1", NEGATIVE: "0", UNKNOWN: "", UNCERTAIN: "uncertain"}
 _ENDINGS = (".csv", ".parquet")
+_LEAST = 1e-7
+"""Of a soft label that is written."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,7 @@ def _join(merged: Merged, sources: Sequence[Source]) -> None:
     joint: list[_Row] = []
     seen: set[tuple[str, str]] = set()
     alike: list[tuple[str, str]] = []
+    own: dict[tuple[str, str], _Row] = {}
     for key, row in zip(_same([row.image for row in rows]), rows, strict=True):
         if (row.source, key) not in seen:
             seen.add((row.source, key))
@@ -188,9 +191,15 @@ def _join(merged: Merged, sources: Sequence[Source]) -> None:
         at = place.setdefault(key, len(joint))
         if at == len(joint):
             joint.append(row)
+            own[row.source, row.image] = row
             continue
         if row.group and joint[at].group:
             alike.append((joint[at].group, row.group))
+        first = own.setdefault((row.source, row.image), row)
+        if {first.split, row.split} == {"val", "test"} and np.array_equal(first.states, row.states):
+            # The same row again, of a data set that tests on what validates: what it contradicts is noted.
+            joint[at] = joint[at]._replace(split="test" if joint[at].split == "val" else joint[at].split)
+            continue
         joint[at], conflicts = _met(joint[at], row, at)
         merged.conflicts += conflicts
     merged.images, merged.splits = [row.image for row in joint], [row.split for row in joint]
@@ -326,10 +335,12 @@ def _write(out: Path, merged: Merged) -> None:
     about: dict[str, Sequence[str]] = {"image": merged.images, "split": merged.splits, "source": merged.sources}
     if has_groups:
         about["group"] = merged.groups
-    cells = np.array([CELLS[state] for state in (UNCERTAIN, UNKNOWN, NEGATIVE, POSITIVE)])[merged.states + 2]
+    words = [CELLS[state] for state in (UNCERTAIN, UNKNOWN, NEGATIVE, POSITIVE)]
+    cells = np.array(words, object)[merged.states + 2]  # objects: numbers may be longer than words
     if merged.soft is not None:
         some = ~np.isnan(merged.soft)
-        cells[some] = [f"{value:.6g}" for value in merged.soft[some]]
+        # As a plain 0 or 1 it would be absent or present.
+        cells[some] = [str(value) for value in np.clip(merged.soft[some], np.float32(_LEAST), np.float32(1 - _LEAST))]
     if out.suffix == ".csv":
         rows = zip(*about.values(), *cells.T.tolist(), strict=True)
         write_table(out, [*about, *merged.class_names], rows, keep=True)

@@ -47,7 +47,21 @@ def read_plan(path: Path) -> dict[str, Any]:
         raise ConfigError(f"merge: {path}: there is no key {strange[0]!r}; there are {', '.join(_KEYS)}")
     if not isinstance(given.get("sources"), dict) or len(given["sources"]) < 1:
         raise ConfigError(f"merge: {path}: `sources` names the data sets, each with class_path and init_args")
+    classes, hierarchy = given.get("classes") or [], given.get("hierarchy") or {}
+    if not _are_names(classes):
+        raise ConfigError(
+            f"merge: {path}: `classes` is a list of names, as in [cat, dog]; quote numbers, yes and no. Got {classes!r}"
+        )
+    if not isinstance(hierarchy, dict) or not all(map(_are_names, [list(hierarchy), *hierarchy.values()])):
+        raise ConfigError(
+            f"merge: {path}: `hierarchy` has of each parent a list of its children, as in 'animal: [cat, dog]'; quote "
+            f"numbers, yes and no. Got {hierarchy!r}"
+        )
     return given
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def check_apart(out: Path, file: Path, sources: Mapping[str, Any]) -> None:
@@ -81,6 +95,11 @@ def build_sources(
         if not isinstance(one, dict):
             raise ConfigError(f"{where}: a data set has class_path and init_args, or the arguments of a table reader")
         renamed = one.get("classes") or {}
+        if not isinstance(renamed, dict) or not all(new is None or isinstance(new, str) for new in renamed.values()):
+            raise ConfigError(
+                f"{where}: classes: of each class that is called otherwise its own name and ours, as in 'cats: cat', "
+                f"or null; quote numbers, yes and no. Got {renamed!r}"
+            )
         if "class_path" in one:
             if strange := [key for key in one if key not in _OF_A_SOURCE]:
                 raise ConfigError(f"{where}: there is no key {strange[0]!r}; there are {', '.join(_OF_A_SOURCE)}")
@@ -105,7 +124,12 @@ def build_sources(
         raise ConfigError(f"merge: classes: no source has {absent[0]!r}; they have {', '.join(list(found)[:12])}, ...")
     places = {name: c for c, name in enumerate(class_names)}
     return [
-        Source(name, data, data.readable_splits(), tuple(places.get(new) if new else None for new in names.values()))
+        Source(
+            name,
+            data,
+            data.readable_splits(strict=True),
+            tuple(places.get(new) if new else None for new in names.values()),
+        )
         for name, data, names in read
     ], class_names
 

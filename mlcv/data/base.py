@@ -25,7 +25,7 @@ from mlcv.data.samplers import SAMPLERS, Sampling
 from mlcv.data.samples import Batch, Collate, LabeledImages, MultiLabelDataset, Normalize, OnError, Sample, Split
 from mlcv.data.splits import Fold, check_apart, check_once, deal_folds, hold_out
 from mlcv.data.transforms import Augment, ImageStatistics, evaluation_transform, training_transform
-from mlcv.errors import ConfigError, DataError, UserError
+from mlcv.errors import AbsentError, ConfigError, DataError, UserError
 from mlcv.fingerprints import check_note
 from mlcv.labels.cooccurrence import cooccurrence
 from mlcv.labels.policies import Policy
@@ -177,8 +177,11 @@ class MultiLabelDataModule(LightningDataModule):
             found |= dict.fromkeys(labeled.items)
         return Files(found)
 
-    def readable_splits(self) -> dict[Split, LabeledImages]:
+    def readable_splits(self, *, strict: bool = False) -> dict[Split, LabeledImages]:
         """The images of each split that can be read; of the others a warning.
+
+        Args:
+            strict: only splits that are not there are left out; what is wrong with one is an error.
 
         Raises:
             UserError: if there is none.
@@ -190,9 +193,11 @@ class MultiLabelDataModule(LightningDataModule):
             try:
                 found[split] = self._read(split)
             except UserError as error:  # noqa: PERF203  # it may not be on this machine, or there be none
+                if strict and not isinstance(error, AbsentError):
+                    raise
                 errors[split] = error
-        if not found:
-            raise errors[splits[-1]]
+        if not found:  # that one is not there says less
+            raise min(errors.values(), key=lambda error: isinstance(error, AbsentError))
         for split, why in errors.items():
             logger.warning("%s: the %s split cannot be read (%s)", type(self).__name__, split, why)
         return found

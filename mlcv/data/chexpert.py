@@ -13,7 +13,7 @@ from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.paths import canonical
 from mlcv.data.samples import LabeledImages, Split
 from mlcv.data.transforms import Augment
-from mlcv.errors import ConfigError, DataError
+from mlcv.errors import AbsentError, ConfigError, DataError
 from mlcv.tables import Codes, Table, column_states, is_empty, is_file, is_folder, printable
 
 OBSERVATIONS = (
@@ -108,7 +108,7 @@ class CheXpertDataModule(MultiLabelDataModule):
         for path in (self.root / name, self.root / f"{name}.gz"):
             if is_file(path):
                 return path
-        raise DataError(
+        raise AbsentError(
             f"CheXpert: no {name} (or {name}.gz) under {self.root}. Point data.root at the folder CheXpert-v1.0 or "
             "CheXpert-v1.0-small of the archive (https://stanfordmlgroup.github.io/competitions/chexpert)"
         )

@@ -17,7 +17,7 @@ from mlcv.cache import cached, file_key
 from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.paths import canonical
 from mlcv.data.samples import LabeledImages, Split
-from mlcv.errors import ConfigError, DataError
+from mlcv.errors import AbsentError, ConfigError, DataError
 from mlcv.labels.states import NEGATIVE, POSITIVE, States
 from mlcv.tables import is_file, is_folder, printable, read_regular
 
@@ -98,13 +98,13 @@ class COCODataModule(MultiLabelDataModule):
         part = f"{'train' if split == 'train' else 'val'}{self.year}"
         annotations = self.root / "annotations" / f"instances_{part}.json"
         if not is_file(annotations):
-            raise DataError(
+            raise AbsentError(
                 f"COCO {self.year}: {annotations} not found. Point data.root at the folder that holds annotations/ "
                 f"(annotations_trainval{self.year}.zip of {_SOURCE})"
             )
         folder = next((f for f in (self.root / part, self.root / "images" / part) if is_folder(f)), None)
         if folder is None:
-            raise DataError(
+            raise AbsentError(
                 f"COCO {self.year}: no folder {self.root / part} with images; it comes from {part}.zip of {_SOURCE}"
             )
         names, states = read_instances(annotations)

@@ -17,7 +17,7 @@ from mlcv.data.paths import image_paths
 from mlcv.data.samples import LabeledImages, Split
 from mlcv.data.several_rows import Duplicates, Long, Owners, find_owners, long_labels, merge
 from mlcv.data.splits import deal, deal_evenly, group_keys, order_as_texts, told_apart
-from mlcv.errors import ConfigError, DataError, check_choice
+from mlcv.errors import AbsentError, ConfigError, DataError, check_choice
 from mlcv.tables import (
     Codes,
     Labels,
@@ -111,6 +111,11 @@ class CSVDataModule(MultiLabelDataModule):
         super().__init__(**kwargs)
         if sum(given is not None for given in (labels_column, label_columns, long)) > 1:
             raise ConfigError("data.label_columns, data.labels_column and data.long exclude each other: choose one")
+        if long is not None and long.machine == "soft" and None in (long.source_column, long.confidence_column):
+            raise ConfigError(
+                "data.long.machine soft keeps the confidence of rows that a machine has made: name their columns in "
+                "data.long.source_column and data.long.confidence_column"
+            )
         check_choice("data.duplicates", duplicates, get_args(Duplicates))
         if split_column is not None and (val_path or test_path):
             raise ConfigError("data.split_column and data.val_path / data.test_path exclude each other: choose one")
@@ -153,7 +158,7 @@ class CSVDataModule(MultiLabelDataModule):
         read = self._read_table(table)
         chosen = self._images(table, read, split)
         if not len(chosen):
-            raise DataError(f"{printable(table.path)}: no row is in the {split} split")
+            raise AbsentError(f"{printable(table.path)}: no row is in the {split} split")
         rows = read.rows[chosen]
         if read.owners is None:
             images = list(image_paths(self.image_root, table, self.image_column, rows.tolist(), self.image_suffix))
@@ -215,7 +220,7 @@ class CSVDataModule(MultiLabelDataModule):
                     printable(table.path), len(table), len(owners.first), self.duplicates,
                 )  # fmt: skip
             labels = merge(labels, owners, self.duplicates, self.class_names, table.where)
-        if labels.soft is not None:
+        if labels.soft is not None and not np.isnan(labels.soft).all():
             logger.info(
                 "%s: %d labels lie between absent and present; as soft labels they train, and judge nobody "
                 "(data.codes.fractions: majority, unknown or raise)",

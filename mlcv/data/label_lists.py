@@ -148,6 +148,11 @@ class LabelLists:
                     "names as A|B, or as ['A', 'B']"
                 )
             parts = [part.strip() for part in ast.literal_eval(text)]
+            if parts and not any(parts):
+                raise DataError(
+                    f"{self._where(place)}: column {self.column!r} holds {text!r}, a list of nothing but blanks; write "
+                    "[] if no class is present, or leave the cell blank if nobody said"
+                )
         return tuple(name for name in parts if not self._is_nothing(name))
 
     def _check_delimiter(self) -> None:

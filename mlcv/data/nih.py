@@ -10,7 +10,7 @@ from mlcv.collector import without_collector
 from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.samples import LabeledImages, Split
 from mlcv.data.transforms import Augment
-from mlcv.errors import ConfigError, DataError
+from mlcv.errors import AbsentError, ConfigError, DataError
 from mlcv.labels.states import NEGATIVE, POSITIVE
 from mlcv.tables import Table, exists, is_folder, printable, read_lines
 
@@ -88,7 +88,9 @@ class NIHDataModule(MultiLabelDataModule):
         for name in dict.fromkeys([_LISTS[split], *_LISTS.values()]):
             path = self.root / name
             if not exists(path) and name == _LISTS[split]:
-                raise DataError(f"NIH: no {path}; the official lists train_val_list.txt and test_list.txt belong there")
+                raise AbsentError(
+                    f"NIH: no {path}; the official lists train_val_list.txt and test_list.txt belong there"
+                )
             lines = read_lines(path) if exists(path) else []
             if not lines and name == _LISTS[split]:
                 raise DataError(f"{path}: it lists no image; take the official one")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.samples import LabeledImages, Split
-from mlcv.errors import ConfigError, DataError
+from mlcv.errors import AbsentError, ConfigError, DataError
 from mlcv.labels.states import NEGATIVE, POSITIVE, UNKNOWN, States
 from mlcv.tables import exists, is_file, is_folder, read_lines, read_regular
 
@@ -116,7 +116,7 @@ class VOCDataModule(MultiLabelDataModule):
     def _read_xml(self, folder: Path, name: str) -> tuple[list[str], States]:
         path = folder / "ImageSets" / "Main" / f"{name}.txt"
         if not is_file(path):
-            raise DataError(f"VOC {self.year}: {path} not found, nor the lists of the classes; {self._remedy(name)}")
+            raise AbsentError(f"VOC {self.year}: {path} not found, nor the lists of the classes; {self._remedy(name)}")
         ids = read_ids(path)
         rows = [read_annotation(folder / "Annotations" / f"{image_id}.xml") for image_id in ids]
         return ids, np.array(rows, np.int8).reshape(-1, len(VOC_CLASSES))

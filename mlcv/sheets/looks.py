@@ -206,9 +206,18 @@ def _stored(cache: Path, keys: NDArray[np.bytes_]) -> tuple[NDArray[np.intp], ND
     return there, looks[order[place[there]]]
 
 
+def _is_ours(cache: Path) -> bool:
+    """Whether a file holds looks, and not somebody's other arrays."""
+    try:
+        with np.load(cache) as stored:
+            return set(stored.files) == {"keys", "looks"}
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile):
+        return False
+
+
 def _store(cache: Path, keys: NDArray[np.bytes_], looks: NDArray[Any]) -> None:
     try:
-        with whole_file(cache, "wb") as file:
+        with whole_file(cache, "wb", keep=not _is_ours(cache)) as file:
             np.savez(file, keys=keys, looks=looks)
     except ConfigError as error:
         logger.warning("%s cannot be written (%s): the next sheet looks at all images again", cache, error)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlcv.collector import without_collector
-from mlcv.errors import DataError
+from mlcv.errors import AbsentError, DataError
 from mlcv.tables.columns import Columns, Listed, Spelled, spell
 from mlcv.tables.files import exists, line_of, open_regular, printable, read_regular
 from mlcv.tables.plain import plain_lines
@@ -171,7 +171,7 @@ def open_text(path: Path) -> Iterator[TextIO]:
         DataError: if it is missing, damaged, or in another encoding.
     """
     if not exists(path):
-        raise DataError(f"no table {printable(path)}; give the path of a CSV file with a header, plain or .gz")
+        raise AbsentError(f"no table {printable(path)}; give the path of a CSV file with a header, plain or .gz")
     try:
         with open_regular(path) as raw:
             peekable: Any = raw

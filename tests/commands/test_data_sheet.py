@@ -240,3 +240,31 @@ def test_every_data_set_has_a_sheet(name, tmp_path):
     images = sum(labels["images"] for labels in found.numbers["labels"].values())
     assert images > 0
     assert found.numbers["images"]["unreadable"] == {}
+
+
+def test_a_split_that_is_there_and_cannot_be_read_fails(tmp_path, rows, capsys):
+    write_rows(tmp_path / "val.csv", ["image", "patient", "cat", "dog"], [["images/0.png", "x", 1, 7]])
+    options = config(tmp_path, rows, split_column=None, val_path=str(tmp_path / "val.csv"))
+    out = tmp_path / "s.html"
+    assert main(["data", *options, "--out", str(out), "--fail-on", "leakage"]) == 2
+    assert "val.csv:2: column 'dog' holds '7'" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_nothing_but_an_earlier_page_is_written_over(tmp_path, rows, capsys):
+    options = config(tmp_path, rows)
+    before = (tmp_path / "t.csv").read_bytes()
+    for name in ("t.csv", "t", "t.NPZ"):
+        assert main(["data", *options, "--out", str(tmp_path / name)]) == 2
+        assert "a page's name ends with .html" in capsys.readouterr().err
+    assert (tmp_path / "t.csv").read_bytes() == before
+    np.savez(tmp_path / "s.npz", mine=np.arange(3))
+    assert main(["data", *options, "--out", str(tmp_path / "s.html")]) == 0
+    assert np.load(tmp_path / "s.1.npz")["mine"].tolist() == [0, 1, 2]
+    assert main(["data", *options, "--out", str(tmp_path / "s.html")]) == 0
+    assert not (tmp_path / "s.2.npz").exists()
+    capsys.readouterr()
+    assert main(["data", *options, "--out", str(tmp_path / "t.csv" / "s.html")]) == 2
+    said = capsys.readouterr()
+    assert "cannot be written" in said.err
+    assert "looking at images" not in said.out

@@ -334,3 +334,66 @@ def test_odd_file_names_are_kept(tmp_path, ending):
     labeled = reader(out, val_fraction=0).read_split("train")
     assert [str(name).rpartition("/")[2] for name in labeled.images] == names
     assert labeled.states[:, 0].tolist() == [0, 1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_soft_labels_are_written_whole_and_stay_soft(tmp_path, ending):
+    values = [1.2345e-10, 0.0123456789, 0.99999997, 0.0, 1.0, 0.25]
+    rows = [[f"{n}.jpg", "a", value, "machine"] for n, value in enumerate(values)]
+    for n in range(len(rows)):
+        write_image(tmp_path / f"{n}.jpg", (16, 16), seed=n)
+    write_rows(tmp_path / "long.csv", ["image", "label", "confidence", "source"], rows)
+    long = {"label_column": "label", "confidence_column": "confidence", "source_column": "source", "machine": "soft"}
+    given = {"path": str(tmp_path / "long.csv"), "image_column": "image", "fractions": [1, 0, 0], "long": long}
+    out = tmp_path / f"m.{ending}"
+    merge(plan(tmp_path, {"x": given}), out)
+    labeled = reader(out, val_fraction=0).read_split("train")
+    assert (labeled.states == -2).all()
+    np.testing.assert_allclose(labeled.soft[:, 0], values, atol=2e-7, rtol=0)
+
+
+@pytest.mark.parametrize("fault", ["image", "cell"])
+def test_a_split_that_is_there_and_cannot_be_read_is_no_split_that_is_not_there(tmp_path, fault):
+    table(tmp_path, "x.csv", ["cat"], [["a.jpg", "", "", 1], ["b.jpg", "", "", 0]])
+    write_rows(tmp_path / "val.csv", ["image", "cat"], [["c.jpg", 7 if fault == "cell" else 1]])
+    if fault == "cell":
+        write_image(tmp_path / "c.jpg", (16, 16), seed=9)
+    given = {"path": str(tmp_path / "x.csv"), "val_path": str(tmp_path / "val.csv"), "label_columns": ["cat"]}
+    with pytest.raises(
+        DataError, match=r"val\.csv:2: " + ("no image" if fault == "image" else "column 'cat' holds '7'")
+    ):
+        merge(plan(tmp_path, {"x": given}), tmp_path / "m.csv")
+    assert not (tmp_path / "m.csv").exists()
+    (tmp_path / "val.csv").unlink()  # it may be on another machine
+    assert merge(plan(tmp_path, {"x": given}), tmp_path / "m.csv").splits == ["train", "train"]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"classes": "cat"}, "`classes` is a list of names"),
+        ({"classes": ["cat", 1]}, "`classes` is a list of names"),
+        ({"hierarchy": ["cat"]}, "`hierarchy` has of each parent a list"),
+        ({"hierarchy": {"animal": "cat"}}, "`hierarchy` has of each parent a list"),
+        ({"hierarchy": {"animal": [True]}}, "`hierarchy` has of each parent a list"),
+    ],
+)
+def test_names_that_yaml_takes_for_something_else_are_refused(two, tmp_path, more, said):
+    with pytest.raises(ConfigError, match=said):
+        merge(plan(tmp_path, {"one": source(two[0], ["cat", "dog"])}, **more), tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize("renamed", [["cat"], {"cat": 1}, {"cat": True}, "cat"])
+def test_other_names_of_a_source_are_names(two, tmp_path, renamed):
+    with pytest.raises(ConfigError, match="sources: one: classes: of each class"):
+        merge(plan(tmp_path, {"one": source(two[0], ["cat", "dog"], classes=renamed)}), tmp_path / "m.csv")
+
+
+def test_a_contradiction_of_a_data_set_that_tests_on_what_validates_is_told_once(tmp_path):
+    one = table(tmp_path, "x.csv", ["cat"], [["a.jpg", "train", "", 0], ["b.jpg", "train", "", 1]])
+    other = table(tmp_path, "y.csv", ["cat"], [["a.jpg", "test", "", 1], ["c.jpg", "train", "", 0]], first=5)
+    sources = {"x": source(one, ["cat"]), "y": source(other, ["cat"])}
+    merged = merge(plan(tmp_path, sources, conflicts="unknown"), tmp_path / "m.csv")
+    assert [one.column for one in merged.conflicts] == [None, 0]
+    assert dict(zip(merged.images, merged.splits, strict=True))[str(tmp_path / "a.jpg")] == "test"
+    assert merged.states[:, 0].tolist() == [-1, 1, 0]

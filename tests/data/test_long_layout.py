@@ -8,6 +8,7 @@ import yaml
 from mlcv.commands.init import init
 from mlcv.data import Codes, CSVDataModule, Long
 from mlcv.data.table_layout import look_at
+from mlcv.errors import ConfigError
 from mlcv.tables import read_table
 from tests.data.test_tables_as_people_have_them import OPEN_IMAGES, VIN_DR, said
 from tests.tiny_sets import write_image
@@ -83,3 +84,11 @@ def test_what_is_guessed_of_a_long_table_is_said(tmp_path):
     assert any("no row is absent; if not every image was searched" in text for text in started.warnings)
     kept = yaml.safe_load(started.config.read_text())["data"]["init_args"]
     assert (kept["long"], kept["stratify"]) == ({"label_column": "label", "absent": "negative"}, True)
+
+
+def test_soft_labels_of_machines_need_their_confidence(tmp_path):
+    """Else what no person has verified would be present."""
+    (tmp_path / "t.csv").write_text("image,label,source,confidence\na.jpg,cat,machine,0.4\n")
+    for columns in ({"source_column": "source"}, {"confidence_column": "confidence"}):
+        with pytest.raises(ConfigError, match=r"name their columns in data\.long\.source_column and"):
+            CSVDataModule(str(tmp_path / "t.csv"), image_column="image", long=Long("label", machine="soft", **columns))

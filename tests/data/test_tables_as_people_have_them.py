@@ -322,6 +322,36 @@ def test_an_image_in_no_classs_folder_is_refused(tmp_path):
         CSVDataModule(str(tmp_path / "empty"))
 
 
+def test_linked_folders_are_classes_and_no_link_leads_around(tmp_path):
+    write_image(tmp_path / "set" / "cat" / "1.jpg")
+    write_image(tmp_path / "elsewhere" / "2.jpg", seed=2)
+    (tmp_path / "set" / "bird").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    classes, states, _ = said(CSVDataModule(str(tmp_path / "set"), fractions=(1, 0, 0)))
+    assert classes == ("bird", "cat")
+    assert states == {"1": [0, 1], "2": [1, 0]}
+    (tmp_path / "set" / "cat" / "up").symlink_to(tmp_path / "set", target_is_directory=True)
+    with pytest.raises(DataError, match=r"up: a link to a folder that it is in"):
+        CSVDataModule(str(tmp_path / "set"))
+
+
+def test_a_folder_beside_splits_makes_no_classes_of_them(tmp_path):
+    for n, name in enumerate(["train/cat/1.jpg", "val/cat/2.jpg", "extra/cat/3.jpg"]):
+        write_image(tmp_path / "set" / name, seed=n)
+    with pytest.raises(DataError, match="train, val are splits, and extra beside them is none"):
+        CSVDataModule(str(tmp_path / "set"))
+    for n, name in enumerate(["train/1.jpg", "car/2.jpg"]):  # what COCO calls a train
+        write_image(tmp_path / "vehicles" / name, seed=n)
+    assert CSVDataModule(str(tmp_path / "vehicles")).class_names == ("car", "train")
+
+
+def test_a_list_of_a_blank_says_neither_none_nor_unknown(tmp_path):
+    for n in range(2):
+        write_image(tmp_path / f"{n}.jpg", seed=n)
+    (tmp_path / "t.csv").write_text("image,labels\n0.jpg,['cat']\n1.jpg,['']\n")
+    with pytest.raises(DataError, match=r"t\.csv:3: .* a list of nothing but blanks; write \[\] if no class"):
+        CSVDataModule(str(tmp_path / "t.csv"), labels_column="labels")
+
+
 # ---- layouts
 
 
