@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 SOURCE = "source"
 """Header of the column by which data are compared, unless another is named."""
+_ANY_MODEL = ("--model=Classifier", "--model.backbone=test_resnet")
+"""A config has one, though it is not built here."""
 _LINES = 24
 """Of splits and findings in a terminal, so that no more than 30 are printed."""
 
@@ -96,7 +98,9 @@ def data_sheet(
     if path.suffix.lower() not in {".html", ".htm"}:
         raise ConfigError(f"--out {path}: a page's name ends with .html; a .json and a .npz of its name lie beside it")
     check_writable(path.parent, "--out")
-    data = data_of(options)
+    config = next(iter(take(list(options), "--config", "-c")[0][-1:]), "")
+    has_model = config or take(list(options), "--model")[0]
+    data = data_of(options if has_model else [*options, *_ANY_MODEL])
     data.on_error = "skip"  # what cannot be read is listed
     if by is not None and isinstance(data, CSVDataModule):
         data.kept_columns = [by]
@@ -108,7 +112,6 @@ def data_sheet(
     column, threads = _column(collection, by), workers or usable_cores()
     facts = measure(collection, column, images, data.max_megapixels, threads, cache, features)
     findings = find(collection, facts)
-    config = next(iter(take(list(options), "--config", "-c")[0][-1:]), "")
     numbers = _numbers(data, collection, facts, findings, about, config)
     write_sheet_page(path, collection, facts, findings, numbers["what"], examples, data.max_megapixels, features)
     write_text(path.with_suffix(".json"), json.dumps(_plain(numbers), indent=1, allow_nan=False) + "\n", keep=True)

@@ -47,6 +47,8 @@ def read_plan(path: Path) -> dict[str, Any]:
         raise ConfigError(f"merge: {path}: there is no key {strange[0]!r}; there are {', '.join(_KEYS)}")
     if not isinstance(given.get("sources"), dict) or len(given["sources"]) < 1:
         raise ConfigError(f"merge: {path}: `sources` names the data sets, each with class_path and init_args")
+    if joint := [name for name in given["sources"] if "+" in str(name)]:
+        raise ConfigError(f"merge: sources: {joint[0]}: + joins the names of sources; give it another")
     classes, hierarchy = given.get("classes") or [], given.get("hierarchy") or {}
     if not _are_names(classes):
         raise ConfigError(
@@ -119,7 +121,10 @@ def build_sources(
     class_names = tuple(known if classes is None else classes)
     check_class_names(class_names, "merge: classes")
     if taken := [name for name in class_names if name.lower() in _COLUMNS]:
-        raise ConfigError(f"merge: classes: {taken[0]!r} is a column of the merged table: give the class another name")
+        raise ConfigError(
+            f"merge: classes: {taken[0]!r} is a column of the merged table: give the class another name, or name the "
+            "source's split_column and label_columns if it is none"
+        )
     if absent := [name for name in class_names if name not in known]:
         raise ConfigError(f"merge: classes: no source has {absent[0]!r}; they have {', '.join(list(found)[:12])}, ...")
     places = {name: c for c, name in enumerate(class_names)}

@@ -162,6 +162,14 @@ def test_any_column_of_a_table_may_be_compared_by(tmp_path, rows, capsys):
     assert "there is no such column; besides labels the data have patient" in capsys.readouterr().err
 
 
+def test_data_alone_have_a_sheet_without_a_model(tmp_path, rows):
+    config(tmp_path, rows)
+    data = json.loads((tmp_path / "c.yaml").read_text())["data"]
+    (tmp_path / "d.yaml").write_text(json.dumps(data))
+    found = mlcv.data_sheet([f"--data={tmp_path / 'd.yaml'}"], tmp_path / "s.html", images=False)
+    assert found.numbers["what"]["splits"]["train"]["images"] == 24
+
+
 def test_names_are_letters_on_the_page(tmp_path, rows):
     evil = "images/<b>&.png"
     shutil.move(tmp_path / rows[0][0], tmp_path / evil)

@@ -183,11 +183,13 @@ def test_official_data_sets_are_joined_by_their_own_readers(tmp_path):
         ({"classes": ["cow"]}, "no source has 'cow'"),
         ({"hierarchy": {"cat": ["lion"]}}, "there is no class 'lion'"),
         ({"classes": ["cat", "animal"]}, "no source has 'animal'"),
+        ({"sources": {"a+b": {"path": "x.csv"}}}, r"sources: a\+b: \+ joins the names"),
         ({"conflicts": "ignore"}, "conflicts is one of raise, unknown, first"),
     ],
 )
 def test_a_file_that_cannot_be_meant_is_refused(two, tmp_path, change, sentence):
-    file = plan(tmp_path, {"one": source(two[0], ["cat", "dog"])}, **change)
+    given = dict(change)
+    file = plan(tmp_path, given.pop("sources", {"one": source(two[0], ["cat", "dog"])}), **given)
     with pytest.raises(ConfigError, match=sentence):
         merge(file, tmp_path / "m.csv")
     assert not (tmp_path / "m.csv").exists()
