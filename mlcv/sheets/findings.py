@@ -1,6 +1,6 @@
 """What somebody should look at, and what a pipeline may be stopped for."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -59,12 +59,14 @@ def _of_images(collection: Collection, facts: Facts) -> Iterator[Finding]:
     def named(pair: Pair) -> str:
         return " and ".join(printable(end_of(collection.where(row), 2)) for row in (pair.one, pair.other))
 
-    apart = Counter(tuple(sorted((int(numbers[pair.one]), int(numbers[pair.other])))) for pair in facts.pairs)
+    by_splits = defaultdict(list)
+    for pair in facts.pairs:
+        one, other = sorted((int(numbers[pair.one]), int(numbers[pair.other])))
+        by_splits[one, other].append(pair)
     splits = list(collection.splits)
-    for (one, other), count in sorted(apart.items()):
-        chosen = [p for p in facts.pairs if {int(numbers[p.one]), int(numbers[p.other])} == {one, other}]
+    for (one, other), chosen in sorted(by_splits.items(), key=lambda item: item[0]):
         exact = sum(pair.is_exact for pair in chosen)
-        what = f"{_many(count, 'pair')} of copies ({exact} exact)"
+        what = f"{_many(len(chosen), 'pair')} of copies ({exact} exact)"
         if one == other:
             yield Finding("duplicates", f"{what} within {splits[one]}, such as {named(chosen[0])}")
         else:
