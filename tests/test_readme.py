@@ -3,9 +3,11 @@
 import json
 import re
 import shlex
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from mlcv.cli import main
 from mlcv.shipped_configs import text_alone
@@ -20,6 +22,18 @@ COMMANDS = sorted(
         for found in re.findall(r"(?:^|`)(mlcv fit --config [^`#\n]*)", TEXT.replace("\\\n", " "), re.MULTILINE)
     }
 )
+
+
+def test_setuptools_can_read_what_the_package_requires():
+    """It takes the marker of a requirement on its key's own line for a second requirement, and installs nothing."""
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    values = [config["options"]["install_requires"], *config["options.extras_require"].values()]
+    assert len(values) > 5
+    for value in values:
+        assert value.startswith("\n") or ";" not in value
+        for line in filter(None, value.splitlines()):
+            Requirement(line)
 
 
 @pytest.mark.first
