@@ -27,6 +27,7 @@ ELSE = re.compile(
     r"run: \S+|(train|val): .*|part +what it is +parameters +trained|─+"
     r"|backbone +test_resnet .*|head +LinearHead .*|all .*|training on the CPU \(1 thread\), precision 32-true"
     r"|trained in \d+ s; best val/mAP 0\.\d{4} in epoch \d: \S+"
+    r"|.*GPU available but not used.*"
 )
 
 

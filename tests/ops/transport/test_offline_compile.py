@@ -19,7 +19,8 @@ def test_kernels_compile_within_registers_and_memory_and_no_load_overwrites_an_o
     assert not done.returncode, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert len({(row["kernel"], row["dtype"]) for row in rows}) == 19
-    most = 0 if capability == 90 else 192  # bytes a thread: block sizes are chosen on Hopper
+    # Bytes a thread: block sizes are chosen on Hopper. Elsewhere Triton 3.7 spills up to 192, and 3.6 up to 416.
+    most = 0 if capability == 90 else 416
     assert [row for row in rows if row["spilled"] > most or row["shared"] > row["allowed"] or row["endangered"]] == []
     products = [row for row in rows if row["kernel"] in ("dots", "patches", "labels") and row["labels"] >= 64]
     on_hopper = [row for row in products if row["dtype"] == "bf16" and capability == 90]
