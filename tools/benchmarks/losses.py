@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Forward and backward of the element-wise losses: autograd of the formula, compiled, and `mlcv`.
 
-On a CPU, first cross-entropy in a process that has imported torch alone, where log1p may be slow (see `mlcv.numerics`).
-Then all in one process, in turn, processor time or the GPU's, the least of several runs; `kept` is what a loss holds for
-the backward pass.
+On a CPU, first cross-entropy in a process that has imported torch alone, where log1p may be slow (see
+`mlcv.numerics`). Then all in one process, in turn, processor time or the GPU's, the least of several runs; `kept` is
+what a loss holds for the backward pass.
 """
 
 import argparse
