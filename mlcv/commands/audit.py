@@ -332,7 +332,7 @@ def _shown(parts: Sequence[Part], entries: Entries, order: Order, count: int, se
         return Entries.of([to_review(part.judgement, _open(part), count // len(parts), seed) for part in parts])
     shown = entries.take(slice(count))
     is_open = [
-        (row, column) not in parts[part].decided
+        not parts[part].is_decided[row, column]
         for part, row, column in zip(shown.part.tolist(), shown.row.tolist(), shown.column.tolist(), strict=True)
     ]
     return shown.take(np.flatnonzero(is_open))
@@ -340,10 +340,7 @@ def _shown(parts: Sequence[Part], entries: Entries, order: Order, count: int, se
 
 def _open(part: Part) -> NDArray[np.int8]:
     """States of what nobody has decided."""
-    states = part.states.copy()
-    for place in part.decided:
-        states[place] = UNKNOWN
-    return states
+    return np.where(part.is_decided, UNKNOWN, part.states).astype(np.int8)
 
 
 def _summary(parts: Sequence[Part], count: int, suggested: int) -> dict[str, Any]:
