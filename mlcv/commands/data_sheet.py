@@ -36,8 +36,6 @@ logger = logging.getLogger(__name__)
 
 SOURCE = "source"
 """Header of the column by which data are compared, unless another is named."""
-_ANY_MODEL = ("--model=Classifier", "--model.backbone=test_resnet")
-"""A config has one, though it is not built here."""
 _LINES = 24
 """Of splits and findings in a terminal, so that no more than 30 are printed."""
 
@@ -99,8 +97,7 @@ def data_sheet(
         raise ConfigError(f"--out {path}: a page's name ends with .html; a .json and a .npz of its name lie beside it")
     check_writable(path.parent, "--out")
     config = next(iter(take(list(options), "--config", "-c")[0][-1:]), "")
-    has_model = config or take(list(options), "--model")[0]
-    data = data_of(options if has_model else [*options, *_ANY_MODEL])
+    data = data_of(options)
     data.on_error = "skip"  # what cannot be read is listed
     if by is not None and isinstance(data, CSVDataModule):
         data.kept_columns = [by]

@@ -21,6 +21,8 @@ _SIDE, _GAP, _FONT, _LINES = 224, 12, 14, 6
 """Of a picture in pixels; between two; height of letters; most lines of a caption."""
 _BLACK, _GREY, _RED = (20, 20, 20), (125, 125, 125), (176, 40, 40)
 _QUALITY = {"JPEG": {"quality": 92}}
+_ANY_MODEL = ("--model=Classifier", "--model.backbone=test_resnet")
+"""Where none is named: `fit` wants one, the data do not."""
 
 
 class _DataCLI(UnwrittenCLI):
@@ -62,7 +64,7 @@ def preview(options: Sequence[str], output: str | Path = "batch.png", *, images:
 
 
 def data_of(options: Sequence[str]) -> MultiLabelDataModule:
-    """The data of a config, as `fit` builds it, without network or run.
+    """The data of a config, as `fit` builds it, without network or run; a config of data alone is enough.
 
     Args:
         options: as of `mlcv fit`.
@@ -71,7 +73,7 @@ def data_of(options: Sequence[str]) -> MultiLabelDataModule:
         UserError: for a config that cannot be read.
     """
     set_up_logging()
-    data: MultiLabelDataModule = _DataCLI.of(options).datamodule
+    data: MultiLabelDataModule = _DataCLI.of([*_ANY_MODEL, *options]).datamodule
     return data
 
 

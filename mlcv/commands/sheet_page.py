@@ -105,33 +105,27 @@ def _splits(facts: Facts, what: dict[str, Any]) -> list[list[str]]:
 
 def _classes(facts: Facts, names: list[str]) -> dict[str, Any]:
     """A row a class: of each split the rate with its interval, and counts of what is not known."""
-    states = [
-        state for state in ("unknown", "uncertain")
-        if any(getattr(one, state) for labels in facts.labels.values() for one in labels.classes)
-    ]  # fmt: skip
     head = ["class"]
     for split in facts.labels:
-        head += [f"{split}: positive", "known", *states, "rate"]
+        head += [f"{split}: positive", "known", "rate"]
     rows = []
     for c, name in enumerate(names):
         row: list[dict[str, Any]] = [{"text": name, "sort": name}]
         for labels in facts.labels.values():
-            row += _cells(labels.classes[c], states)
+            row += _cells(labels.classes[c])
         rows.append(row)
     return {"head": head, "rows": rows}
 
 
-def _cells(one: ClassFacts, states: Sequence[str]) -> list[dict[str, Any]]:
-    cells: list[dict[str, Any]] = [{"text": count, "sort": count} for count in (one.positive, one.known)]
-    for state in states:
-        count = getattr(one, state)
-        soft = f"{one.soft} soft" if state == "uncertain" and one.soft else ""
-        cells.append({"text": count, "sort": count, "more": soft})
+def _cells(one: ClassFacts) -> list[dict[str, Any]]:
+    counts = {state: getattr(one, state) for state in ("unknown", "uncertain", "soft")}
+    others = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     rate, interval = (
         (f"{100 * one.rate:.1f} %", f"{100 * one.low:.1f} to {100 * one.high:.1f}") if one.known else ("-", "")
     )
     return [
-        *cells,
+        {"text": one.positive, "sort": one.positive},
+        {"text": one.known, "sort": one.known, "more": others},
         {
             "text": rate,
             "sort": one.rate if one.known else -1,
@@ -198,7 +192,7 @@ def heat_map(facts: Facts, names: Sequence[str]) -> str:
         for j, other in enumerate(order):
             title = f"{names[one]} and {names[other]}: {both[one, other]} images"
             if one == other:
-                title, colour = f"{names[one]}: {both[one, one]} images", "#e9edf1"
+                title, colour = f"{names[one]}: {both[one, one]} images", "#b9c3cd"
             else:
                 says = both[one, other] > 0 or expected[one, other] >= _FEW
                 colour = _colour(float(lift[one, other]) if says else np.nan)

@@ -166,8 +166,10 @@ def test_data_alone_have_a_sheet_without_a_model(tmp_path, rows):
     config(tmp_path, rows)
     data = json.loads((tmp_path / "c.yaml").read_text())["data"]
     (tmp_path / "d.yaml").write_text(json.dumps(data))
-    found = mlcv.data_sheet([f"--data={tmp_path / 'd.yaml'}"], tmp_path / "s.html", images=False)
-    assert found.numbers["what"]["splits"]["train"]["images"] == 24
+    (tmp_path / "alone.yaml").write_text(json.dumps({"data": data}))
+    for option in (f"--data={tmp_path / 'd.yaml'}", f"--config={tmp_path / 'alone.yaml'}"):
+        found = mlcv.data_sheet([option], tmp_path / "s.html", images=False)
+        assert found.numbers["what"]["splits"]["train"]["images"] == 24
 
 
 def test_names_are_letters_on_the_page(tmp_path, rows):

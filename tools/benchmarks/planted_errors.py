@@ -12,6 +12,7 @@ recovers. Ratios need cleanlab (mlcv[audit]).
 
 import argparse
 import sys
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -207,6 +208,7 @@ def loop(views, truth, noise, clean, ridge, seed, looks):
     orders = {
         "self-confidence": np.unravel_index(np.argsort(-by_score, axis=None, kind="stable"), given.shape),
         "random": tuple(rng.permutation(np.argwhere(given >= 0)).T),
+        "wrong ones alone, at random": tuple(rng.permutation(np.argwhere(given != truth[trained])).T),
         "errors": order(judgement, given, "errors"),
         "mean_ap": order(judgement, given, "mean_ap"),
     }
@@ -227,6 +229,12 @@ def share(gains, place):
     without = (gained.sum() - gained) / (lost.sum() - lost)
     error = np.sqrt((count - 1) / count * ((without - without.mean()) ** 2).sum()) if count > 1 else np.nan
     return f"{gained.sum() / lost.sum():.2f} ± {error:.2f}"
+
+
+def shown_mean(settings, place):
+    """Mean of the runs' own shares, and its standard error."""
+    shares = np.array([gain[place] / lost[place] for gains in settings.values() for gain, lost in gains])
+    return f"{shares.mean():.2f} ± {shares.std(ddof=1) / np.sqrt(len(shares)):.2f}"
 
 
 def table(title, head, rows):
@@ -252,16 +260,18 @@ def run(options):
         for name, noise in LOOP_NOISE.items():
             for seed in options.seeds:
                 for key, gain in loop(views, truth, noise, clean, options.ridge, seed, options.looks).items():
-                    results.setdefault(key, []).append(gain)
+                    results.setdefault(key, {}).setdefault(name, []).append(gain)
                 print(f"{name}, seed {seed}: done", file=sys.stderr)
-        rows = {
-            f"{name}, {count} looks": [share(gains, 0), share(gains, 1)] for (name, count), gains in results.items()
-        }
-        table(
-            f"Share recovered (± standard error), {len(LOOP_NOISE) * len(options.seeds)} runs",
-            ["macro mAP", "micro AP"],
-            rows,
-        )
+        for place, what in enumerate(("macro mAP", "micro AP")):
+            rows = {
+                f"{name}, {count} looks": [
+                    share(list(chain.from_iterable(settings.values())), place),
+                    shown_mean(settings, place),
+                ]
+                + [share(gains, place) for gains in settings.values()]
+                for (name, count), settings in results.items()
+            }
+            table(f"Share of {what} recovered", ["all runs", "mean of runs", *LOOP_NOISE], rows)
         return
     names = options.noise or list(NOISE)
     results = {
