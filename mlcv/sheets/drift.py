@@ -7,7 +7,7 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtrc, expit, logit, ndtri
+from scipy.special import chdtrc, expit, kolmogorov, logit, ndtri
 from scipy.stats import fisher_exact, ks_2samp, rankdata
 
 SURE = 0.01
@@ -97,21 +97,30 @@ def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
     return out
 
 
-def rates_apart(positive: NDArray[np.int64], total: NDArray[np.int64]) -> list[Gap]:
+def rates_apart(
+    positive: NDArray[np.int64], total: NDArray[np.int64], effects: NDArray[np.float64] | None = None
+) -> list[Gap]:
     """Compares the label rates of each two parts, least likely to be chance first.
-
-    Images count as independent: of several a patient, p is too small.
 
     Args:
         positive: (S, C), images that show a class.
         total: (S, C), images of which it is known.
+        effects: (C,), see `mlcv.sheets.clusters`; None if images are independent.
     """
+    effects = np.ones(positive.shape[1]) if effects is None else effects
     found = [
         (c, (one, other))
         for one, other in combinations(range(len(total)), 2)
         for c in np.flatnonzero((total[one] > 0) & (total[other] > 0)).tolist()
     ]
-    p = holm(np.array([_same_rate(positive[list(parts), c], total[list(parts), c]) for c, parts in found]))
+    p = holm(
+        np.array(
+            [
+                _same_rate(positive[list(parts), c] / effects[c], total[list(parts), c] / effects[c])
+                for c, parts in found
+            ]
+        )
+    )
     gaps = []
     for (c, parts), value in zip(found, p, strict=True):
         hits, count = positive[list(parts), c], total[list(parts), c]
@@ -123,44 +132,67 @@ def rates_apart(positive: NDArray[np.int64], total: NDArray[np.int64]) -> list[G
     return sorted(gaps, key=lambda gap: (gap.p, -gap.odds))
 
 
-def _same_rate(hits: NDArray[np.int64], count: NDArray[np.int64]) -> float:
+def _same_rate(hits: NDArray[np.float64], count: NDArray[np.float64]) -> float:
     table = np.stack([hits, count - hits])
     if not table.sum(axis=1).all():
         return 1.0
     expected = np.outer(table.sum(axis=1), count) / count.sum()
     if expected.min() < _SMALL:
-        return float(fisher_exact(table).pvalue)
+        return float(fisher_exact(np.rint(table).astype(np.int64)).pvalue)
     return float(chdtrc(1, ((table - expected) ** 2 / expected).sum()))
 
 
-def values_apart(quantities: Mapping[str, Sequence[NDArray[np.float64]]]) -> dict[str, list[Shift]]:
+def values_apart(
+    quantities: Mapping[str, Sequence[NDArray[np.float64]]], effects: Mapping[str, float] | None = None
+) -> dict[str, list[Shift]]:
     """Compares quantities in each two parts that have images, least likely to be chance first.
 
     Args:
         quantities: by name, one array a part.
+        effects: by name, see `mlcv.sheets.clusters`; None if images are independent.
     """
     tests = {
-        (name, pair): ks_2samp(*both, method="exact" if max(map(len, both)) <= _EXACT else "asymp")
+        (name, pair): _same_values(both[0], both[1], 1.0 if effects is None else effects[name])
         for name, values in quantities.items()
         for pair in combinations(range(len(values)), 2)
         if all(map(len, both := [values[n] for n in pair]))
     }
-    p = holm(np.array([test.pvalue for test in tests.values()], np.float64))
+    p = holm(np.array([p for _, p in tests.values()], np.float64))
     found: dict[str, list[Shift]] = {name: [] for name in quantities}
-    for ((name, pair), test), value in zip(tests.items(), p.tolist(), strict=True):
+    for ((name, pair), (distance, _)), value in zip(tests.items(), p.tolist(), strict=True):
         one, other = (float(np.median(quantities[name][n])) for n in pair)
-        found[name].append(Shift(pair, (one, other), float(test.statistic), value))
+        found[name].append(Shift(pair, (one, other), distance, value))
     return {name: sorted(shifts, key=lambda shift: (shift.p, -shift.distance)) for name, shifts in found.items()}
 
 
-def area(values: NDArray[np.float64], positive: NDArray[np.bool_], negative: NDArray[np.bool_], tests: int = 1) -> Area:
+def _same_values(one: NDArray[np.float64], other: NDArray[np.float64], effect: float) -> tuple[float, float]:
+    """The distance of two samples, and p, as of so many times fewer images."""
+    is_exact = effect == 1 and max(len(one), len(other)) <= _EXACT
+    test = ks_2samp(one, other, method="exact" if is_exact else "asymp")
+    if effect == 1:
+        return float(test.statistic), float(test.pvalue)
+    images = len(one) * len(other) / (len(one) + len(other)) / effect
+    return float(test.statistic), float(kolmogorov(math.sqrt(images) * test.statistic))
+
+
+def area(
+    values: NDArray[np.float64],
+    positive: NDArray[np.bool_],
+    negative: NDArray[np.bool_],
+    tests: int = 1,
+    groups: NDArray[np.intp] | None = None,
+) -> Area:
     """AUROC of a quantity with DeLong's variance (Biometrics 44, 1988), its interval made on the scale of log-odds.
+
+    Where images are of groups, what each of them adds is summed up group by group, as Obuchowski does (Biometrics 53,
+    1997), so that it is the groups that count as independent.
 
     Args:
         values: (M,).
         positive: images that show a class (M,).
         negative: images that do not.
         tests: intervals that are looked at together: all of them hold in 95 % (Bonferroni).
+        groups: (M,) numbers from 0; None if images are independent.
     """
     there, absent = values[positive], values[negative]
     if min(len(there), len(absent)) < FEWEST:
@@ -170,7 +202,13 @@ def area(values: NDArray[np.float64], positive: NDArray[np.bool_], negative: NDA
     below = 1 - (ranks[len(there) :] - rankdata(absent)) / len(there)
     value = float(above.mean())
     inner = (value * pairs + 0.5) / (pairs + 1)  # at 0 and 1 log-odds would be infinite
-    variance = float(above.var(ddof=1)) / len(there) + float(below.var(ddof=1)) / len(absent)
+    if groups is None:
+        variance = float(above.var(ddof=1)) / len(there) + float(below.var(ddof=1)) / len(absent)
+    else:
+        own = np.concatenate([groups[positive], groups[negative]])
+        adds = np.concatenate([(above - value) / len(there), (below - value) / len(absent)])
+        count = len(np.unique(own))
+        variance = float((np.bincount(own, adds) ** 2).sum()) * count / max(count - 1, 1)
     error = math.sqrt(max(variance, inner * (1 - inner) / pairs)) / (inner * (1 - inner))
     half = -float(ndtri(0.025 / max(tests, 1))) * error
     return Area(value, float(expit(logit(inner) - half)), float(expit(logit(inner) + half)))

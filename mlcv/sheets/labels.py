@@ -117,7 +117,11 @@ class Together:
 
 
 def label_facts(
-    states: States, names: Sequence[str], soft: NDArray[np.float32] | None = None, most: int = 12
+    states: States,
+    names: Sequence[str],
+    soft: NDArray[np.float32] | None = None,
+    most: int = 12,
+    effects: NDArray[np.float64] | None = None,
 ) -> LabelFacts:
     """Counts a split's labels.
 
@@ -126,13 +130,15 @@ def label_facts(
         names: C names.
         soft: see `LabeledImages`.
         most: combinations that are named.
+        effects: (C,), see `mlcv.sheets.clusters`: by how much less than as many images of different groups they say of
+            a rate; None if images are independent.
     """
     counts = {value: np.count_nonzero(states == value, axis=0) for value in (POSITIVE, NEGATIVE, UNKNOWN, UNCERTAIN)}
     total = counts[POSITIVE] + counts[NEGATIVE]
     softs = np.zeros(len(names), np.int64) if soft is None else np.count_nonzero(~np.isnan(soft), axis=0)
     with np.errstate(invalid="ignore"):
         rate = counts[POSITIVE] / total
-    low, high = np.where(total > 0, wilson(rate, total).T, np.nan)
+    low, high = np.where(total > 0, wilson(rate, total if effects is None else total / effects).T, np.nan)
     columns = [*counts.values(), softs, rate, low, high]
     classes = [
         ClassFacts(name, *row) for name, *row in zip(names, *(column.tolist() for column in columns), strict=True)

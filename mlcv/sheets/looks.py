@@ -57,7 +57,7 @@ def look(pixels: Pixels) -> Any:
     found["good"], found["bits"], found["turn"] = True, 8, 1
     found["height"], found["width"] = pixels.shape[:2]
     grey = to_grey(pixels)
-    found["grey"] = pixels.shape[2] == 1 or int(cv2.absdiff(pixels, np.repeat(grey[..., None], 3, 2)).max()) <= 4
+    found["grey"] = pixels.shape[2] == 1 or int(cv2.absdiff(pixels, cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)).max()) <= 4
     darker = np.bincount(grey.ravel(), minlength=256).cumsum()  # a percentile of numpy's takes half of the whole time
     found["low"], found["high"] = np.searchsorted(darker, (0.05 * grey.size, 0.95 * grey.size))
     found["mean"] = cv2.mean(grey)[0]

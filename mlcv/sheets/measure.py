@@ -1,15 +1,17 @@
 """All that a data sheet says, in numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from mlcv.errors import DataError
 from mlcv.labels.states import NEGATIVE, POSITIVE, States, known
+from mlcv.sheets.clusters import design_effects, numbered
 from mlcv.sheets.collection import Collection, Shared
 from mlcv.sheets.drift import Area, Gap, Shift, area, rates_apart, values_apart
 from mlcv.sheets.labels import LabelFacts, Together, label_facts, together
@@ -94,7 +96,11 @@ def measure(
         features: see `near_pairs`.
     """
     names, states = collection.names, collection.states
-    labels = {name: label_facts(one.states, names, one.soft) for name, one in collection.splits.items()}
+    groups = numbered(collection.groups)
+    labels = {
+        name: label_facts(one.states, names, one.soft, effects=design_effects(_labels(states), groups, [rows]))
+        for (name, one), rows in zip(collection.splits.items(), collection.parts().values(), strict=True)
+    }
     looks, is_grey = None, False
     errors: dict[int, DataError] = {}
     pairs: list[Pair] = []
@@ -105,13 +111,13 @@ def measure(
         gate = GREY if is_grey else PHOTOGRAPHS
         pairs = near_pairs(collection.items, looks, gate, max_megapixels, threads, features)
         if is_grey:  # of one person all radiographs are alike
-            groups = collection.groups
-            pairs = [pair for pair in pairs if pair.is_exact or groups[pair.one] != groups[pair.other]]
+            whose = collection.groups
+            pairs = [pair for pair in pairs if pair.is_exact or whose[pair.one] != whose[pair.other]]
     measured = {} if looks is None else quantities(looks)
-    compared = [_compared("split", collection.parts(), states, measured)]
+    compared = [_compared("split", collection.parts(), states, measured, groups)]
     if by is not None:
-        compared.append(_compared(by, collection.parts(by), states, measured))
-    areas = _areas(measured, states, compared[1] if by is not None else None)
+        compared.append(_compared(by, collection.parts(by), states, measured, groups))
+    areas = _areas(measured, states, compared[1] if by is not None else None, groups)
     return Facts(labels, together(states), collection.shared_groups(), compared, looks, errors, is_grey, pairs, areas)
 
 
@@ -125,7 +131,18 @@ def quantities(looks: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
     return {name: np.where(looks["good"], values, np.nan).astype(np.float64) for name, values in found.items()}
 
 
-def _compared(what: str, parts: Parts, states: States, measured: dict[str, NDArray[np.float64]]) -> Compared:
+def _labels(states: States) -> Iterator[NDArray[np.float64]]:
+    """Of each class 1, 0 and NaN: present, absent, not known."""
+    return (np.where(known(column), column == POSITIVE, np.nan).astype(np.float64) for column in states.T)
+
+
+def _compared(
+    what: str,
+    parts: Parts,
+    states: States,
+    measured: dict[str, NDArray[np.float64]],
+    groups: NDArray[np.intp] | None,
+) -> Compared:
     counts = [
         [np.count_nonzero(mask, axis=0) for mask in (states[rows] == POSITIVE, known(states[rows]))]
         for rows in parts.values()
@@ -134,10 +151,21 @@ def _compared(what: str, parts: Parts, states: States, measured: dict[str, NDArr
     there = {
         name: [values[rows][~np.isnan(values[rows])] for rows in parts.values()] for name, values in measured.items()
     }
-    return Compared(what, parts, rates_apart(positive, total), values_apart(there))
+    rows = list(parts.values())
+    of_rates = design_effects(_labels(states), groups, rows)
+    of_values = design_effects((_ranks(values) for values in measured.values()), groups, rows)
+    shifts = values_apart(there, dict(zip(measured, of_values.tolist(), strict=True)))
+    return Compared(what, parts, rates_apart(positive, total, of_rates), shifts)
 
 
-def _areas(measured: dict[str, NDArray[np.float64]], states: States, by: Compared | None) -> dict[str, list[Area]]:
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """NaN where there is no value."""
+    return np.asarray(rankdata(values, nan_policy="omit"), np.float64)
+
+
+def _areas(
+    measured: dict[str, NDArray[np.float64]], states: States, by: Compared | None, groups: NDArray[np.intp] | None
+) -> dict[str, list[Area]]:
     """Of a column the scores are its values' own rates, so that few images a value would follow by chance."""
     count = states.shape[1]
     tests = count * (len(measured) + (by is not None))
@@ -146,14 +174,16 @@ def _areas(measured: dict[str, NDArray[np.float64]], states: States, by: Compare
     for name, values in measured.items():
         there = ~np.isnan(values)
         if there.any() and np.ptp(values[there]) > 0:
-            found[name] = [area(values, positive[:, c] & there, negative[:, c] & there, tests) for c in range(count)]
+            found[name] = [
+                area(values, positive[:, c] & there, negative[:, c] & there, tests, groups) for c in range(count)
+            ]
     if by is not None and len(by.parts) > 1:
         rates = np.full(states.shape, np.nan)
         for rows in by.parts.values():
             hits, total = positive[rows].sum(axis=0), known(states[rows]).sum(axis=0)
             rates[rows] = np.where(total >= LEAST, hits / np.maximum(total, 1), np.nan)
         found[by.what] = [
-            area(rates[:, c], positive[:, c] & (there := ~np.isnan(rates[:, c])), negative[:, c] & there, tests)
+            area(rates[:, c], positive[:, c] & (there := ~np.isnan(rates[:, c])), negative[:, c] & there, tests, groups)
             for c in range(count)
         ]
     return found
