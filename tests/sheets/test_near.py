@@ -93,7 +93,7 @@ def test_candidates_are_those_of_a_comparison_one_by_one(pixels, monkeypatch):
     some[7] = some[3, :, ::-1]
     some[9] = np.clip(some[2].astype(int) + 20, 0, 255)
     looks, _ = look_at_all(Arrays(some), 100, 1)
-    gate, expected = Gate(28, 0.8, None), {}
+    gate, expected = Gate(28, 0.8, 1.2, None), {}
     for i in range(12):
         for j in range(i + 1, 12):
             best = []
@@ -102,7 +102,7 @@ def test_candidates_are_those_of_a_comparison_one_by_one(pixels, monkeypatch):
                 thumb = thumb[:, ::-1] if mirrored else thumb
                 bits = bin(int(code) ^ int(looks["hash"][j])).count("1")
                 distance = 1 - np.corrcoef(thumb.ravel(), looks["thumb"][j].ravel())[0, 1]
-                if bits <= 28 and distance <= 0.8:
+                if bits <= 28 and distance <= 0.8 and distance + bits / 50 <= 1.2:
                     best.append((distance, mirrored))
             if best:
                 expected[i, j] = min(best)
