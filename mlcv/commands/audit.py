@@ -259,7 +259,7 @@ def _of_models(
     parts, features, heat = [], [], []
     corrected: dict[Path, None] = {}
     for one in predict_unseen(options, folder, folds, full, splits):
-        names = [one.labeled.name(row) for row in range(len(one.labeled))]
+        names = [printable(one.labeled.name(row)) for row in range(len(one.labeled))]
         groups = None if one.groups is None else np.unique(np.array(one.groups), return_inverse=True)[1]
         _warn_of_rare(one.labeled.states, one.data.class_names, folds)
         found = judge(one.logits, one.labeled.states, groups=groups, seed=seed)
@@ -305,7 +305,8 @@ def _of_files(
     found = judge(logits, states, groups=owners, seed=seed)
     root = "" if image_root is None else str(image_root)
     items = Files([os.path.join(root, name) for name in truth.ids])  # noqa: PTH118  # a Path takes ten times as long
-    return [Part("", truth.ids, items, tuple(names), states, logits, found)], [logits], [lambda *_: None]
+    images = [name if name.isprintable() else printable(name) for name in truth.ids]  # mlcv's own are so already
+    return [Part("", images, items, tuple(names), states, logits, found)], [logits], [lambda *_: None]
 
 
 def _logits(model: Any, path: Path) -> Any:

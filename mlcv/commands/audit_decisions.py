@@ -90,14 +90,14 @@ def revised(parts: Sequence[Part], decided: Sequence[Decision]) -> list[Part]:
     used: set[int] = set()
     found = []
     for part in parts:
-        rows = {printable(name): row for row, name in enumerate(part.names)}
+        rows = {name: row for row, name in enumerate(part.names)}
         columns = {name: column for column, name in enumerate(part.class_names)}
         reviews: list[Review] = []
         splits: dict[str, str] = {}
         for number, one in enumerate(decided):
             # A file of predictions does not say of which split it is.
             is_here = not part.split or one.split in ("", part.split)
-            row, column = rows.get(printable(one.image)), columns.get(one.class_name)
+            row, column = rows.get(one.image, rows.get(printable(one.image))), columns.get(one.class_name)
             if not is_here or row is None or column is None or not known(part.states)[row, column]:
                 continue
             if not part.split and splits.setdefault(one.image, one.split) != one.split:

@@ -15,7 +15,6 @@ from mlcv.commands.audit_page import ClassExamples, Entry, Example, thumbnail, w
 from mlcv.data.images import MAX_MEGAPIXELS, Pixels
 from mlcv.errors import DataError
 from mlcv.labels.states import POSITIVE
-from mlcv.tables import printable
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ def draw(
         how many entries have no picture, as no image can be read.
     """
     load = cache(lambda part, row, side: _picture(parts[part], row, side))
-    names = [[printable(name) for name in part.names] for part in parts]
+    names = [part.names for part in parts]
 
     def example(part: int, row: int) -> Example | None:
         picture = load(part, row, SMALL)

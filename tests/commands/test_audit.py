@@ -208,6 +208,18 @@ def test_the_page_of_a_second_round_carries_what_was_decided_in_the_first(config
         )
 
 
+def test_names_that_predictions_have_escaped_stay_so_and_their_decisions_count(tmp_path, seed):
+    logits, _, given = made(seed, 60)
+    names = [r"caf\xe9.jpg", r"two\x0alines.jpg", *(f"{row}.jpg" for row in range(2, 60))]
+    path = write_predictions(tmp_path / "p.csv", logits, given, names)
+    audit([path], show=200, budget=60)
+    entries = [row for row in read(tmp_path / "entries.csv") if "\\" in row["image"]]
+    assert {row["image"] for row in entries} == set(names[:2])
+    assert set(names[:2]) <= {entry["image"] for entry in page_of(tmp_path)["entries"]}
+    found = audit([path], show=0, decisions=decided_of(tmp_path, entries), out=tmp_path / "again")
+    assert len(found.parts[0].decided) == len(entries) == 2 * len(NAMES)
+
+
 def test_a_page_for_review_shows_nothing_that_is_decided(tmp_path, seed):
     logits, _, given = made(seed, 60)
     path = write_predictions(tmp_path / "p.csv", logits, given)
