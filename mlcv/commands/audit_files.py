@@ -89,8 +89,7 @@ def ordered(parts: Sequence[Part], by: By) -> Entries:
     """All known entries, most suspicious first; those that somebody has decided last."""
     entries = Entries.of([_places(known(part.states)) for part in parts])
     scores = np.concatenate([suspicion(part.judgement, part.states, by)[known(part.states)] for part in parts])
-    scores -= 1e3 * _of(parts, entries, "is_decided")
-    return entries.take(np.argsort(-scores, kind="stable"))
+    return entries.take(np.lexsort((-scores, _of(parts, entries, "is_decided"))))
 
 
 def write_entries(path: Path, parts: Sequence[Part], entries: Entries, explained: int = 1000) -> None:

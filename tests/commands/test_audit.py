@@ -220,6 +220,19 @@ def test_names_that_predictions_have_escaped_stay_so_and_their_decisions_count(t
     assert len(found.parts[0].decided) == len(entries) == 2 * len(NAMES)
 
 
+def test_a_decided_entry_is_last_in_either_order_even_the_only_one_of_its_class(tmp_path, seed):
+    logits, _, given = made(seed, 60)
+    given[:, 2] = -1
+    given[0, 2] = 1  # found wrong, the class is expected nowhere, and what is divided by nothing is largest
+    path = write_predictions(tmp_path / "p.csv", logits, given)
+    file = write_rows(
+        tmp_path / "c.csv", ["image", "class", "given", "label", "decision"], [["0.jpg", "'=dog", 1, 0, "wrong"]]
+    )
+    for order in ("errors", "mean_ap"):
+        audit([path], show=0, order=order, decisions=file, out=tmp_path / order)
+        assert [row["decided"] for row in read(tmp_path / order / "entries.csv")] == [""] * 120 + ["yes"]
+
+
 def test_a_page_for_review_shows_nothing_that_is_decided(tmp_path, seed):
     logits, _, given = made(seed, 60)
     path = write_predictions(tmp_path / "p.csv", logits, given)
