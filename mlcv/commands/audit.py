@@ -129,7 +129,7 @@ def audit(  # noqa: PLR0913  # one flat list is what the command line shows
         corrected: list[Path] = []
     else:
         parts, features, heat, corrected = _of_models(options, folder, folds, full, splits, seed)
-    earlier = earlier_rows([*corrected, *([] if decisions is None else [Path(decisions)])])
+    earlier = earlier_rows([*corrected, *([] if decisions is None else [Path(decisions)])], parts)
     if decided is not None:
         parts = revised(parts, decided)
     entries = ordered(parts, "errors" if order == "review" else order)

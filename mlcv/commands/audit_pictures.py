@@ -54,6 +54,9 @@ def draw(
     """
     load = cache(lambda part, row, side: _picture(parts[part], row, side))
     names = [part.names for part in parts]
+    split_of = {
+        (row["image"], row["class"]): row["split"] for row in earlier
+    }  # which a file of predictions does not say
 
     def example(part: int, row: int) -> Example | None:
         picture = load(part, row, SMALL)
@@ -81,7 +84,7 @@ def draw(
                 None if warm is None else thumbnail(warm, SIDE),
                 _labels(part, row),
                 [one for one in near if one is not None],
-                part.split,
+                part.split or split_of.get((names[number][row], part.class_names[column]), ""),
             )
         )
     largest = int(np.argmax([len(part.names) for part in parts])) if parts else 0
