@@ -60,6 +60,7 @@ class Audit:
         entries: all known ones, most suspicious first.
         classes: a row for each class and given value, as `classes.csv` has them.
         summary: as `audit.json` has it.
+        written: names of the files for people; an earlier call may have left others in the folder.
     """
 
     folder: Path
@@ -67,6 +68,7 @@ class Audit:
     entries: Entries
     classes: list[dict[str, Any]]
     summary: dict[str, Any]
+    written: tuple[str, ...]
 
 
 def audit(  # noqa: PLR0913  # one flat list is what the command line shows
@@ -150,7 +152,8 @@ def audit(  # noqa: PLR0913  # one flat list is what the command line shows
         absent = draw(folder / "audit.html", parts, shown, features, heat, f"Labels to look at: {folder.name}", earlier)
         if absent:
             logger.warning("%d of %d images on the page cannot be read; give --image_root", absent, len(shown))
-    return Audit(folder, parts, entries, classes, summary)
+    more = (*(["next.csv"] if budget else []), *(["audit.html"] if show else []))
+    return Audit(folder, parts, entries, classes, summary, ("entries.csv", "suggestions.csv", "classes.csv", *more))
 
 
 def main(arguments: list[str]) -> None:
@@ -223,10 +226,8 @@ def show_audit(found: Audit) -> None:
             f"nothing shows that the models know anything of {', '.join(sorted(blind))}: they order its labels no "
             "better than chance; believe neither order nor number there", soft_wrap=True,
         )  # fmt: skip
-    written = [name for name in ("entries.csv", "suggestions.csv", "classes.csv", "next.csv", "audit.html")
-               if (found.folder / name).is_file()]  # fmt: skip
-    out.print(f"{', '.join(written)}: {found.folder}", soft_wrap=True)
-    if (found.folder / "audit.html").is_file():
+    out.print(f"{', '.join(found.written)}: {found.folder}", soft_wrap=True)
+    if "audit.html" in found.written:
         out.print(
             "decide in a browser, save corrections.csv, and train with --data.corrections corrections.csv",
             soft_wrap=True,

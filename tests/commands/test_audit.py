@@ -254,6 +254,16 @@ def test_what_was_decided_of_another_spelling_is_of_the_same_entry(tmp_path, see
     assert {one["split"] for one in page["entries"] if one is not again} == {""}
 
 
+def test_files_of_an_earlier_call_are_not_said_to_be_of_this_one(tmp_path, seed, capsys):
+    logits, _, given = made(seed, 60)
+    path = str(write_predictions(tmp_path / "p.csv", logits, given))
+    for options, more in ((["--show=3", "--budget=2"], ", next.csv, audit.html"), (["--show=0"], "")):
+        assert main(["audit", path, *options]) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert f"entries.csv, suggestions.csv, classes.csv{more}: {tmp_path}" in said
+        assert ("decide in a browser" in said) == bool(more)
+
+
 def test_a_page_for_review_shows_nothing_that_is_decided(tmp_path, seed):
     logits, _, given = made(seed, 60)
     path = write_predictions(tmp_path / "p.csv", logits, given)
