@@ -60,6 +60,7 @@ class Audit:
         entries: all known ones, most suspicious first.
         classes: a row for each class and given value, as `classes.csv` has them.
         summary: as `audit.json` has it.
+        written: names of the files for people; an earlier call may have left others in the folder.
     """
 
     folder: Path
@@ -67,6 +68,7 @@ class Audit:
     entries: Entries
     classes: list[dict[str, Any]]
     summary: dict[str, Any]
+    written: tuple[str, ...]
 
 
 def audit(  # noqa: PLR0913  # one flat list is what the command line shows
@@ -129,7 +131,7 @@ def audit(  # noqa: PLR0913  # one flat list is what the command line shows
         corrected: list[Path] = []
     else:
         parts, features, heat, corrected = _of_models(options, folder, folds, full, splits, seed)
-    earlier = earlier_rows([*corrected, *([] if decisions is None else [Path(decisions)])])
+    earlier = earlier_rows([*corrected, *([] if decisions is None else [Path(decisions)])], parts)
     if decided is not None:
         parts = revised(parts, decided)
     entries = ordered(parts, "errors" if order == "review" else order)
@@ -150,7 +152,8 @@ def audit(  # noqa: PLR0913  # one flat list is what the command line shows
         absent = draw(folder / "audit.html", parts, shown, features, heat, f"Labels to look at: {folder.name}", earlier)
         if absent:
             logger.warning("%d of %d images on the page cannot be read; give --image_root", absent, len(shown))
-    return Audit(folder, parts, entries, classes, summary)
+    more = (*(["next.csv"] if budget else []), *(["audit.html"] if show else []))
+    return Audit(folder, parts, entries, classes, summary, ("entries.csv", "suggestions.csv", "classes.csv", *more))
 
 
 def main(arguments: list[str]) -> None:
@@ -223,10 +226,8 @@ def show_audit(found: Audit) -> None:
             f"nothing shows that the models know anything of {', '.join(sorted(blind))}: they order its labels no "
             "better than chance; believe neither order nor number there", soft_wrap=True,
         )  # fmt: skip
-    written = [name for name in ("entries.csv", "suggestions.csv", "classes.csv", "next.csv", "audit.html")
-               if (found.folder / name).is_file()]  # fmt: skip
-    out.print(f"{', '.join(written)}: {found.folder}", soft_wrap=True)
-    if (found.folder / "audit.html").is_file():
+    out.print(f"{', '.join(found.written)}: {found.folder}", soft_wrap=True)
+    if "audit.html" in found.written:
         out.print(
             "decide in a browser, save corrections.csv, and train with --data.corrections corrections.csv",
             soft_wrap=True,
@@ -259,7 +260,7 @@ def _of_models(
     parts, features, heat = [], [], []
     corrected: dict[Path, None] = {}
     for one in predict_unseen(options, folder, folds, full, splits):
-        names = [one.labeled.name(row) for row in range(len(one.labeled))]
+        names = [printable(one.labeled.name(row)) for row in range(len(one.labeled))]
         groups = None if one.groups is None else np.unique(np.array(one.groups), return_inverse=True)[1]
         _warn_of_rare(one.labeled.states, one.data.class_names, folds)
         found = judge(one.logits, one.labeled.states, groups=groups, seed=seed)
@@ -305,7 +306,8 @@ def _of_files(
     found = judge(logits, states, groups=owners, seed=seed)
     root = "" if image_root is None else str(image_root)
     items = Files([os.path.join(root, name) for name in truth.ids])  # noqa: PTH118  # a Path takes ten times as long
-    return [Part("", truth.ids, items, tuple(names), states, logits, found)], [logits], [lambda *_: None]
+    images = [name if name.isprintable() else printable(name) for name in truth.ids]  # mlcv's own are so already
+    return [Part("", images, items, tuple(names), states, logits, found)], [logits], [lambda *_: None]
 
 
 def _logits(model: Any, path: Path) -> Any:

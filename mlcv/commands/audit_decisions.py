@@ -3,11 +3,14 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from mlcv.audits.review import Review, revise
 from mlcv.commands.audit_files import Part
 from mlcv.data.corrections import COLUMNS, DECISIONS, STATE_CELLS
+from mlcv.data.items import Files
+from mlcv.data.paths import end_of
 from mlcv.errors import DataError
 from mlcv.files import unshielded
 from mlcv.labels.states import UNCERTAIN, known
@@ -61,13 +64,41 @@ def read_decisions(path: Path) -> list[Decision]:
     return found
 
 
-def earlier_rows(paths: Sequence[Path]) -> list[dict[str, str]]:
+class _Names:
+    """Rows of a part by their images' names, or by the ends of these, as `mlcv.data.corrections` has them."""
+
+    def __init__(self, part: Part) -> None:
+        self._part = part
+        self._rows = {name: row for row, name in enumerate(part.names)}
+        self._by_end = cache(self._ends)
+
+    def row(self, image: str) -> int | None:
+        """None if there is no such image, or more than one."""
+        shown = printable(image)
+        found = self._rows.get(image, self._rows.get(shown))
+        for end in (image, shown, image.replace("\\", "/")):
+            found = self._by_end(end.count("/") + 1).get(end) if found is None else found
+        return found
+
+    def _ends(self, parts: int) -> dict[str, int | None]:
+        found: dict[str, int | None] = {}
+        if isinstance(self._part.items, Files):
+            for row, name in enumerate(self._part.names):
+                end = end_of(name, parts)
+                found[end] = None if end in found else row
+        return found
+
+
+def earlier_rows(paths: Sequence[Path], parts: Sequence[Part]) -> list[dict[str, str]]:
     """The rows of files of corrections, an entry once, for the page: it saves them with what is decided there.
+
+    They get the names and splits that the parts have, so that the page knows an entry that was decided before.
 
     Raises:
         DataError: if two files say different things of an entry.
     """
     found: dict[tuple[str, str, str], dict[str, str]] = {}
+    names = [_Names(part) for part in parts] if paths else []
     for path in paths:
         table = read_table(path)
         columns = {
@@ -76,10 +107,18 @@ def earlier_rows(paths: Sequence[Path]) -> list[dict[str, str]]:
         }
         for number, cells in enumerate(zip(*columns.values(), strict=True)):
             row = dict(zip(columns, cells, strict=True))
+            image, split = row["image"], row["split"].strip().lower()
+            here = [
+                (part.names[place], part.split or split)
+                for part, of in zip(parts, names, strict=True)
+                if (not part.split or split in ("", part.split)) and (place := of.row(image)) is not None
+            ]
+            if len(here) == 1:
+                row["image"], row["split"] = here[0]
             before = found.setdefault((row["image"], row["class"], row["split"]), row)
             if any(before[name].strip() != row[name].strip() for name in ("given", "label", "decision")):
                 raise DataError(
-                    f"{table.where(number)}: {printable(row['image'])}, class {row['class']!r} is decided differently "
+                    f"{table.where(number)}: {printable(image)}, class {row['class']!r} is decided differently "
                     f"in {printable(paths[0])}; leave one of the two out"
                 )
     return list(found.values())
@@ -90,14 +129,14 @@ def revised(parts: Sequence[Part], decided: Sequence[Decision]) -> list[Part]:
     used: set[int] = set()
     found = []
     for part in parts:
-        rows = {printable(name): row for row, name in enumerate(part.names)}
+        rows = _Names(part)
         columns = {name: column for column, name in enumerate(part.class_names)}
         reviews: list[Review] = []
         splits: dict[str, str] = {}
         for number, one in enumerate(decided):
             # A file of predictions does not say of which split it is.
             is_here = not part.split or one.split in ("", part.split)
-            row, column = rows.get(printable(one.image)), columns.get(one.class_name)
+            row, column = rows.row(one.image), columns.get(one.class_name)
             if not is_here or row is None or column is None or not known(part.states)[row, column]:
                 continue
             if not part.split and splits.setdefault(one.image, one.split) != one.split:

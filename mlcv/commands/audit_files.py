@@ -17,7 +17,7 @@ from mlcv.audits.words import class_table, reasons
 from mlcv.data.items import Items
 from mlcv.files import shielded, whole_file, write_table, write_text
 from mlcv.labels.states import NEGATIVE, POSITIVE, UNCERTAIN, States, known
-from mlcv.tables import Spelled, printable
+from mlcv.tables import Spelled
 
 _BLOCK = 300_000
 """Rows that are turned into text at once."""
@@ -29,7 +29,7 @@ class Part:
 
     Args:
         split: its name; empty of a file.
-        names: of M images.
+        names: of M images, as files of predictions have them: `printable`, and not once more.
         items: where their pixels are.
         class_names: C names.
         states: (M, C), as given.
@@ -89,8 +89,7 @@ def ordered(parts: Sequence[Part], by: By) -> Entries:
     """All known entries, most suspicious first; those that somebody has decided last."""
     entries = Entries.of([_places(known(part.states)) for part in parts])
     scores = np.concatenate([suspicion(part.judgement, part.states, by)[known(part.states)] for part in parts])
-    scores -= 1e3 * _of(parts, entries, "is_decided")
-    return entries.take(np.argsort(-scores, kind="stable"))
+    return entries.take(np.lexsort((-scores, _of(parts, entries, "is_decided"))))
 
 
 def write_entries(path: Path, parts: Sequence[Part], entries: Entries, explained: int = 1000) -> None:
@@ -218,7 +217,7 @@ def reasons_of(parts: Sequence[Part], entries: Entries) -> list[str]:
 
 
 def _named(part: Part, row: int, column: int) -> list[str]:
-    return [printable(part.names[row]), part.split, part.class_names[column]]
+    return [part.names[row], part.split, part.class_names[column]]
 
 
 def _places(chosen: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -239,5 +238,5 @@ def _of(parts: Sequence[Part], entries: Entries, what: str) -> NDArray[Any]:
 def _spelled(names: Sequence[Sequence[str]]) -> Callable[[NDArray[np.intp], NDArray[np.intp]], Spelled]:
     """Names that each part has, as tables have them, by part and place in it."""
     first = np.cumsum([0, *map(len, names)])
-    cells = [shielded(printable(name)) for name in chain.from_iterable(names)]
+    cells = [shielded(name) for name in chain.from_iterable(names)]
     return lambda part, place: Spelled(cells, first[part] + place)

@@ -15,7 +15,6 @@ from mlcv.commands.audit_page import ClassExamples, Entry, Example, thumbnail, w
 from mlcv.data.images import MAX_MEGAPIXELS, Pixels
 from mlcv.errors import DataError
 from mlcv.labels.states import POSITIVE
-from mlcv.tables import printable
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +53,10 @@ def draw(
         how many entries have no picture, as no image can be read.
     """
     load = cache(lambda part, row, side: _picture(parts[part], row, side))
-    names = [[printable(name) for name in part.names] for part in parts]
+    names = [part.names for part in parts]
+    split_of = {
+        (row["image"], row["class"]): row["split"] for row in earlier
+    }  # which a file of predictions does not say
 
     def example(part: int, row: int) -> Example | None:
         picture = load(part, row, SMALL)
@@ -82,7 +84,7 @@ def draw(
                 None if warm is None else thumbnail(warm, SIDE),
                 _labels(part, row),
                 [one for one in near if one is not None],
-                part.split,
+                part.split or split_of.get((names[number][row], part.class_names[column]), ""),
             )
         )
     largest = int(np.argmax([len(part.names) for part in parts])) if parts else 0

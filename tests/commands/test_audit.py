@@ -191,7 +191,8 @@ def test_the_page_of_a_second_round_carries_what_was_decided_in_the_first(config
     given = ["--config", str(config), f"--data.corrections={corrections}"]
     audit(options=given, out=tmp_path / "out", folds=2, full=True, show=3)
     (row,) = page_of(tmp_path / "out")["earlier"]
-    assert row == {**dict(zip(header, map(str, first[0]), strict=True)), "split": ""}
+    named = {"image": str(tmp_path / rows[0]["image"]), "split": "train"}  # as the page has its entries
+    assert row == {**dict(zip(header, map(str, first[0]), strict=True)), **named}
     label = rows[1]["other"]
     second = [str(tmp_path / rows[1]["image"]), "other", label, label, "right", "me", ""]
     more = write_rows(tmp_path / "d.csv", header, [*first, second])
@@ -206,6 +207,61 @@ def test_the_page_of_a_second_round_carries_what_was_decided_in_the_first(config
             full=True,
             decisions=write_rows(tmp_path / "e.csv", header, other),
         )
+
+
+def test_names_that_predictions_have_escaped_stay_so_and_their_decisions_count(tmp_path, seed):
+    logits, _, given = made(seed, 60)
+    names = [r"caf\xe9.jpg", r"two\x0alines.jpg", *(f"{row}.jpg" for row in range(2, 60))]
+    path = write_predictions(tmp_path / "p.csv", logits, given, names)
+    audit([path], show=200, budget=60)
+    entries = [row for row in read(tmp_path / "entries.csv") if "\\" in row["image"]]
+    assert {row["image"] for row in entries} == set(names[:2])
+    assert set(names[:2]) <= {entry["image"] for entry in page_of(tmp_path)["entries"]}
+    found = audit([path], show=0, decisions=decided_of(tmp_path, entries), out=tmp_path / "again")
+    assert len(found.parts[0].decided) == len(entries) == 2 * len(NAMES)
+
+
+def test_a_decided_entry_is_last_in_either_order_even_the_only_one_of_its_class(tmp_path, seed):
+    logits, _, given = made(seed, 60)
+    given[:, 2] = -1
+    given[0, 2] = 1  # found wrong, the class is expected nowhere, and what is divided by nothing is largest
+    path = write_predictions(tmp_path / "p.csv", logits, given)
+    file = write_rows(
+        tmp_path / "c.csv", ["image", "class", "given", "label", "decision"], [["0.jpg", "'=dog", 1, 0, "wrong"]]
+    )
+    for order in ("errors", "mean_ap"):
+        audit([path], show=0, order=order, decisions=file, out=tmp_path / order)
+        assert [row["decided"] for row in read(tmp_path / order / "entries.csv")] == [""] * 120 + ["yes"]
+
+
+def test_what_was_decided_of_another_spelling_is_of_the_same_entry(tmp_path, seed):
+    logits, _, given = made(seed, 60)
+    names = [f"{'left' if row % 2 else 'right'}/{row // 2}.jpg" for row in range(60)]
+    path = write_predictions(tmp_path / "p.csv", logits, given, [f"/photos/{name}" for name in names])
+    cell = given[0, 1]
+    header = ["image", "class", "given", "label", "decision", "who", "when", "split"]
+    rows = [
+        ["right/0.jpg", "cat", cell, cell, "unsure", "me", "", "train"],
+        ["left\\1.jpg", "cat", given[3, 1], 1 - given[3, 1], "wrong", "me", "", "train"],
+        ["2.jpg", "cat", 1, 0, "wrong", "me", "", "train"],  # there are two
+    ]
+    found = audit([path], show=200, decisions=write_rows(tmp_path / "c.csv", header, rows))
+    assert found.parts[0].decided == {(3, 1)}
+    page = page_of(tmp_path)
+    assert [row["image"] for row in page["earlier"]] == ["/photos/right/0.jpg", "/photos/left/1.jpg", "2.jpg"]
+    (again,) = [one for one in page["entries"] if one["image"] == "/photos/right/0.jpg" and one["class"] == "cat"]
+    assert again["split"] == "train"  # by image, class and split the page knows that it was decided before
+    assert {one["split"] for one in page["entries"] if one is not again} == {""}
+
+
+def test_files_of_an_earlier_call_are_not_said_to_be_of_this_one(tmp_path, seed, capsys):
+    logits, _, given = made(seed, 60)
+    path = str(write_predictions(tmp_path / "p.csv", logits, given))
+    for options, more in ((["--show=3", "--budget=2"], ", next.csv, audit.html"), (["--show=0"], "")):
+        assert main(["audit", path, *options]) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert f"entries.csv, suggestions.csv, classes.csv{more}: {tmp_path}" in said
+        assert ("decide in a browser" in said) == bool(more)
 
 
 def test_a_page_for_review_shows_nothing_that_is_decided(tmp_path, seed):
