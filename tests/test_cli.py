@@ -170,6 +170,7 @@ def test_options_and_configs_come_in_any_order(tmp_path, monkeypatch):
     [
         (["--model.optm.lr=1"], "there is no option 'model.optm.lr'; did you mean 'model.optim.lr'?"),
         (["--data.protocol.known_fracton=1"], "did you mean 'data.protocol.known_fraction'?"),
+        (["--init_args.codes.positive=1"], "give one of a data set, such as mlcv merge writes, with --data"),
         (["--trainer.max_epohcs=1"], "did you mean 'trainer.max_epochs'?"),
         (["--model.optim.lr=fast"], "option 'optim.lr'"),
         (["--data.sampling=classaware"], "option 'sampling': is one of uniform, class_aware, got 'classaware'"),

@@ -199,31 +199,39 @@ def _effect(options: Any, others: Sequence[str]) -> None:
 def show_audit(found: Audit) -> None:
     """Prints the classes, and where the files are."""
     out, summary = console(), found.summary
-    rows, doubted = [], {row["class"] for row in found.classes if row["is_trusted"] == "no" and row["prevalence"] > 0}
     several = len(found.parts) > 1
-    blind = {row["class"] for row in found.classes if row["is_informed"] == "no"}
+    rows, doubted, blind = [], set(), set()
+    for row in found.classes:
+        if row["is_informed"] == "no":
+            blind.add((row["class"], row["split"]))
+        elif row["is_trusted"] == "no" and row["prevalence"] > 0:
+            doubted.add((row["class"], row["split"]))
     for row in sorted(found.classes, key=lambda row: -row["expected"]):
         if not row["known"]:
             continue
-        count = "?" if row["class"] in doubted | blind else f"{row['expected']:.0f}"
+        count = "?" if (row["class"], row["split"]) in doubted | blind else f"{row['expected']:.0f}"
         interval = f"{100 * row['low']:.1f}-{100 * row['high']:.1f}"
         split = [row["split"]] if several else []
         rows.append([f"{row['class']}: called {row['given']}", *split, str(row["known"]), count, interval])
-    header = ["labels", *(["split"] if several else []), "known", "expected wrong", "rate, %"]
+    header = ["labels", *(["split"] if several else []), "known", "expected wrong", "error rate, %"]
     print_table(out, header, rows, everything=found.folder / "classes.csv")
+    out.print(
+        "error rate (95 %): called present, of all that is not there; called absent, of all that is there",
+        soft_wrap=True,
+    )
     is_bound = "at least, where errors depend on the image"
     out.print(
         f"\n{summary['known']} known labels, {summary['expected_wrong']:.0f} expected to be wrong ({is_bound}): "
         f"{_percent(summary['health'])} % are right", soft_wrap=True,
     )  # fmt: skip
-    if doubted - blind:
+    if doubted:
         out.print(
-            f"the models' probabilities do not fit the labels of {', '.join(sorted(doubted - blind))}: believe the "
+            f"the models' probabilities do not fit the labels of {_of_splits(doubted, several)}: believe the "
             "order of entries there, not their number", soft_wrap=True,
         )  # fmt: skip
     if blind:
         out.print(
-            f"nothing shows that the models know anything of {', '.join(sorted(blind))}: they order its labels no "
+            f"nothing shows that the models know anything of {_of_splits(blind, several)}: they order its labels no "
             "better than chance; believe neither order nor number there", soft_wrap=True,
         )  # fmt: skip
     out.print(f"{', '.join(found.written)}: {found.folder}", soft_wrap=True)
@@ -232,6 +240,11 @@ def show_audit(found: Audit) -> None:
             "decide in a browser, save corrections.csv, and train with --data.corrections corrections.csv",
             soft_wrap=True,
         )
+
+
+def _of_splits(found: set[tuple[str, str]], several: bool) -> str:
+    """Classes by name, each with its split where there are several."""
+    return ", ".join(f"{name} ({split})" if several else name for name, split in sorted(found))
 
 
 def _percent(share: float) -> str:

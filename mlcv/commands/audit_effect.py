@@ -37,7 +37,7 @@ class Effect:
     Args:
         folder: of the runs and `effect.csv`.
         scores: by model, metric, labels trained on and labels judged by, a value a seed.
-        changed: labels of the test split that the corrections change.
+        changed: labels of the test split that the corrections change, of the last seed if each draws its splits.
         classes: that both truths can judge, of all.
     """
 
@@ -131,8 +131,9 @@ def show_effect(found: Effect) -> None:
     )
     evaluable_classes, total = found.classes
     out.print(
-        f"\n{found.changed} labels of the test split are corrected; {evaluable_classes} of {total} classes are judged "
-        "by both. ±: 95 % over seeds (t), of the difference seed by seed; * where it leaves 0 out", soft_wrap=True,
+        f"\n{found.changed} labels of the last seed's test split are corrected; {evaluable_classes} of {total} classes "
+        "are judged by both. ±: 95 % over seeds (t), of the difference seed by seed; * where it leaves 0 out",
+        soft_wrap=True,
     )  # fmt: skip
     if not found.changed:
         out.print("no test label is corrected, so both judge alike: audit the test split, too (--splits train test)")

@@ -212,7 +212,7 @@ def _of_columns(layout: Layout, classes: Sequence[str]) -> dict[str, str]:
         labels = f"a row for each, in column {layout.long.label_column}, of {len(classes)} classes: {_some(classes)}"
     elif layout.labels_column is not None:
         labels = (
-            f"names in column {layout.labels_column}, divided by {layout.delimiter}, of {len(classes)} classes: "
+            f"names in column {layout.labels_column}, divided by {layout.delimiter!r}, of {len(classes)} classes: "
             f"{_some(classes)}; what is not named is absent, a blank cell unknown"
         )
     rows = {"images": f"column {layout.image_column}, {root}; {files}", "labels": labels}

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,7 +127,7 @@ def merge(file: str | Path, out: str | Path = "merged.csv") -> Merged:
         one = merged.conflicts[0]
         of_class = "" if one.column is None else f", class {class_names[one.column]!r}"
         raise DataError(
-            f"merge: {len(merged.conflicts)} labels contradict each other, such as {printable(merged.images[one.row])}"
+            f"merge: {_counted(merged.conflicts)}, such as {printable(merged.images[one.row])}"
             f"{of_class}: {one.what}. All are in {path}; put them right, or say conflicts: unknown or first"
         )
     _write(out, merged)
@@ -163,11 +163,24 @@ def _print_rest(merged: Merged, out: Path) -> None:
         console().print(f"no source has labels of {', '.join(alone)}: what follows from other classes", soft_wrap=True)
     if count := len(merged.conflicts):
         console().print(f"{count} conflict{'' if count == 1 else 's'}: {out.stem}_conflicts.csv")
+    splits = ", ".join(f"{count} {split}" for split, count in sorted(Counter(merged.splits).items(), key=_as_used))
     console().print(
-        f"{len(merged.images)} images, {len(merged.class_names)} classes: {out}; train with --data "
+        f"{len(merged.images)} images ({splits}), {len(merged.class_names)} classes: {out}; train with --data "
         f"{out.with_suffix('.yaml')}",
         soft_wrap=True,
     )
+
+
+def _as_used(item: tuple[Split, int]) -> int:
+    return ("train", "val", "test").index(item[0])
+
+
+def _counted(conflicts: Sequence[Conflict]) -> str:
+    """How many are of labels, and how many of splits."""
+    labels = sum(one.column is not None for one in conflicts)
+    counts = {"of labels": labels, "of splits": len(conflicts) - labels}
+    kinds = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return f"{len(conflicts)} contradiction{'' if len(conflicts) == 1 else 's'} ({kinds})"
 
 
 def _join(merged: Merged, sources: Sequence[Source]) -> None:

@@ -95,7 +95,10 @@ def build_sources(
     for name, one in given.items():
         where = f"merge: sources: {name}"
         if not isinstance(one, dict):
-            raise ConfigError(f"{where}: a data set has class_path and init_args, or the arguments of a table reader")
+            raise ConfigError(
+                f"{where}: a data set has class_path and init_args (what stands below data: in a config), or the "
+                "arguments of a table reader"
+            )
         renamed = one.get("classes") or {}
         if not isinstance(renamed, dict) or not all(new is None or isinstance(new, str) for new in renamed.values()):
             raise ConfigError(

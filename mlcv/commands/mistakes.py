@@ -181,6 +181,11 @@ def public_classes() -> dict[str, type]:
 
 def _unknown_option(name: str, options: Sequence[str]) -> str:
     renamed = renamed_option(name)
+    if name.startswith("init_args."):
+        return (
+            "--config is a file that begins with class_path and init_args, which is one part of a config: "
+            "give one of a data set, such as mlcv merge writes, with --data"
+        )
     if name in options:
         whose = name.rpartition(".")[0] or "model"
         return (

@@ -119,9 +119,11 @@ def _classes(facts: Facts, names: list[str]) -> dict[str, Any]:
 
 def _cells(one: ClassFacts) -> list[dict[str, Any]]:
     counts = {state: getattr(one, state) for state in ("unknown", "uncertain", "soft")}
-    others = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    others = ", ".join(f"{count}\N{NO-BREAK SPACE}{state}" for state, count in counts.items() if count)
     rate, interval = (
-        (f"{100 * one.rate:.1f} %", f"{100 * one.low:.1f} to {100 * one.high:.1f}") if one.known else ("-", "")
+        (f"{100 * one.rate:.1f} %", f"{100 * one.low:.1f} to {100 * one.high:.1f}".replace(" ", "\N{NO-BREAK SPACE}"))
+        if one.known
+        else ("-", "")
     )
     return [
         {"text": one.positive, "sort": one.positive},

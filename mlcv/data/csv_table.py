@@ -235,7 +235,7 @@ class CSVDataModule(MultiLabelDataModule):
             meaning = (
                 "absent, as there is no other word for it"
                 if codes.table()["-1"] == 0
-                else "uncertain, beside 0 and blank"
+                else "uncertain, beside 1, 0 and blank"
             )
             logger.info("-1 is taken for %s; data.codes can say otherwise", meaning)
         self.codes = codes

@@ -69,5 +69,7 @@ def several_rows(table: Table, image_column: str, names: Sequence[str], labels: 
     absent: Literal["unknown", "negative"] = "unknown" if says_absent else "negative"
     long = Long(names[0], absent, confidence, source, annotator_column=annotator)
     if annotator is not None:
-        return SeveralRows(long, "majority", f"{why}; annotators ({annotator}) are put together by majority")
+        return SeveralRows(
+            long, "majority", f"{why}; annotators ({annotator}) are put together by majority, a tie is uncertain"
+        )
     return SeveralRows(long, None, why + ("; boxes are left out" if box_columns(table.names) else ""))

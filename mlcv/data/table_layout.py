@@ -319,7 +319,7 @@ def _no_labels(table: Table, image_column: str, left_out: dict[str, str]) -> str
     return (
         f"{printable(table.path)}: no column holds labels beside the images in {image_column!r}; seen: "
         f"{seen or 'no other'}. Needed is a column for each class with 1, 0 or blank, or one column with names, such "
-        "as cat|dog"
+        "as cat|dog; cells in other words need a config with label_columns and codes (docs/data-formats.md)"
     )
 
 

@@ -127,7 +127,7 @@ def _drift(facts: Facts, compared: Compared) -> Iterator[Finding]:
             yield Finding(
                 "drift",
                 f"by {compared.what}, {quantity} differs: median {before:.3g} in {one} and {after:.3g} in {other} "
-                f"(distance {moved[0].distance:.2f})",
+                f"(distance of the distributions {moved[0].distance:.2f})",
             )
 
 

@@ -76,8 +76,12 @@ class Codes:
         for name, state in _STATES.items():
             is_given = getattr(self, name) != own[name]
             for spelling in self.words(name):
-                if (given if is_given else usual).setdefault(spelling, state) != state and is_given:
-                    raise ConfigError(f"data.codes give {spelling!r} two meanings")
+                before = (given if is_given else usual).setdefault(spelling, state)
+                if before != state and is_given:
+                    other = next(key for key, value in _STATES.items() if value == before)
+                    raise ConfigError(
+                        f"data.codes give {spelling!r} two meanings, {other} and {name}: give each of the two its list"
+                    )
         return usual | given
 
 
@@ -137,7 +141,11 @@ def minus_one(table: Table, columns: Sequence[str], codes: Codes) -> Codes:
     or absent), codes stay as they are, so that the cell is refused.
     """
     meaning = codes.table()
-    words = {_normal(cell) for name in columns for cell in table.spelled(name).cells}
+    words = set()
+    for name in columns:
+        own = {_normal(cell) for cell in table.spelled(name).cells}
+        if all(_understood(word, meaning, codes.fractions) for word in own - {"-1"}):  # others are refused when read
+            words |= own
     if "-1" not in words or "-1" in meaning:
         return codes
     found = {meaning.get(word) for word in words - {"-1"}}

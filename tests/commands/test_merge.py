@@ -130,7 +130,7 @@ def test_what_contradicts_on_one_image_is_listed_and_decided(two, tmp_path, poli
     )
     out = tmp_path / "m.csv"
     if policy == "raise":
-        with pytest.raises(DataError, match=r"1 labels contradict each other, such as .*a\.jpg, class 'cat'"):
+        with pytest.raises(DataError, match=r"1 contradiction \(1 of labels\), such as .*a\.jpg, class 'cat'"):
             merge(file, out)
         assert not out.exists()
         assert len(read(tmp_path / "m_conflicts.csv")) == 1

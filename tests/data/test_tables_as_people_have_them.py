@@ -620,3 +620,9 @@ def test_soft_labels_go_with_their_images_and_give_way_to_corrections(tmp_path):
         [0, 1], [0.75, 1], [0, 1],
     ]  # fmt: skip
     assert labeled.soft[0, 0] == np.float32(0.25)
+
+
+def test_a_column_without_labels_does_not_hide_what_minus_one_means(tmp_path):
+    text = "image,cat,who\ni0.jpg,1,ann\ni1.jpg,0,bob\ni2.jpg,-1,ann\ni3.jpg,,bob\n"
+    with pytest.raises(DataError, match="column 'who' holds 'ann'"):
+        read(tmp_path, text, names=["i0", "i1", "i2", "i3"])
