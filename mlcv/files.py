@@ -76,12 +76,23 @@ def write_text(path: Path, text: str, *, keep: bool = False) -> None:
         file.write(text)
 
 
-def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], *, keep: bool = False) -> None:
-    """Writes a CSV file; as `whole_file`. Texts that a spreadsheet would run as formulas are `shielded`."""
+def write_table(
+    path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], *, keep: bool = False, shield: bool = True
+) -> None:
+    """Writes a CSV file; as `whole_file`.
+
+    Args:
+        path: of the file.
+        header: names of the columns.
+        rows: of cells.
+        keep: see `whole_file`.
+        shield: texts that a spreadsheet would run as formulas are `shielded`; not in a table to train on, whose reader
+            takes names as they stand.
+    """
     with whole_file(path, keep=keep) as file:
         writer = csv.writer(file)
-        writer.writerow([shielded(name) for name in header])
-        writer.writerows([shielded(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+        for row in itertools.chain([header], rows):
+            writer.writerow([shielded(cell) if shield and isinstance(cell, str) else cell for cell in row])
 
 
 def shielded(text: str) -> str:

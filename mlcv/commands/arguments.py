@@ -325,7 +325,7 @@ def _audit() -> argparse.ArgumentParser:
     votes.add_argument("--answer", metavar="COLUMN", help="likewise, of the answer")
     help_ = "how good annotators are: for each class, or once (default: by how many votes there are)"
     votes.add_argument("--rates_of", choices=["auto", "classes", "all"], default="auto", help=help_)
-    help_ = "write labels that are not sure as -1, and soft_labels.npy for data.policy.soft_labels"
+    help_ = "write the probability in place of a label that is less than .99 sure: a soft label"
     votes.add_argument("--soft", action="store_true", help=help_)
     effect = parser.add_argument_group("what corrections were worth")
     help_ = "corrections.csv: trains with and without, and judges by given and corrected test labels"

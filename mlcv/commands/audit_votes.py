@@ -15,8 +15,8 @@ from mlcv.audits.crowdlab import LEAST_WEIGHT, crowdlab
 from mlcv.audits.votes import MAYBE
 from mlcv.commands.votes_file import Answers, VotesFile, read_votes
 from mlcv.errors import ConfigError, DataError, check_choice, listed
-from mlcv.files import unshielded, whole_file, write_table
-from mlcv.labels.states import UNCERTAIN, UNKNOWN
+from mlcv.files import unshielded, write_table
+from mlcv.labels.states import UNKNOWN
 from mlcv.posthoc.predictions import read_predictions
 from mlcv.posthoc.studies import image_key
 from mlcv.runs import check_writable
@@ -79,7 +79,7 @@ def agree(
         out: folder; that of the answers if None, where names of images lead somewhere from `labels.csv`, too.
         rates_of: annotators have rates for each class, or one for all; by how many votes there are if `auto`.
         sure: probability that a label must exceed; others stay blank.
-        soft: writes -1 (uncertain) where a label is not sure, and `soft_labels.npy`, a policy's `soft_labels`.
+        soft: writes the probability, a soft label, where it is less than .99 sure.
         seed: of the parts by which predictions are calibrated.
 
     Raises:
@@ -242,28 +242,25 @@ def _write(found: Agreed, soft: bool) -> None:
     answers, folder = found.answers, found.folder
     probability = np.full(found.states.shape, np.nan, np.float32)
     probability[answers.image, answers.column] = found.consensus.probability
-    labels = found.states
+    cells = np.array(["", "0", "1"], object)[found.states + 1]
     if soft:
-        is_sure = np.isnan(probability) | (np.abs(probability - 0.5) >= _SURE - 0.5)
-        labels = np.where(is_sure, labels, UNCERTAIN)
-        with whole_file(folder / "soft_labels.npy", "wb", keep=True) as file:
-            np.save(file, np.nan_to_num(probability, nan=0.5))
+        unsure = np.abs(probability - 0.5) < _SURE - 0.5
+        cells[unsure] = [f"{p:.4g}" for p in probability[unsure].tolist()]
     images = [printable(name) for name in answers.images]
     header = ["image", *answers.class_names]
-    spelling = {1: 1, 0: 0, UNCERTAIN: -1, UNKNOWN: ""}
-    rows = ([name, *map(spelling.__getitem__, row.tolist())] for name, row in zip(images, labels, strict=True))
-    write_table(folder / "labels.csv", header, rows, keep=True)
+    rows = ([name, *row.tolist()] for name, row in zip(images, cells, strict=True))
+    write_table(folder / "labels.csv", header, rows, keep=True, shield=False)
     rows = (
         [name, *("" if np.isnan(p) else f"{p:.4g}" for p in row.tolist())]
         for name, row in zip(images, probability, strict=True)
     )
     write_table(folder / "probabilities.csv", header, rows, keep=True)
     columns = [f"{what}{end}" for what in ("sensitivity", "specificity") for end in ("", "_low", "_high")]
-    cells = (
+    rates = (
         [name, group, votes, *("" if np.isnan(rate) else f"{rate:.4g}" for one in shares for rate in one)]
         for name, group, votes, *shares in _rates(found)
     )
-    write_table(folder / "annotators.csv", ["annotator", "class", "votes", *columns], cells, keep=True)
+    write_table(folder / "annotators.csv", ["annotator", "class", "votes", *columns], rates, keep=True)
 
 
 def _rates(found: Agreed) -> list[tuple[Any, ...]]:

@@ -356,7 +356,7 @@ def _write(out: Path, merged: Merged) -> None:
         cells[some] = [str(value) for value in np.clip(merged.soft[some], np.float32(_LEAST), np.float32(1 - _LEAST))]
     if out.suffix == ".csv":
         rows = zip(*about.values(), *cells.T.tolist(), strict=True)
-        write_table(out, [*about, *merged.class_names], rows, keep=True)
+        write_table(out, [*about, *merged.class_names], rows, keep=True, shield=False)
     else:
         from mlcv.tables.polars_columns import write_parquet  # noqa: PLC0415  # polars takes 0.1 s
 

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ from mlcv.commands.audit import main
 from mlcv.commands.votes_file import VotesFile, read_votes
 from mlcv.data import CSVDataModule
 from mlcv.errors import ConfigError, DataError
-from mlcv.labels.policies import Policy
 from mlcv.tables import Codes
 
 LONG = "image,rater,cat,dog\na.png,ann,1,0\na.png,bob,1,\na.png,cy,0,0\nb.png,ann,0,maybe\nb.png,bob,0,1\n"
@@ -192,7 +192,7 @@ def test_unasked_and_undecided_labels_are_blank(write, tmp_path):
     assert found == [["0.5", ""], ["1", "0.5"]]
     main(["--votes", str(tmp_path / "votes.csv"), "--out", str(tmp_path / "soft"), "--method", "majority", "--soft"])
     found = [[row["cat"], row["dog"]] for row in rows(tmp_path / "soft" / "labels.csv")]
-    assert found == [["-1", ""], ["1", "-1"]]
+    assert found == [["0.5", ""], ["1", "0.5"]]
 
 
 def test_predictions_of_an_image_are_missed(write, tmp_path, numpy_rng):
@@ -217,17 +217,31 @@ def test_soft_labels_are_what_a_training_learns_from(write, tmp_path, numpy_rng)
     for row in range(41):
         (tmp_path / f"{row}.png").touch()
     empty = str(write("image,cat,dog\n40.png,1,0\n", "val.csv"))
-    data = CSVDataModule(
-        str(out / "labels.csv"), str(tmp_path), codes=Codes(uncertain=("-1",)), val_path=empty, test_path=empty,
-        policy=Policy(uncertain="self_trained", soft_labels=str(out / "soft_labels.npy")),
-    )  # fmt: skip
-    states = data.read_split("train").states
-    targets = data.policy.resolve(states, data.class_names)
-    soft = np.load(out / "soft_labels.npy")
-    assert (states == -2).any()
-    np.testing.assert_allclose(targets[states == -2], soft[states == -2])
-    np.testing.assert_allclose(targets[states >= 0], np.round(soft)[states >= 0])
-    assert (np.abs(soft[states >= 0] - 0.5) >= 0.49).all()
+    header, *lines = (out / "labels.csv").read_text().splitlines()
+    (out / "labels.csv").write_text("\n".join([header, *lines[::-1]]))  # sorted by somebody
+    data = CSVDataModule(str(out / "labels.csv"), str(tmp_path), val_path=empty, test_path=empty, num_workers=0)
+    labeled = data.read_split("train")
+    told = {row["image"]: [float(row["cat"]), float(row["dog"])] for row in rows(out / "probabilities.csv")}
+    p = np.array([told[Path(path).name] for path in labeled.images])
+    is_soft = ~np.isnan(labeled.soft)
+    np.testing.assert_array_equal(is_soft, np.abs(p - 0.5) < 0.49)
+    assert is_soft.any()
+    np.testing.assert_allclose(labeled.soft[is_soft], p[is_soft])
+    np.testing.assert_array_equal(labeled.states[~is_soft], np.round(p)[~is_soft])
+    data.image_size = 32
+    data.setup("fit")
+    targets = data.datasets["train"].targets
+    np.testing.assert_allclose(np.asarray(targets)[is_soft], p[is_soft], rtol=1e-6)
+
+
+def test_names_that_a_spreadsheet_would_run_are_names_to_a_training(write, tmp_path):
+    text = "image,rater,=odd\n-1.png,ann,1\n-1.png,bob,1\n@a.png,ann,0\n@a.png,bob,0\n"
+    main(["--votes", str(write(text)), "--out", str(tmp_path), "--method", "majority"])
+    for name in ("-1.png", "@a.png"):
+        (tmp_path / name).touch()
+    data = CSVDataModule(str(tmp_path / "labels.csv"), fractions=(1, 0, 0))
+    assert data.class_names == ("=odd",)
+    assert sorted(Path(path).name for path in data.read_split("train").images) == ["-1.png", "@a.png"]
 
 
 def test_crowdlab_says_whom_it_drops(write, tmp_path, numpy_rng, caplog):
