@@ -1,5 +1,6 @@
 """What corrections are worth: the same trainings on given and on corrected labels, judged by both."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from mlcv.command_line import take
 from mlcv.commands.options import options_of
+from mlcv.commands.preview import data_of
 from mlcv.commands.study import run_plan
 from mlcv.errors import ConfigError
 from mlcv.files import write_table
@@ -25,6 +27,8 @@ from mlcv.studies.results import Interval
 from mlcv.tables import is_file
 from mlcv.terminal import console, print_table
 
+logger = logging.getLogger(__name__)
+
 GIVEN, CORRECTED = "given labels", "corrected labels"
 Labels = Literal["given labels", "corrected labels"]
 _OPTION = "data.corrections"
@@ -37,7 +41,7 @@ class Effect:
     Args:
         folder: of the runs and `effect.csv`.
         scores: by model, metric, labels trained on and labels judged by, a value a seed.
-        changed: labels of the test split that the corrections change, of the last seed if each draws its splits.
+        changed: labels of the test split that the corrections change, of the last seed if a study draws splits.
         classes: that both truths can judge, of all.
     """
 
@@ -131,7 +135,7 @@ def show_effect(found: Effect) -> None:
     )
     evaluable_classes, total = found.classes
     out.print(
-        f"\n{found.changed} labels of the last seed's test split are corrected; {evaluable_classes} of {total} classes "
+        f"\n{found.changed} labels of the test split are corrected; {evaluable_classes} of {total} classes "
         "are judged by both. ±: 95 % over seeds (t), of the difference seed by seed; * where it leaves 0 out",
         soft_wrap=True,
     )  # fmt: skip
@@ -166,7 +170,12 @@ def _plan(corrections: Path, options: list[str], study: str | Path | None, seeds
     if not configs:
         raise ConfigError("audit: --effect needs --config of an experiment, or --study with several models")
     method = Method(tuple(find_config(config) for config in configs))
-    return Plan({Path(configs[-1]).stem: method}, conditions, options_of(others), RATES, seeds)
+    given = options_of(others)
+    data = data_of(options)
+    if data.draws_splits:
+        logger.info("splits are drawn: all seeds keep those of data.seed %d, which the audit has looked at", data.seed)
+        given["data.seed"] = str(data.seed)
+    return Plan({Path(configs[-1]).stem: method}, conditions, given, RATES, seeds)
 
 
 def _predictions(folder: Path) -> Path | None:

@@ -67,6 +67,8 @@ class MultiLabelDataModule(LightningDataModule):
     class_names: tuple[str, ...] = ()
     group: str | None = None
     """Name of what `LabeledImages.about` says that must not be in two splits, such as the patient; None for nothing."""
+    draws_splits = False
+    """Whether the test images are others with another seed."""
     is_apart = False
     """Whether no image can be in two splits, so that nobody need look."""
     grey = False

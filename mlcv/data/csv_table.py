@@ -140,6 +140,7 @@ class CSVDataModule(MultiLabelDataModule):
             labels_column = labels_column or LABELS
             split_column = split_column or (SPLIT if SPLIT in header and len(self.paths) == 1 else None)
         self._check_drawn(split_column)
+        self.draws_splits = split_column is None and len(self.paths) == 1
         self.labels_column, self.split_column = labels_column, split_column
         self.image_column = image_column or header[0]
         special = {self.image_column, split_column, group_column}

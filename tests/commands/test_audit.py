@@ -477,6 +477,23 @@ def test_the_effect_is_of_both_labels_by_both_labels(config, tmp_path, monkeypat
     assert value == pytest.approx(average_precision_score(truth, scores), abs=1e-6)
 
 
+@pytest.mark.parametrize("drawn", [True, False])
+def test_splits_that_are_drawn_are_those_of_the_audit_for_all_seeds(config, tmp_path, monkeypatch, drawn):
+    plans = []
+    monkeypatch.setattr(audit_effect, "run_plan", lambda plan, *_: plans.append(plan) or 1 / 0)
+    own = yaml.safe_load(config.read_text())
+    own["data"]["init_args"] |= {
+        "seed": 7,
+        **({"split_column": None, "group_column": None, "val_fraction": 0.0} if drawn else {}),
+    }
+    own["data"]["init_args"]["label_columns"] = ["bright", "other"]
+    config.write_text(yaml.safe_dump(own))
+    file = write_rows(tmp_path / "c.csv", ["image", "class", "given", "label"], [["0.jpg", "bright", 1, 0]])
+    with pytest.raises(ZeroDivisionError):
+        effect(file, options=["--config", str(config)], out=tmp_path / "effect")
+    assert plans[0].options.get("data.seed") == ("7" if drawn else None)
+
+
 def test_an_effect_of_other_corrections_than_its_own_is_refused(config, tmp_path):
     file = write_rows(tmp_path / "c.csv", ["image", "class", "given", "label", "decision"], [])
     with pytest.raises(ConfigError, match="leave that out"):
