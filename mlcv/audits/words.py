@@ -67,6 +67,7 @@ def reasons(judgement: Judgement, states: States, rows: Array, columns: Array) -
             wrong_of_them[here] = np.append(np.cumsum(w[::-1])[::-1], 0.0)[place]
     return [
         _reason(states[row, column], judgement.wrong[row, column], int(count), expected)
+        + ("" if judgement.is_informed[column] else "; but nothing shows that the models know the class")
         for row, column, count, expected in zip(rows, columns, alike, wrong_of_them, strict=True)
     ]
 

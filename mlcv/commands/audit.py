@@ -216,7 +216,8 @@ def show_audit(found: Audit) -> None:
     header = ["labels", *(["split"] if several else []), "known", "expected wrong", "error rate, %"]
     print_table(out, header, rows, everything=found.folder / "classes.csv")
     out.print(
-        "error rate (95 %): called present, of all that is not there; called absent, of all that is there",
+        "error rate (95 %): called present, of all that is not there; called absent, of all that is there"
+        + ("" if any(part.judgement.has_own_rates for part in found.parts) else "; all classes share it"),
         soft_wrap=True,
     )
     is_bound = "at least, where errors depend on the image"

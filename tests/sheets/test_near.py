@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from copies import KINDS, planted
 
 from mlcv.data.items import Arrays, Files
 from mlcv.sheets.looks import look_at_all
@@ -10,22 +11,6 @@ from mlcv.sheets.near import GREY, PHOTOGRAPHS, Gate, candidates, exact_pairs, f
 
 SOME = 150
 """Originals of which copies are planted: with 3 % missing 95 % of the time not more than 9 are."""
-
-
-def cut(image):
-    """5 % off every side."""
-    height, width = (round(0.05 * length) for length in image.shape[:2])
-    return image[height:-height, width:-width]
-
-
-KINDS = {
-    "resized": lambda image: (cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), 90),
-    "stretched": lambda image: (cv2.resize(image, None, fx=1.25, fy=1), 90),
-    "recompressed": lambda image: (image, 15),
-    "grey": lambda image: (cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), 90),
-    "mirrored": lambda image: (image[:, ::-1], 90),
-    "cut": lambda image: (cut(image), 90),
-}
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +23,6 @@ def found(files, gate):
     looks, errors = look_at_all(Files(files), 100, 2)
     assert errors == {}
     return near_pairs(Files(files), looks, gate, 100, 2)
-
-
-def planted(folder, originals, kind, flag=cv2.IMREAD_COLOR):
-    """Copies of images, one each."""
-    for n, path in enumerate(originals):
-        image, quality = KINDS[kind](cv2.imread(str(path), flag))
-        copy = folder / f"{kind}{n}.jpg"
-        assert cv2.imwrite(str(copy), image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        yield copy
 
 
 @pytest.mark.parametrize("kind", KINDS)
