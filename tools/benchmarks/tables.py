@@ -1,11 +1,12 @@
 #!/usr/bin/env python
 """What `mlcv` makes of tables of labels and predictions, against polars' and pandas' own reading of the same file.
 
-Generated files of the size of CheXpert's training split: a table of labels (to label states, images and patients), one
-of predictions with their truth, as `mlcv test` writes it (to scores and targets), and CheXpert's own `train.csv.gz` (to
-its whole split, each path understood). Of the size of OpenImages a table with a row a label, and of NIH's names in one
-cell (to whole splits of `CSVDataModule`). Each reading runs in a process of its own, in turn; the least of several is
-shown. Time is of the processor, of all threads; it and the peak of memory are counted from after the imports on.
+Generated files of the size of CheXpert's training split: a table of labels (to label states, images and patients; and
+to states alone), one of predictions with their truth, as `mlcv test` writes it (to scores and targets), and CheXpert's
+own `train.csv.gz` (to its whole split, each path understood). Of the size of OpenImages a table with a row a label, and
+of NIH's names in one cell (to whole splits of `CSVDataModule`). Each reading runs in a process of its own, in turn; the
+least of several is shown. Time is of the processor, of all threads; it and the peak of memory are counted from after
+the imports on.
 """
 
 import argparse
@@ -39,6 +40,13 @@ OURS = {
 table = Table(path)
 states = column_states(table, table.names[2:], Codes(uncertain=("-1",)))
 images, patients = table.column("image"), table.column("patient")
+""",
+    ),
+    "states": (
+        "import polars\nfrom mlcv.tables import Codes, Table, column_states",
+        """
+table = Table(path)
+states = column_states(table, table.names[2:], Codes(uncertain=("-1",)))
 """,
     ),
     "predictions": (
@@ -169,6 +177,7 @@ def main() -> None:
     peers = {name: peer for name, peer in (("polars", POLARS), ("pandas", PANDAS)) if importlib.util.find_spec(name)}
     with tempfile.TemporaryDirectory() as folder:
         made = generate(Path(folder), options.rows, options.classes)
+        made["states"] = made["labels"]
         made["names"] = generate_names(Path(folder, "names.csv"), 200_000)
         made["long"] = generate_long(Path(folder, "long.csv"), options.long_rows)
         for name, path in made.items():
