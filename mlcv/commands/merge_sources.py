@@ -1,5 +1,6 @@
 """What a merge is told: the data sets, with other names for their classes."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +9,11 @@ from typing import Any
 from mlcv.data.base import MultiLabelDataModule
 from mlcv.data.samples import LabeledImages, Split
 from mlcv.errors import ConfigError
+from mlcv.places import above, find_files
 from mlcv.plain_config import build, parse, spec
 from mlcv.tables import check_class_names
+
+logger = logging.getLogger(__name__)
 
 _KEYS = ("sources", "classes", "hierarchy", "conflicts")
 _COLUMNS = ("split", "source")
@@ -34,7 +38,7 @@ class Source:
 
 
 def read_plan(path: Path) -> dict[str, Any]:
-    """What the YAML file says.
+    """What the YAML file says; its paths as a config's, from where it lies upwards.
 
     Raises:
         ConfigError: if it cannot be read, has another key, or no `sources`.
@@ -59,6 +63,8 @@ def read_plan(path: Path) -> dict[str, Any]:
             f"merge: {path}: `hierarchy` has of each parent a list of its children, as in 'animal: [cat, dog]'; quote "
             f"numbers, yes and no. Got {hierarchy!r}"
         )
+    for note in find_files(given["sources"], above(path)):
+        logger.info(note)
     return given
 
 

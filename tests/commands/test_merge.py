@@ -76,6 +76,15 @@ def test_a_class_that_a_source_does_not_judge_is_unknown_for_its_images(two, tmp
     assert data.read_split("test").states.tolist() == [[0, 0, -1], [1, -1, -1]]
 
 
+def test_paths_are_found_from_where_the_file_lies(two, tmp_path, monkeypatch):
+    sources = {"one": source("one.csv", ["cat", "dog"]), "other": source("other.csv", ["sofa"])}
+    file = plan(tmp_path, sources)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(merge(file, "m.csv").images) == 5
+    assert len(CSVDataModule("m.csv", split_column="split", label_columns=["cat"]).read_split("train")) == 3
+
+
 def test_a_child_makes_its_parent_present_and_an_absent_parent_its_children_absent(two, tmp_path):
     one, other = two
     animals = table(tmp_path, "animals.csv", ["animal"], [["f.jpg", "train", "", 0]], first=20)
