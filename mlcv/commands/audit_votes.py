@@ -244,7 +244,8 @@ def _write(found: Agreed, soft: bool) -> None:
     probability[answers.image, answers.column] = found.consensus.probability
     cells = np.array(["", "0", "1"], object)[found.states + 1]
     if soft:
-        unsure = np.abs(probability - 0.5) < _SURE - 0.5
+        # With --sure above that, what is less sure is soft, too: blank it would be lost.
+        unsure = (np.abs(probability - 0.5) < _SURE - 0.5) | ((found.states == UNKNOWN) & ~np.isnan(probability))
         cells[unsure] = [f"{p:.4g}" for p in probability[unsure].tolist()]
     images = [printable(name) for name in answers.images]
     header = ["image", *answers.class_names]

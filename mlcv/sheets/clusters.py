@@ -5,6 +5,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri, stdtrit
+
+_END = 0.975
+"""Of a distribution, where an interval that holds in 95 % ends."""
 
 
 def numbered(groups: NDArray[Any]) -> NDArray[np.intp] | None:
@@ -16,45 +20,65 @@ def numbered(groups: NDArray[Any]) -> NDArray[np.intp] | None:
 def design_effects(
     columns: Iterable[NDArray[np.float64]], groups: NDArray[np.intp] | None, parts: Sequence[NDArray[np.intp]]
 ) -> NDArray[np.float64]:
-    """`design_effect` of each column (M,), whose NaN are left out, over the images of these parts.
+    """`design_effect` of each column (M,), whose NaN are left out, in each of these parts.
 
     Args:
         columns: C of them.
         groups: as `numbered`; None says 1 of all.
-        parts: positions of the images of each.
+        parts: positions of the images of each of S.
+
+    Returns:
+        (S, C).
     """
     if groups is None:
-        return np.array([1.0 for _ in columns])
+        return np.ones((len(parts), sum(1 for _ in columns)))
     rows, part = np.concatenate(parts), np.repeat(np.arange(len(parts)), list(map(len, parts)))
     # A group in two parts is two: in each it is as alike.
     own = np.unique(part * (int(groups.max(initial=0)) + 1) + groups[rows], return_inverse=True)[1].reshape(-1)
     found = []
     for column in columns:
         there = ~np.isnan(column[rows])
-        found.append(design_effect(column[rows][there], own[there], part[there]))
-    return np.array(found)
+        found.append(design_effect(column[rows][there], own[there], part[there], len(parts)))
+    return np.stack(found, axis=1) if found else np.ones((len(parts), 0))
 
 
-def design_effect(values: NDArray[np.float64], groups: NDArray[np.intp], parts: NDArray[np.intp]) -> float:
-    """The variance of a mean, estimated by groups, over that of as many single images: at least 1.
+def design_effect(
+    values: NDArray[np.float64], groups: NDArray[np.intp], parts: NDArray[np.intp], count: int
+) -> NDArray[np.float64]:
+    """The variance of a part's mean over that of as many single images: 1 and more.
 
     A test takes the number of images over it for the number of independent ones (Rao and Scott, Biometrics 48, 1992).
+    How alike images of a group are (intraclass correlation, from an analysis of variance) is estimated of all parts
+    together, as a part of a few groups cannot tell; what follows from that for a part is of its groups' sizes (Donner
+    and Klar, 2000). Of few groups as much more is asked as Student's t does.
 
     Args:
-        values: (M,), such as 0 and 1 where a label is absent and present; compared with the mean of their part.
+        values: (M,), such as 0 and 1 where a label is absent and present.
         groups: (M,) numbers from 0, each within one part.
         parts: (M,) numbers from 0.
+        count: of the parts, S.
 
     Returns:
-        at most the size of the largest group, which is what it is where each part is one group.
+        (S,), at most as if a group said as much as one image: the mean size of an image's group, which it is of a part
+        of one group.
     """
     if not len(values):
-        return 1.0
-    counts, sizes = np.bincount(parts), np.bincount(groups)
-    rest = values - (np.bincount(parts, values) / np.maximum(counts, 1))[parts]
-    images, clusters, means = len(values), int(np.count_nonzero(sizes)), int(np.count_nonzero(counts))
-    if clusters <= means:
-        return float(sizes.max())
-    by_image = float(rest @ rest) * images / max(images - means, 1)
-    by_group = float((np.bincount(groups, rest) ** 2).sum()) * clusters / (clusters - means)
-    return float(np.clip(by_group / by_image, 1.0, sizes.max())) if by_image > 0 else 1.0
+        return np.ones(count)
+    groups = np.unique(groups, return_inverse=True)[1].reshape(-1)
+    images, sizes = np.bincount(parts, minlength=count), np.bincount(groups).astype(np.float64)
+    whose = np.empty(len(sizes), np.intp)
+    whose[groups] = parts
+    clusters, total, means = np.bincount(whose, minlength=count), len(sizes), int(np.count_nonzero(images))
+    most = np.maximum(np.bincount(whose, sizes**2, minlength=count) / np.maximum(images, 1), 1)
+    if total <= means:
+        return most
+    by_group = np.bincount(groups, values) / sizes
+    by_part = np.bincount(parts, values, minlength=count) / np.maximum(images, 1)
+    between = float(sizes @ (by_group - by_part[whose]) ** 2) / (total - means)
+    within = float(((values - by_group[groups]) ** 2).sum()) / max(len(values) - total, 1)
+    size = (len(values) - float(most[images > 0].sum())) / (total - means)  # of a usual group
+    both = between + (size - 1) * within
+    alike = min(max((between - within) / both, 0.0), 1.0) if both > 0 else 0.0
+    asked = (stdtrit(np.maximum(clusters - 1, 1), _END) / ndtri(_END)) ** 2
+    effects: NDArray[np.float64] = np.where(clusters > 1, np.minimum((1 + alike * (most - 1)) * asked, most), most)
+    return effects

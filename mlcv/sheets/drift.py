@@ -17,7 +17,7 @@ _ODDS, _SHIFT, _FOLLOWS = 1.25, 0.1, 0.65
 _EXACT = 100
 """Images of the larger part up to which the distribution of the distance is the exact one."""
 FEWEST = 10
-"""Images on either side of an AUROC, below which its interval would be a guess."""
+"""Images on either side of an AUROC, and groups, below which its interval would be a guess."""
 _SMALL = 5.0
 """Expected counts below which Fisher's exact test is taken in place of chi-squared."""
 
@@ -73,7 +73,8 @@ class Area:
     """How well a quantity alone tells whether a label is there.
 
     Args:
-        value: AUROC in [0, 1]; NaN if fewer images than `FEWEST` are known to have the label, or to lack it.
+        value: AUROC in [0, 1]; NaN if fewer images than `FEWEST` are known to have the label, or to lack it, or if all
+            are of fewer groups.
         low: lower end of its interval.
         high: upper end.
     """
@@ -105,22 +106,16 @@ def rates_apart(
     Args:
         positive: (S, C), images that show a class.
         total: (S, C), images of which it is known.
-        effects: (C,), see `mlcv.sheets.clusters`; None if images are independent.
+        effects: (S, C), see `mlcv.sheets.clusters`; None if images are independent.
     """
-    effects = np.ones(positive.shape[1]) if effects is None else effects
+    effects = np.ones(total.shape) if effects is None else effects
+    positives, totals = positive / effects, total / effects
     found = [
         (c, (one, other))
         for one, other in combinations(range(len(total)), 2)
         for c in np.flatnonzero((total[one] > 0) & (total[other] > 0)).tolist()
     ]
-    p = holm(
-        np.array(
-            [
-                _same_rate(positive[list(parts), c] / effects[c], total[list(parts), c] / effects[c])
-                for c, parts in found
-            ]
-        )
-    )
+    p = holm(np.array([_same_rate(positives[list(parts), c], totals[list(parts), c]) for c, parts in found]))
     gaps = []
     for (c, parts), value in zip(found, p, strict=True):
         hits, count = positive[list(parts), c], total[list(parts), c]
@@ -143,16 +138,18 @@ def _same_rate(hits: NDArray[np.float64], count: NDArray[np.float64]) -> float:
 
 
 def values_apart(
-    quantities: Mapping[str, Sequence[NDArray[np.float64]]], effects: Mapping[str, float] | None = None
+    quantities: Mapping[str, Sequence[NDArray[np.float64]]], effects: Mapping[str, NDArray[np.float64]] | None = None
 ) -> dict[str, list[Shift]]:
     """Compares quantities in each two parts that have images, least likely to be chance first.
 
     Args:
         quantities: by name, one array a part.
-        effects: by name, see `mlcv.sheets.clusters`; None if images are independent.
+        effects: by name, one a part, see `mlcv.sheets.clusters`; None if images are independent.
     """
     tests = {
-        (name, pair): _same_values(both[0], both[1], 1.0 if effects is None else effects[name])
+        (name, pair): _same_values(
+            both[0], both[1], (1.0, 1.0) if effects is None else tuple(effects[name][list(pair)].tolist())
+        )
         for name, values in quantities.items()
         for pair in combinations(range(len(values)), 2)
         if all(map(len, both := [values[n] for n in pair]))
@@ -165,13 +162,16 @@ def values_apart(
     return {name: sorted(shifts, key=lambda shift: (shift.p, -shift.distance)) for name, shifts in found.items()}
 
 
-def _same_values(one: NDArray[np.float64], other: NDArray[np.float64], effect: float) -> tuple[float, float]:
+def _same_values(
+    one: NDArray[np.float64], other: NDArray[np.float64], effects: tuple[float, ...]
+) -> tuple[float, float]:
     """The distance of two samples, and p, as of so many times fewer images."""
-    is_exact = effect == 1 and max(len(one), len(other)) <= _EXACT
+    is_single = max(effects) == 1
+    is_exact = is_single and max(len(one), len(other)) <= _EXACT
     test = ks_2samp(one, other, method="exact" if is_exact else "asymp")
-    if effect == 1:
+    if is_single:
         return float(test.statistic), float(test.pvalue)
-    images = len(one) * len(other) / (len(one) + len(other)) / effect
+    images = 1 / (effects[0] / len(one) + effects[1] / len(other))
     return float(test.statistic), float(kolmogorov(math.sqrt(images) * test.statistic))
 
 
@@ -197,18 +197,20 @@ def area(
     there, absent = values[positive], values[negative]
     if min(len(there), len(absent)) < FEWEST:
         return Area(np.nan, np.nan, np.nan)
+    own = None if groups is None else np.concatenate([groups[positive], groups[negative]])
+    count = 0 if own is None else len(np.unique(own))
+    if own is not None and count < FEWEST:
+        return Area(np.nan, np.nan, np.nan)
     ranks, pairs = rankdata(np.concatenate([there, absent])), len(there) * len(absent)
     above = (ranks[: len(there)] - rankdata(there)) / len(absent)
     below = 1 - (ranks[len(there) :] - rankdata(absent)) / len(there)
     value = float(above.mean())
     inner = (value * pairs + 0.5) / (pairs + 1)  # at 0 and 1 log-odds would be infinite
-    if groups is None:
+    if own is None:
         variance = float(above.var(ddof=1)) / len(there) + float(below.var(ddof=1)) / len(absent)
     else:
-        own = np.concatenate([groups[positive], groups[negative]])
         adds = np.concatenate([(above - value) / len(there), (below - value) / len(absent)])
-        count = len(np.unique(own))
-        variance = float((np.bincount(own, adds) ** 2).sum()) * count / max(count - 1, 1)
+        variance = float((np.bincount(own, adds) ** 2).sum()) * count / (count - 1)
     error = math.sqrt(max(variance, inner * (1 - inner) / pairs)) / (inner * (1 - inner))
     half = -float(ndtri(0.025 / max(tests, 1))) * error
     return Area(value, float(expit(logit(inner) - half)), float(expit(logit(inner) + half)))

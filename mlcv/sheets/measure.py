@@ -98,7 +98,7 @@ def measure(
     names, states = collection.names, collection.states
     groups = numbered(collection.groups)
     labels = {
-        name: label_facts(one.states, names, one.soft, effects=design_effects(_labels(states), groups, [rows]))
+        name: label_facts(one.states, names, one.soft, effects=design_effects(_labels(states), groups, [rows])[0])
         for (name, one), rows in zip(collection.splits.items(), collection.parts().values(), strict=True)
     }
     looks, is_grey = None, False
@@ -154,7 +154,7 @@ def _compared(
     rows = list(parts.values())
     of_rates = design_effects(_labels(states), groups, rows)
     of_values = design_effects((_ranks(values) for values in measured.values()), groups, rows)
-    shifts = values_apart(there, dict(zip(measured, of_values.tolist(), strict=True)))
+    shifts = values_apart(there, dict(zip(measured, of_values.T, strict=True)))
     return Compared(what, parts, rates_apart(positive, total, of_rates), shifts)
 
 

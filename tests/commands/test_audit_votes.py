@@ -234,6 +234,18 @@ def test_soft_labels_are_what_a_training_learns_from(write, tmp_path, numpy_rng)
     np.testing.assert_allclose(np.asarray(targets)[is_soft], p[is_soft], rtol=1e-6)
 
 
+def test_soft_labels_are_no_fewer_where_a_label_must_be_surer(write, tmp_path, numpy_rng):
+    votes, _, _ = many(numpy_rng)
+    main(["--votes", str(write(votes)), "--out", str(tmp_path), "--soft", "--sure", "0.9999"])
+    found, told = rows(tmp_path / "labels.csv"), rows(tmp_path / "probabilities.csv")
+    between = 0
+    for one, other in zip(found, told, strict=True):
+        for name in ("cat", "dog"):
+            assert (one[name] == "") == (other[name] == "")
+            between += one[name] == other[name] and not 0.01 < float(other[name]) < 0.99
+    assert between
+
+
 def test_names_that_a_spreadsheet_would_run_are_names_to_a_training(write, tmp_path):
     text = "image,rater,=odd\n-1.png,ann,1\n-1.png,bob,1\n@a.png,ann,0\n@a.png,bob,0\n"
     main(["--votes", str(write(text)), "--out", str(tmp_path), "--method", "majority"])
