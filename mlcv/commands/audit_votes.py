@@ -246,7 +246,8 @@ def _write(found: Agreed, soft: bool) -> None:
     if soft:
         # With --sure above that, what is less sure is soft, too: blank it would be lost.
         unsure = (np.abs(probability - 0.5) < _SURE - 0.5) | ((found.states == UNKNOWN) & ~np.isnan(probability))
-        cells[unsure] = [f"{p:.4g}" for p in probability[unsure].tolist()]
+        # Rounded to 0 or 1 it would be sure.
+        cells[unsure] = [f"{p:.4g}" for p in probability[unsure].clip(1e-4, 1 - 1e-4).tolist()]
     images = [printable(name) for name in answers.images]
     header = ["image", *answers.class_names]
     rows = ([name, *row.tolist()] for name, row in zip(images, cells, strict=True))

@@ -57,7 +57,7 @@ def explain(message: str, arguments: Sequence[str], options: Sequence[str]) -> s
             return _unknown_option(_in_full(match[1], arguments), options)
     if match := _UNKNOWN_CLASS.search(message):
         near = difflib.get_close_matches(match[1], public_classes(), n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        hint = f"; did you mean {' or '.join(near)}?" if near else "."
         return f"there is no class {match[1]!r}{hint} A class outside mlcv is named in full: package.module.Class"
     if match := _NO_PATH.search(message):
         cls = public_classes().get(match[1])

@@ -297,3 +297,12 @@ def test_who_answers_too_little_to_be_judged_is_told_of(write, tmp_path, caplog)
         caplog.clear()
         main(["--votes", str(path), "--out", str(tmp_path)])
         assert ("too few to tell how good each of them is" in caplog.text) == is_told
+
+
+def test_what_is_not_sure_enough_is_never_rounded_to_a_sure_label(write, tmp_path, numpy_rng):
+    text = "image,rater,cat,dog\n" + "".join(f"{n}.png,r{k},{n % 2},{n % 2}\n" for n in range(40) for k in range(2))
+    main(["--votes", str(write(text)), "--out", str(tmp_path), "--soft", "--sure", "0.9999999"])
+    cells = [float(row[name]) for row in rows(tmp_path / "labels.csv") for name in ("cat", "dog")]
+    told = [float(row[name]) for row in rows(tmp_path / "probabilities.csv") for name in ("cat", "dog")]
+    assert {round(p) for p in told if min(p, 1 - p) < 1e-4} == {0, 1}
+    assert set(cells) <= {0.0001, 0.9999}
