@@ -8,15 +8,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Literal, get_args
 
 import cv2
-from rich.progress import track
 
 from mlcv.commands.arguments import parser_of
 from mlcv.commands.preview import data_of
+from mlcv.data.at_once import mapped
 from mlcv.data.base import MultiLabelDataModule, usable_cores
 from mlcv.data.prepared import MANIFEST, Prepared, small_image
 from mlcv.errors import ConfigError, DataError, Stopped
@@ -26,8 +25,6 @@ from mlcv.terminal import console
 logger = logging.getLogger(__name__)
 
 Form = Literal["auto", "jpeg", "png"]
-_CHUNK = 1024
-"""Images that are asked for at once, so that an end is soon one."""
 
 
 @dataclass(frozen=True)
@@ -137,12 +134,8 @@ def prepare_data(
 
     cv2.setNumThreads(1)  # images are what is done at the same time
     with ThreadPoolExecutor(workers or usable_cores()) as pool:
-        chunks = (files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK))
-        results = chain.from_iterable(pool.map(one, chunk) for chunk in chunks)
         try:
-            for path, result in zip(
-                files, track(results, description="preparing images", total=len(files)), strict=True
-            ):
+            for path, result in zip(files, mapped(pool, one, files, "preparing images"), strict=True):
                 if isinstance(result, DataError):
                     unreadable[path] = result
                 else:

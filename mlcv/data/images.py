@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageOps
 from PIL.ImageFile import ImageFile
-from rich.progress import track
 
+from mlcv.data.at_once import mapped
 from mlcv.data.headers import KINDS, Header, read_image_header, unlimited
 from mlcv.errors import DataError
 from mlcv.tables import printable, read_regular
@@ -107,7 +107,7 @@ def find_unreadable(
         return None
 
     with ThreadPoolExecutor(workers) as pool:
-        problems = list(track(pool.map(problem, paths), description="checking images", total=len(paths)))
+        problems = list(mapped(pool, problem, paths, "checking images"))
     return {position: error for position, error in enumerate(problems) if error is not None}
 
 

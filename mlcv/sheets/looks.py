@@ -4,17 +4,15 @@ import hashlib
 import logging
 import os
 import zipfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
 
+from mlcv.data.at_once import mapped
 from mlcv.data.images import Pixels, read_image_and_header
 from mlcv.data.items import Files, Items
 from mlcv.errors import ConfigError, DataError
@@ -26,7 +24,6 @@ SIDE = 64
 """Shorter side in pixels at which images are looked at; JPEGs are decoded at no more than twice that."""
 _HASHED, THUMB = 32, 16
 """Sides of the grey images that are hashed, and kept."""
-_CHUNK = 1024
 _VERSION = 1
 """Of what a look stores."""
 
@@ -151,8 +148,8 @@ def look_at_all(
     if len(left):
         cv2.setNumThreads(1)  # images are what is done at the same time
         with ThreadPoolExecutor(threads) as pool:
-            results = chain.from_iterable(pool.map(one, chunk.tolist()) for chunk in _chunks(left))
-            for row, result in zip(left.tolist(), track(results, "looking at images", len(left)), strict=True):
+            rows = left.tolist()
+            for row, result in zip(rows, mapped(pool, one, rows, "looking at images"), strict=True):
                 if isinstance(result, DataError):
                     errors[row] = result
                 else:
@@ -174,11 +171,6 @@ def _look_at(items: Items, index: int, max_megapixels: float) -> Any:
         found["width"], found["height"] = sides[::-1] if header.is_turned else sides
         found["bits"], found["turn"] = min(header.bits, 255), header.orientation
     return found
-
-
-def _chunks(rows: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
-    """Of images that are asked for at once, so that an end is soon one."""
-    return (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))
 
 
 def _key(path: str) -> bytes:

@@ -2,8 +2,8 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -11,8 +11,8 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
 
+from mlcv.data.at_once import mapped
 from mlcv.data.images import Pixels
 from mlcv.data.items import Files, Items
 from mlcv.errors import DataError
@@ -33,7 +33,9 @@ as long. Of 800 cut copies all fitted by 0.82, of what passed the other tests an
 _ROOM = 2**21
 """Comparisons of hashes at once."""
 _PART = 256
-"""Images or pairs that one thread takes at once."""
+"""Pairs that one thread compares at once: a task takes longer to be given than a pair to be compared."""
+_MANY = 4096
+"""Images or pairs from which on a bar shows how far they are compared."""
 
 
 @dataclass(frozen=True)
@@ -189,9 +191,8 @@ def candidates(looks: NDArray[Any], gate: Gate, threads: int) -> list[tuple[int,
         return [(*pair, *value) for pair, value in best.items()]
 
     with ThreadPoolExecutor(threads) as pool:
-        blocks = pool.map(block, range(0, count, step))
-        shown = track(blocks, "comparing images", -(-count // step)) if count > 4096 else blocks
-        return [pair for found in shown for pair in found]
+        blocks = mapped(pool, block, range(0, count, step), "comparing images", count > _MANY)
+        return [pair for found in blocks for pair in found]
 
 
 def fit(one: NDArray[Any], other: NDArray[Any], sides: Sequence[int] = _SHRUNK) -> float:
@@ -251,7 +252,7 @@ def _fitting(
 
     with ThreadPoolExecutor(threads) as pool:
         rows = sorted({row for pair in found for row in (pair.one, pair.other)})
-        squares = dict(zip(rows, _mapped(pool, square, rows, "reading likely copies"), strict=True))
+        squares = dict(zip(rows, mapped(pool, square, rows, "reading likely copies", len(rows) > _MANY), strict=True))
 
         def judged(pair: Pair) -> Pair | None:
             one, other = squares[pair.one], squares[pair.other]
@@ -265,11 +266,9 @@ def _fitting(
                 return None
             return Pair(pair.one, pair.other, min(value, 1.0), False, pair.is_mirrored) if value >= least else None
 
-        return [pair for pair in _mapped(pool, judged, found, "comparing likely copies") if pair]
+        def judged_all(part: list[Pair]) -> list[Pair]:
+            return [fitting for pair in part if (fitting := judged(pair))]
 
-
-def _mapped(pool: Executor, function: Callable[[Any], Any], things: Sequence[Any], what: str) -> Iterator[Any]:
-    """What becomes of each, in order, with a progress bar if they are many; millions of tasks would take gigabytes."""
-    parts = [things[start : start + _PART] for start in range(0, len(things), _PART)]
-    results = pool.map(lambda part: [function(one) for one in part], parts)
-    return chain.from_iterable(track(results, what, len(parts)) if len(things) > 4096 else results)
+        parts = [found[start : start + _PART] for start in range(0, len(found), _PART)]
+        fits = mapped(pool, judged_all, parts, "comparing likely copies", len(found) > _MANY)
+        return list(chain.from_iterable(fits))
