@@ -54,9 +54,8 @@ def draw(
     """
     load = cache(lambda part, row, side: _picture(parts[part], row, side))
     names = [part.names for part in parts]
-    split_of = {
-        (row["image"], row["class"]): row["split"] for row in earlier
-    }  # which a file of predictions does not say
+    # A file of predictions does not say it.
+    split_of = {(row["image"], row["class"]): row["split"] for row in earlier}
 
     def example(part: int, row: int) -> Example | None:
         picture = load(part, row, SMALL)

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import yaml
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mlcv.commands.arguments import parser_of
 from mlcv.commands.merge_sources import Source, build_sources, check_apart, judged, read_plan
+from mlcv.data.corrections import STATE_CELLS
 from mlcv.data.items import Files
 from mlcv.data.samples import LabeledImages, Split
 from mlcv.data.splits import group_keys
@@ -29,7 +30,6 @@ from mlcv.terminal import console, print_table, set_up_logging
 logger = logging.getLogger(__name__)
 
 Conflicts = Literal["raise", "unknown", "first"]
-CELLS = {POSITIVE: "1", NEGATIVE: "0", UNKNOWN: "", UNCERTAIN: "uncertain"}
 _ENDINGS = (".csv", ".parquet")
 _LEAST = 1e-7
 """Of a soft label that is written."""
@@ -163,16 +163,13 @@ def _print_rest(merged: Merged, out: Path) -> None:
         console().print(f"no source has labels of {', '.join(alone)}: what follows from other classes", soft_wrap=True)
     if count := len(merged.conflicts):
         console().print(f"{count} conflict{'' if count == 1 else 's'}: {out.stem}_conflicts.csv")
-    splits = ", ".join(f"{count} {split}" for split, count in sorted(Counter(merged.splits).items(), key=_as_used))
+    counts = Counter(merged.splits)
+    splits = ", ".join(f"{counts[split]} {split}" for split in get_args(Split) if counts[split])
     console().print(
         f"{len(merged.images)} images ({splits}), {len(merged.class_names)} classes: {out}; train with --data "
         f"{out.with_suffix('.yaml')}",
         soft_wrap=True,
     )
-
-
-def _as_used(item: tuple[Split, int]) -> int:
-    return ("train", "val", "test").index(item[0])
 
 
 def _counted(conflicts: Sequence[Conflict]) -> str:
@@ -348,7 +345,7 @@ def _write(out: Path, merged: Merged) -> None:
     about: dict[str, Sequence[str]] = {"image": merged.images, "split": merged.splits, "source": merged.sources}
     if has_groups:
         about["group"] = merged.groups
-    words = [CELLS[state] for state in (UNCERTAIN, UNKNOWN, NEGATIVE, POSITIVE)]
+    words = [STATE_CELLS[state] for state in (UNCERTAIN, UNKNOWN, NEGATIVE, POSITIVE)]
     cells = np.array(words, object)[merged.states + 2]  # objects: numbers may be longer than words
     if merged.soft is not None:
         some = ~np.isnan(merged.soft)

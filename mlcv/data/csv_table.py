@@ -139,8 +139,8 @@ class CSVDataModule(MultiLabelDataModule):
             image_column = image_column or IMAGE
             labels_column = labels_column or LABELS
             split_column = split_column or (SPLIT if SPLIT in header and len(self.paths) == 1 else None)
-        self._check_drawn(split_column)
         self.draws_splits = split_column is None and len(self.paths) == 1
+        self._check_drawn()
         self.labels_column, self.split_column = labels_column, split_column
         self.image_column = image_column or header[0]
         special = {self.image_column, split_column, group_column}
@@ -186,10 +186,10 @@ class CSVDataModule(MultiLabelDataModule):
         further = [name for name in self.kept_columns if name in table.names]
         return list(dict.fromkeys([*filter(None, [self.group_column]), *([SOURCE] if has_source else []), *further]))
 
-    def _check_drawn(self, split_column: str | None) -> None:
+    def _check_drawn(self) -> None:
         if min(self.fractions) < 0 or not 0.999 < sum(self.fractions) < 1.001:
             raise ConfigError(f"data.fractions are three parts of 1, got {list(self.fractions)}")
-        if self.val_fraction and split_column is None and len(self.paths) == 1:
+        if self.val_fraction and self.draws_splits:
             raise ConfigError(
                 "data.val_fraction takes its part of a training split that is given, and here all splits are drawn: "
                 "give data.fractions instead, such as [0.6, 0.2, 0.2]"

@@ -1,6 +1,6 @@
 """How much less images of one group, such as a patient, say than as many images of different ones."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,10 @@ def numbered(groups: NDArray[Any]) -> NDArray[np.intp] | None:
 
 
 def design_effects(
-    columns: Iterable[NDArray[np.float64]], groups: NDArray[np.intp] | None, parts: Sequence[NDArray[np.intp]]
+    columns: Sequence[NDArray[Any]],
+    groups: NDArray[np.intp] | None,
+    parts: Sequence[NDArray[np.intp]],
+    numbers: Callable[[NDArray[Any]], NDArray[np.float64]] = np.asarray,
 ) -> NDArray[np.float64]:
     """`design_effect` of each column (M,), whose NaN are left out, in each of these parts.
 
@@ -26,19 +29,21 @@ def design_effects(
         columns: C of them.
         groups: as `numbered`; None says 1 of all.
         parts: positions of the images of each of S.
+        numbers: what a column is to be before; of single images nothing has to be.
 
     Returns:
         (S, C).
     """
     if groups is None:
-        return np.ones((len(parts), sum(1 for _ in columns)))
+        return np.ones((len(parts), len(columns)))
     rows, part = np.concatenate(parts), np.repeat(np.arange(len(parts)), list(map(len, parts)))
     # A group in two parts is two: in each it is as alike.
     own = np.unique(part * (int(groups.max(initial=0)) + 1) + groups[rows], return_inverse=True)[1].reshape(-1)
     found = []
-    for column in columns:
-        there = ~np.isnan(column[rows])
-        found.append(design_effect(column[rows][there], own[there], part[there], len(parts)))
+    for column in map(numbers, columns):
+        values = column[rows]
+        there = ~np.isnan(values)
+        found.append(design_effect(values[there], own[there], part[there], len(parts)))
     return np.stack(found, axis=1) if found else np.ones((len(parts), 0))
 
 
@@ -54,7 +59,7 @@ def design_effect(
 
     Args:
         values: (M,), such as 0 and 1 where a label is absent and present.
-        groups: (M,) numbers from 0, each within one part.
+        groups: (M,) numbers from 0, each within one part; some may have no image.
         parts: (M,) numbers from 0.
         count: of the parts, S.
 
@@ -64,15 +69,15 @@ def design_effect(
     """
     if not len(values):
         return np.ones(count)
-    groups = np.unique(groups, return_inverse=True)[1].reshape(-1)
     images, sizes = np.bincount(parts, minlength=count), np.bincount(groups).astype(np.float64)
-    whose = np.empty(len(sizes), np.intp)
+    whose = np.zeros(len(sizes), np.intp)
     whose[groups] = parts
-    clusters, total, means = np.bincount(whose, minlength=count), len(sizes), int(np.count_nonzero(images))
+    clusters = np.bincount(whose[sizes > 0], minlength=count)
+    total, means = int(clusters.sum()), int(np.count_nonzero(images))
     most = np.maximum(np.bincount(whose, sizes**2, minlength=count) / np.maximum(images, 1), 1)
     if total <= means:
         return most
-    by_group = np.bincount(groups, values) / sizes
+    by_group = np.bincount(groups, values) / np.maximum(sizes, 1)
     by_part = np.bincount(parts, values, minlength=count) / np.maximum(images, 1)
     between = float(sizes @ (by_group - by_part[whose]) ** 2) / (total - means)
     within = float(((values - by_group[groups]) ** 2).sum()) / max(len(values) - total, 1)

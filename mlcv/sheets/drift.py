@@ -146,10 +146,9 @@ def values_apart(
         quantities: by name, one array a part.
         effects: by name, one a part, see `mlcv.sheets.clusters`; None if images are independent.
     """
+    effects = effects or {name: np.ones(len(values)) for name, values in quantities.items()}
     tests = {
-        (name, pair): _same_values(
-            both[0], both[1], (1.0, 1.0) if effects is None else tuple(effects[name][list(pair)].tolist())
-        )
+        (name, pair): _same_values(both[0], both[1], effects[name][list(pair)])
         for name, values in quantities.items()
         for pair in combinations(range(len(values)), 2)
         if all(map(len, both := [values[n] for n in pair]))
@@ -163,10 +162,10 @@ def values_apart(
 
 
 def _same_values(
-    one: NDArray[np.float64], other: NDArray[np.float64], effects: tuple[float, ...]
+    one: NDArray[np.float64], other: NDArray[np.float64], effects: NDArray[np.float64]
 ) -> tuple[float, float]:
     """The distance of two samples, and p, as of so many times fewer images."""
-    is_single = max(effects) == 1
+    is_single = effects.max() == 1
     is_exact = is_single and max(len(one), len(other)) <= _EXACT
     test = ks_2samp(one, other, method="exact" if is_exact else "asymp")
     if is_single:
@@ -198,7 +197,7 @@ def area(
     if min(len(there), len(absent)) < FEWEST:
         return Area(np.nan, np.nan, np.nan)
     own = None if groups is None else np.concatenate([groups[positive], groups[negative]])
-    count = 0 if own is None else len(np.unique(own))
+    count = 0 if own is None else np.count_nonzero(np.bincount(own))
     if own is not None and count < FEWEST:
         return Area(np.nan, np.nan, np.nan)
     ranks, pairs = rankdata(np.concatenate([there, absent])), len(there) * len(absent)

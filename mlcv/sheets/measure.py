@@ -1,6 +1,6 @@
 """All that a data sheet says, in numbers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,9 @@ def measure(
     names, states = collection.names, collection.states
     groups = numbered(collection.groups)
     labels = {
-        name: label_facts(one.states, names, one.soft, effects=design_effects(_labels(states), groups, [rows])[0])
+        name: label_facts(
+            one.states, names, one.soft, effects=design_effects(list(states.T), groups, [rows], _label)[0]
+        )
         for (name, one), rows in zip(collection.splits.items(), collection.parts().values(), strict=True)
     }
     looks, is_grey = None, False
@@ -131,9 +133,9 @@ def quantities(looks: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
     return {name: np.where(looks["good"], values, np.nan).astype(np.float64) for name, values in found.items()}
 
 
-def _labels(states: States) -> Iterator[NDArray[np.float64]]:
-    """Of each class 1, 0 and NaN: present, absent, not known."""
-    return (np.where(known(column), column == POSITIVE, np.nan).astype(np.float64) for column in states.T)
+def _label(states: States) -> NDArray[np.float64]:
+    """1, 0 and NaN: present, absent, not known."""
+    return np.where(known(states), states == POSITIVE, np.nan)
 
 
 def _compared(
@@ -152,8 +154,8 @@ def _compared(
         name: [values[rows][~np.isnan(values[rows])] for rows in parts.values()] for name, values in measured.items()
     }
     rows = list(parts.values())
-    of_rates = design_effects(_labels(states), groups, rows)
-    of_values = design_effects((_ranks(values) for values in measured.values()), groups, rows)
+    of_rates = design_effects(list(states.T), groups, rows, _label)
+    of_values = design_effects(list(measured.values()), groups, rows, _ranks)
     shifts = values_apart(there, dict(zip(measured, of_values.T, strict=True)))
     return Compared(what, parts, rates_apart(positive, total, of_rates), shifts)
 
