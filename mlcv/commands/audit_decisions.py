@@ -3,14 +3,13 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
 from mlcv.audits.review import Review, revise
 from mlcv.commands.audit_files import Part
 from mlcv.data.corrections import COLUMNS, DECISIONS, STATE_CELLS
 from mlcv.data.items import Files
-from mlcv.data.paths import end_of
+from mlcv.data.paths import Places
 from mlcv.errors import DataError
 from mlcv.files import unshielded
 from mlcv.labels.states import UNCERTAIN, known
@@ -64,29 +63,9 @@ def read_decisions(path: Path) -> list[Decision]:
     return found
 
 
-class _Names:
-    """Rows of a part by their images' names, or by the ends of these, as `mlcv.data.corrections` has them."""
-
-    def __init__(self, part: Part) -> None:
-        self._part = part
-        self._rows = {name: row for row, name in enumerate(part.names)}
-        self._by_end = cache(self._ends)
-
-    def row(self, image: str) -> int | None:
-        """None if there is no such image, or more than one."""
-        shown = printable(image)
-        found = self._rows.get(image, self._rows.get(shown))
-        for end in (image, shown, image.replace("\\", "/")):
-            found = self._by_end(end.count("/") + 1).get(end) if found is None else found
-        return found
-
-    def _ends(self, parts: int) -> dict[str, int | None]:
-        found: dict[str, int | None] = {}
-        if isinstance(self._part.items, Files):
-            for row, name in enumerate(self._part.names):
-                end = end_of(name, parts)
-                found[end] = None if end in found else row
-        return found
+def _places_of(part: Part) -> Places[int]:
+    named = [(name, row) for row, name in enumerate(part.names)]
+    return Places(named, named if isinstance(part.items, Files) else [])
 
 
 def earlier_rows(paths: Sequence[Path], parts: Sequence[Part]) -> list[dict[str, str]]:
@@ -98,7 +77,7 @@ def earlier_rows(paths: Sequence[Path], parts: Sequence[Part]) -> list[dict[str,
         DataError: if two files say different things of an entry.
     """
     found: dict[tuple[str, str, str], dict[str, str]] = {}
-    names = [_Names(part) for part in parts] if paths else []
+    places = [_places_of(part) for part in parts] if paths else []
     for path in paths:
         table = read_table(path)
         columns = {
@@ -109,9 +88,9 @@ def earlier_rows(paths: Sequence[Path], parts: Sequence[Part]) -> list[dict[str,
             row = dict(zip(columns, cells, strict=True))
             image, split = row["image"], row["split"].strip().lower()
             here = [
-                (part.names[place], part.split or split)
-                for part, of in zip(parts, names, strict=True)
-                if (not part.split or split in ("", part.split)) and (place := of.row(image)) is not None
+                (part.names[at[0]], part.split or split)
+                for part, own in zip(parts, places, strict=True)
+                if (not part.split or split in ("", part.split)) and len(at := own.find(image)) == 1
             ]
             if len(here) == 1:
                 row["image"], row["split"] = here[0]
@@ -129,15 +108,15 @@ def revised(parts: Sequence[Part], decided: Sequence[Decision]) -> list[Part]:
     used: set[int] = set()
     found = []
     for part in parts:
-        rows = _Names(part)
+        places = _places_of(part)
         columns = {name: column for column, name in enumerate(part.class_names)}
         reviews: list[Review] = []
         splits: dict[str, str] = {}
         for number, one in enumerate(decided):
             # A file of predictions does not say of which split it is.
             is_here = not part.split or one.split in ("", part.split)
-            row, column = rows.row(one.image), columns.get(one.class_name)
-            if not is_here or row is None or column is None or not known(part.states)[row, column]:
+            at, column = places.find(one.image), columns.get(one.class_name)
+            if not is_here or len(at) != 1 or column is None or not known(part.states)[row := at[0], column]:
                 continue
             if not part.split and splits.setdefault(one.image, one.split) != one.split:
                 raise DataError(

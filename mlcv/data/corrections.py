@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlcv.data.items import Files
-from mlcv.data.paths import end_of
+from mlcv.data.paths import Places
 from mlcv.data.samples import LabeledImages, Split
 from mlcv.errors import ConfigError, DataError, UserError
 from mlcv.files import unshielded
@@ -174,23 +174,16 @@ class _Names:
 
     def __init__(self, splits: dict[Split, LabeledImages]) -> None:
         self.splits = splits
-        self.by_end = cache(self._by_end)
         self.keys = cache(lambda split: self.splits[split].items.keys())
-        self.by_name: dict[str, list[tuple[Split, int]]] = {}
+        names: list[tuple[str, tuple[Split, int]]] = []
+        paths: list[tuple[str, tuple[Split, int]]] = []
         for split, labeled in splits.items():
             items = labeled.items
             for row, name in enumerate(items if isinstance(items, Files) else map(items.name, range(len(items)))):
-                self.by_name.setdefault(name, []).append((split, row))
-                if (shown := printable(name)) != name:
-                    self.by_name.setdefault(shown, []).append((split, row))
-
-    def _by_end(self, parts: int) -> dict[str, list[tuple[Split, int]]]:
-        found: dict[str, list[tuple[Split, int]]] = {}
-        for split, labeled in self.splits.items():
-            if isinstance(labeled.items, Files):
-                for row, name in enumerate(labeled.items):
-                    found.setdefault(printable(end_of(name, parts)), []).append((split, row))
-        return found
+                shown, place = printable(name), (split, row)
+                names += [(one, place) for one in dict.fromkeys((name, shown))]
+                paths += [(shown, place)] if isinstance(items, Files) else []
+        self.places = Places(names, paths)
 
     def find(self, image: str, split: str, where: str) -> list[tuple[Split, int]]:
         """The places of an image; it may be in validation and test.
@@ -198,9 +191,7 @@ class _Names:
         Raises:
             DataError: if there is none, or several images are meant.
         """
-        found = self.by_name.get(image, [])
-        for end in map(end_of, (image, printable(image), image.replace("\\", "/"))):
-            found = found or self.by_end(end.count("/") + 1).get(end, [])
+        found = self.places.find(image)
         are_files = all(isinstance(self.splits[place].items, Files) for place, _ in found)
         if split and (not are_files or len({self._image(*one) for one in found}) > 1):
             found = [one for one in found if one[0] == split]

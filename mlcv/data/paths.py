@@ -1,11 +1,15 @@
 """Paths of images as tables write them, as one name for each file."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path, PurePosixPath
+from typing import Generic, TypeVar
 
 from mlcv.errors import DataError
-from mlcv.tables import Table, is_file
+from mlcv.tables import Table, is_file, printable
+
+P = TypeVar("P")
 
 PARTS = 3
 """Last parts of a path that tell images apart."""
@@ -24,6 +28,35 @@ def canonical(path: str) -> str:
 def end_of(path: str, parts: int = PARTS) -> str:
     """The last parts of a path, by which an image is found again wherever its folder lies."""
     return "/".join(path.split("/")[-parts:])
+
+
+class Places(Generic[P]):
+    """Where images are, by their names as they are and as they are shown, and files also by the ends of their paths.
+
+    Args:
+        names: of each image, with its place; one may have several.
+        paths: of each image in a file its path as it is shown, with its place.
+    """
+
+    def __init__(self, names: Iterable[tuple[str, P]], paths: Sequence[tuple[str, P]]) -> None:
+        self._by_name: dict[str, list[P]] = {}
+        for name, place in names:
+            self._by_name.setdefault(name, []).append(place)
+        self._paths = paths
+        self._by_end = cache(self._ends)
+
+    def find(self, image: str) -> list[P]:
+        """All places that an image may be at, by the best of these; none if there is no such image."""
+        found = self._by_name.get(image) or self._by_name.get(printable(image), [])
+        for end in map(end_of, (image, printable(image), image.replace("\\", "/"))):
+            found = found or self._by_end(end.count("/") + 1).get(end, [])
+        return found
+
+    def _ends(self, parts: int) -> dict[str, list[P]]:
+        found: dict[str, list[P]] = {}
+        for path, place in self._paths:
+            found.setdefault(end_of(path, parts), []).append(place)
+        return found
 
 
 def image_paths(

@@ -234,6 +234,15 @@ def test_a_decided_entry_is_last_in_either_order_even_the_only_one_of_its_class(
         assert [row["decided"] for row in read(tmp_path / order / "entries.csv")] == [""] * 120 + ["yes"]
 
 
+def test_a_decision_of_another_machine_is_of_the_image_with_that_end_of_its_path(tmp_path, seed):
+    """As `data.corrections` finds it: by the last three parts."""
+    logits, _, given = made(seed, 60)
+    path = write_predictions(tmp_path / "p.csv", logits, given, [f"/photos/a/b/{row}.jpg" for row in range(60)])
+    rows = [["/elsewhere/a/b/7.jpg", "cat", given[7, 1], 1 - given[7, 1], "wrong"], ["c/b/8.jpg", "cat", 1, 0, "wrong"]]
+    file = write_rows(tmp_path / "c.csv", ["image", "class", "given", "label", "decision"], rows)
+    assert audit([path], show=0, decisions=file).parts[0].decided == {(7, 1)}
+
+
 def test_what_was_decided_of_another_spelling_is_of_the_same_entry(tmp_path, seed):
     logits, _, given = made(seed, 60)
     names = [f"{'left' if row % 2 else 'right'}/{row // 2}.jpg" for row in range(60)]
