@@ -5,21 +5,18 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 from mlcv import __version__
 from mlcv.collector import imported
 from mlcv.command_line import take
 from mlcv.commands.arguments import PARSERS, parser_of
-from mlcv.errors import ConfigError, Stopped, chain_of, find_user_error, one_line
+from mlcv.errors import ConfigError, Stopped, find_user_error, one_line
 from mlcv.launchers import RUN_DIR_VARIABLE, process_rank
 from mlcv.short_help import NEXT, SECTIONS, short_help, two_columns
+from mlcv.stopping import asked_to_end
 from mlcv.trust import trusting
 
 SUBCOMMANDS = {
@@ -81,21 +78,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        if arguments == ["fit"]:
-            print(NEXT, file=sys.stderr)  # noqa: T201
-            return 2
-        if said := _said_at_once(arguments):
-            print(said)  # noqa: T201  # help is for the terminal
-            return 0
-        _check_subcommand(arguments[0])
-        packages, arguments = take(arguments, "--trust")
-        with trusting(packages), _asked_to_end():
-            return _run(arguments, is_process=argv is None)
-    except (KeyboardInterrupt, SystemExit) as error:
-        found = next((one for one in chain_of(error) if isinstance(one, KeyboardInterrupt)), None)
-        if found is None:  # a parser's, which has had its say
-            raise
-        stop = found if isinstance(found, Stopped) else Stopped()
+        with asked_to_end():
+            if arguments == ["fit"]:
+                print(NEXT, file=sys.stderr)  # noqa: T201
+                return 2
+            if said := _said_at_once(arguments):
+                print(said)  # noqa: T201  # help is for the terminal
+                return 0
+            _check_subcommand(arguments[0])
+            packages, arguments = take(arguments, "--trust")
+            with trusting(packages):
+                return _run(arguments, is_process=argv is None)
+    except Stopped as stop:
         if process_rank() == 0:
             print(f"mlcv: stopped. {stop.advice}".strip(), file=sys.stderr)  # noqa: T201
         return 128 + stop.signum
@@ -120,33 +114,6 @@ def _said_at_once(arguments: Sequence[str]) -> str:
     if asks and arguments[0] in SECTIONS:
         return short_help(arguments[0])
     return parser_of(arguments[0]).format_help().rstrip() if asks and arguments[0] in PARSERS else ""
-
-
-@contextmanager
-def _asked_to_end() -> Iterator[None]:
-    """SIGTERM ends a command as Ctrl-C does: files that were begun are removed, and it says how to go on."""
-
-    def end(signum: int, _: FrameType | None) -> None:
-        raise Stopped(signum)
-
-    def told_again(ignored: Any) -> None:
-        """Python ignores what is raised in a destructor or a weak reference's callback, of which torch has many."""
-        if not isinstance(ignored.exc_value, KeyboardInterrupt):
-            hook(ignored)
-            return
-        signum = getattr(ignored.exc_value, "signum", signal.SIGINT)
-        threading.Timer(0.02, os.kill, (os.getpid(), signum)).start()  # when that callback is over
-
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
-    hook, sys.unraisablehook = sys.unraisablehook, told_again
-    signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        sys.unraisablehook = hook
 
 
 def _unforeseen(error: Exception) -> str:

@@ -102,10 +102,10 @@ def find_user_error(error: BaseException) -> UserError | None:
     return next(filter(None, [*map(_mishap, chain), *map(_refusal, chain_of(error, handled=False))]), None)
 
 
-def chain_of(error: BaseException, *, handled: bool = True) -> Iterator[BaseException]:
+def chain_of(error: BaseException | None, *, handled: bool = True) -> Iterator[BaseException]:
     """An error, what caused it, what caused that, and so on; or without those that were dealt with on the way."""
     seen: set[int] = set()
-    current: BaseException | None = error
+    current = error
     while current is not None and id(current) not in seen:
         yield current
         seen.add(id(current))

@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "terminal": {"launchers"},
     "launchers": set(),
     "renamings": set(),
+    "stopping": {"errors"},
     "trust": {"errors"},
     "command_line": {"errors"},
     "shipped_configs": {"command_line", "errors"},
@@ -55,9 +56,9 @@ MAY_IMPORT = {
         "allocator", "audits", "callbacks", "checkpoint_arguments", "command_line",
         "data", "errors", "files", "fingerprints", "labels",
         "launchers", "losses", "methods", "metrics", "models", "places", "plain_config", "posthoc", "renamings", "runs",
-        "sheets", "shipped_configs", "short_help", "studies", "tables", "terminal", "trust",
+        "sheets", "shipped_configs", "short_help", "stopping", "studies", "tables", "terminal", "trust",
     },
-    "cli": {"collector", "command_line", "commands", "errors", "launchers", "short_help", "trust"},
+    "cli": {"collector", "command_line", "commands", "errors", "launchers", "short_help", "stopping", "trust"},
 }  # fmt: skip
 
 THIRD_PARTY = {

@@ -3,11 +3,9 @@
 import logging
 import os
 import signal
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any, ClassVar, cast
 
 from jsonargparse import Namespace, set_parsing_settings
@@ -51,6 +49,7 @@ from mlcv.runs import (
     new_run_folder,
     run_folder,
 )
+from mlcv.stopping import request
 from mlcv.terminal import set_up_logging
 from mlcv.trust import TRUST_HELP
 
@@ -326,26 +325,18 @@ class TrainingCLI(LightningCLI):
 
     def _call(self, run: Callable[..., Any], advice: Callable[[], str], arguments: dict[str, Any]) -> None:
         """Calls one of the Trainer's methods, as what a user can understand if it ends early."""
-        connector, asked = self.trainer._signal_connector, [int(signal.SIGINT)]
-
-        def end(signum: int, _: FrameType | None) -> None:
-            asked.append(signum)
-            if not connector._original_handlers:  # else the Trainer's own handler ends the step first
-                raise Stopped(signum)
-
-        is_main = threading.current_thread() is threading.main_thread()
-        before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)} if is_main else {}
-        if is_main:
-            signal.signal(signal.SIGTERM, end)
+        connector, asked = self.trainer._signal_connector, request()
+        asked.waits = lambda: bool(connector._original_handlers)  # the Trainer's own handler ends the step first
+        before = signal.getsignal(signal.SIGINT)
         try:
             if arguments.get("ckpt_path") is None:  # else Lightning would take a cluster's, unread by this project
                 self.trainer._checkpoint_connector._user_managed = True
             run(**{**arguments, "weights_only": True})
         except (SystemExit, KeyboardInterrupt):
-            raise Stopped(asked[-1], advice()) from None
+            raise Stopped(asked.signum or signal.SIGINT, advice()) from None
         except Exception as error:
-            if len(asked) > 1:  # the workers were asked, too, and ended first
-                raise Stopped(asked[-1], advice()) from None
+            if asked.signum is not None:  # the workers were asked, too, and ended first
+                raise Stopped(asked.signum, advice()) from None
             is_restoring = bool(self.trainer._checkpoint_connector._loaded_checkpoint)
             if not is_restoring or find_user_error(error) is not None:
                 raise
@@ -353,8 +344,8 @@ class TrainingCLI(LightningCLI):
                 f"--ckpt_path: the checkpoint does not fit this model and training ({one_line(error)})"
             ) from error
         finally:
-            for one, handler in before.items():
-                signal.signal(one, handler)
+            if signal.getsignal(signal.SIGINT) != before:  # after Ctrl-C Lightning ignores the next ones
+                signal.signal(signal.SIGINT, before)
 
     def _run_dir(self, config: Namespace) -> Path:
         told = run_dir_of_first()

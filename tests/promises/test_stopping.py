@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 import weakref
+from contextlib import suppress
 
 import cv2
 import numpy as np
@@ -58,7 +59,7 @@ def test_a_prediction_stops_and_goes_on(trained, tmp_path, python, signum):
     status, seconds, error = stop(
         python, command, signum, lambda: parts() and parts()[0].stat().st_size > 2000, tmp_path
     )
-    assert status == 128 + signum
+    assert status == 128 + signum, error
     assert seconds < 20
     assert "mlcv: stopped. What is predicted is kept: give the same command again to go on" in error
     assert "Traceback" not in error
@@ -89,7 +90,7 @@ def test_training_that_is_stopped_in_its_first_epoch_says_that_nothing_is_kept(t
     run = tmp_path / "run"
     command = ["fit", *RUN, "--data.num_train=100000", "--trainer.max_epochs=1", "--run_dir", run]
     status, _, error = stop(python, command, signal.SIGINT, lambda: list(run.glob("events*")), tmp_path)
-    assert status == 130
+    assert status == 130, error
     assert "mlcv: stopped. Nothing to resume from: last.ckpt follows an epoch\n" in error
 
 
@@ -98,7 +99,7 @@ def test_training_stops_on_sigterm(tmp_path, python):
     last = run / "checkpoints" / "last.ckpt"
     command = ["fit", *RUN, "--trainer.max_epochs=500", "--run_dir", run]
     status, seconds, error = stop(python, command, signal.SIGTERM, last.is_file, tmp_path)
-    assert status == 143
+    assert status == 143, error
     assert seconds < 20
     assert f"mlcv: stopped. To resume: mlcv fit --ckpt_path {last}" in error
     assert "Traceback" not in error
@@ -136,29 +137,97 @@ def test_every_command_ends_in_one_line(trained, tmp_path, capsys, monkeypatch, 
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path != copy and path.name != "val.json"]
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_in_a_callback_whose_errors_python_ignores_is_not_lost(capsys, monkeypatch, signum):
-    """As those of torch's weak references are, of which an export calls thousands."""
+def ask(signum):
+    """The signal, where its exception arises."""
+    os.kill(os.getpid(), signum)
+    time.sleep(0.01)  # here the interpreter looks for signals
+    raise AssertionError("the signal has not come")
+
+
+def in_a_callback(signum):
+    """Python ignores errors of weak references' callbacks, of which an export of torch calls thousands."""
 
     class Owner:
         pass
 
-    def gone(_):
-        os.kill(os.getpid(), signum)
-        time.sleep(0.01)  # here the interpreter looks for signals
-        raise AssertionError("the signal has not come")
+    owner = Owner()
+    reference = weakref.ref(owner, lambda _: ask(signum))
+    del owner
+    assert reference() is None
+
+
+def in_a_class(signum):
+    """As while a library is imported: Python makes another error of it."""
+
+    class Field:
+        def __set_name__(self, *_):
+            ask(signum)
+
+    class _Owner:
+        field = Field()
+
+
+def where_errors_are_cleared(signum):
+    """As extension modules do."""
+    with suppress(BaseException):
+        ask(signum)
+
+
+def in_a_clean_up_of_another_error(signum):
+    try:
+        int("no number")
+    except ValueError:
+        where_errors_are_cleared(signum)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("where", [in_a_callback, in_a_class, where_errors_are_cleared, in_a_clean_up_of_another_error])
+def test_no_signal_is_lost_wherever_it_comes(capsys, monkeypatch, signum, where):
+    cleaned = []
 
     def command(_):
-        owner = Owner()
-        reference = weakref.ref(owner, gone)
-        del owner
-        assert reference() is None
-        time.sleep(10)
-        raise AssertionError("the signal is lost")
+        try:
+            where(signum)
+            time.sleep(10)
+            raise AssertionError("the signal is lost")
+        finally:
+            for _ in range(12):  # longer than until it is sent again, which is to interrupt no clean-up
+                time.sleep(0.1)
+            cleaned.append(True)
 
     monkeypatch.setattr("mlcv.commands.calibrate.main", command)
+    before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
     assert main(["calibrate"]) == 128 + signum
     assert capsys.readouterr().err == "mlcv: stopped.\n"
+    assert cleaned
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)] == before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+@pytest.mark.parametrize("where", [in_a_callback, in_a_class, where_errors_are_cleared])
+def test_training_says_how_to_go_on_wherever_the_signal_comes(tmp_path, capsys, monkeypatch, where):
+    """As in the set-up of data, whose libraries are imported then."""
+    monkeypatch.setattr("sklearn.datasets.load_digits", lambda: (where(signal.SIGINT), time.sleep(10)))
+    assert main(["fit", *RUN, "--trainer.max_epochs=1", "--run_dir", str(tmp_path / "run")]) == 130
+    assert "mlcv: stopped. Nothing to resume from: last.ckpt follows an epoch\n" in capsys.readouterr().err
+
+
+def test_other_errors_and_other_handlers_stay_as_they_are(capsys, monkeypatch):
+    came = []
+    monkeypatch.setattr("mlcv.commands.calibrate.main", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.signal(signal.SIGTERM, lambda *_: came.append(True))
+    try:
+        assert main(["calibrate"]) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert came
+
+    def fails(_):
+        raise ValueError("a mistake of ours")
+
+    monkeypatch.setattr("mlcv.commands.calibrate.main", fails)
+    assert main(["calibrate"]) == 2
+    assert "a mistake of ours" in capsys.readouterr().err
 
 
 def test_a_killed_loader_process_is_told_in_one_sentence(tmp_path, trained, python):
