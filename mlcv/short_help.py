@@ -29,7 +29,8 @@ _MODEL = {
     "--model.backbone NAME": "any of timm's, or open_clip:NAME",
     "--model.weights WORD|FILE": "pretrained (a download), installed (a package), a file of weights, or null",
     "--model.head CLASS": "LinearHead, CSRAHead, MLDecoderHead, Query2LabelHead, SemanticGraphHead",
-    "--model.loss CLASS": "AsymmetricLoss, FocalLoss, HillLoss, SPLCLoss, mlcv.losses.BCELoss, ...",
+    "--model.loss CLASS": "mlcv.losses.BCELoss, AsymmetricLoss, SelectiveLoss, LargeLoss, ROLELoss, TwoWayLoss, ...; "
+    "all: --model.loss.help",
     "--model.loss.pos_weight auto": "balance the classes, by their known training labels",
     "--model.prior_bias true": "begin at each class's log-odds, where positives are rare or labels few",
     "--model.freeze [NAMES]": "parts of the network that do not learn; [''] is all of it",

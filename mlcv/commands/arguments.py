@@ -33,6 +33,12 @@ def add_truth_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--blank", choices=["unknown", "negative"], default="unknown", help="what blank cells mean")
     for name, text in (("positive", "1, yes, true, ..."), ("negative", "0, no, false, ..."), ("uncertain", "-1")):
         parser.add_argument(f"--{name}", nargs="+", metavar="CELL", help=f"cells of the truth that mean it ({text})")
+    parser.add_argument(
+        "--fractions",
+        choices=["raise", "majority", "unknown"],
+        default="raise",
+        help="what probabilities (0.8) and counts of annotators (4/5) in the truth mean; refused by default",
+    )
 
 
 def _init() -> argparse.ArgumentParser:

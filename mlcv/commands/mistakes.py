@@ -54,7 +54,7 @@ def explain(message: str, arguments: Sequence[str], options: Sequence[str]) -> s
         return f"there is no {parts}: name a config that has it (`mlcv configs` lists ours), or give --data and --model"
     for pattern in _UNKNOWN_OPTION:
         if match := pattern.search(message):
-            return _unknown_option(_in_full(match[1], arguments), options)
+            return _unknown_option(_in_full(match[1], arguments), arguments, options)
     if match := _UNKNOWN_CLASS.search(message):
         near = difflib.get_close_matches(match[1], public_classes(), n=3)
         hint = f"; did you mean {' or '.join(near)}?" if near else "."
@@ -179,7 +179,7 @@ def public_classes() -> dict[str, type]:
     return {name: member for name, member in members if isinstance(member, type)}
 
 
-def _unknown_option(name: str, options: Sequence[str]) -> str:
+def _unknown_option(name: str, arguments: Sequence[str], options: Sequence[str]) -> str:
     renamed = renamed_option(name)
     if name.startswith("init_args."):
         return (
@@ -188,6 +188,9 @@ def _unknown_option(name: str, options: Sequence[str]) -> str:
         )
     if name in options:
         whose = name.rpartition(".")[0] or "model"
+        given = [argument.partition("=")[0] for argument in arguments]
+        if f"--{whose}" in given[given.index(f"--{name}") :] if f"--{name}" in given else False:
+            return f"--{name} stands before --{whose}, and each class's options come after it: exchange the two"
         return (
             f"{name!r} is an option of other classes, not of the chosen one: "
             f"`mlcv fit --config ... --{whose}.help NAME` lists its own" + (f"; {renamed}" if renamed else "")

@@ -16,7 +16,7 @@ def truth_file(options: argparse.Namespace) -> TruthFile:
     }
     said = {cell for cells in given.values() for cell in cells}
     uncertain = options.uncertain or [cell for cell in ("-1",) if cell not in said]
-    codes = Codes(uncertain=tuple(uncertain), blank=options.blank, **given)
+    codes = Codes(uncertain=tuple(uncertain), blank=options.blank, fractions=options.fractions, **given)
     classes = None if options.classes is None else tuple(options.classes)
     return TruthFile(options.truth, classes, options.id, options.group, codes)
 

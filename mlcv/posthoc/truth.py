@@ -12,7 +12,10 @@ from mlcv.errors import DataError
 from mlcv.labels.states import UNCERTAIN, UNKNOWN, States, count_states, evaluable
 from mlcv.posthoc.columns import class_column, name_column, read_ids
 from mlcv.posthoc.studies import patient_of
-from mlcv.tables import OUR_COLUMNS, TRUTH, Codes, Table, column_states, read_table
+from mlcv.tables import OUR_COLUMNS, TRUTH, Codes, Table, column_labels, read_table
+
+TRUTH_CODES = Codes(uncertain=("-1",), fractions="raise")
+"""What the cells of a truth mean, where nobody says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class TruthFile:
     classes: tuple[str, ...] | None = None
     ids: str | None = None
     group: str | None = None
-    codes: Codes = Codes(uncertain=("-1",))  # noqa: RUF009  # frozen
+    codes: Codes = TRUTH_CODES
 
     @classmethod
     def of(cls, given: "TruthFile | Path | str | None") -> "TruthFile":
@@ -77,13 +80,13 @@ def label_states(table: Table, class_names: Sequence[str], codes: Codes) -> Stat
     """States (M, C) of a table's labels, uncertain ones apart; with predictions they have columns of their own."""
     has_both = any(header.startswith(TRUTH) for header in table.names)
     columns = [TRUTH + name if has_both else class_column(table, name) for name in class_names]
-    return column_states(table, columns, codes)
+    return column_labels(table, columns, codes, of_fractions="fractions").states
 
 
 def read_truth(
     path: Path,
     class_names: Sequence[str],
-    codes: Codes = Codes(uncertain=("-1",)),  # noqa: B008  # frozen
+    codes: Codes = TRUTH_CODES,
     names: str | None = None,
 ) -> Truth:
     """Reads the columns of some classes; an uncertain label judges nobody.

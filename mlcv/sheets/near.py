@@ -30,6 +30,9 @@ sky fit by 0.97. Of all 3,426 photographs of VOC 2012 and the nearest to each, t
 _COARSE, _LIKELY = (32, 30, 29), 0.8
 """Likewise, of 32; and how well an image fits there at least if it is to be looked at in full, which takes seven times
 as long. Of 800 cut copies all fitted by 0.82, of what passed the other tests and was no copy 8 % by 0.8."""
+_LESS = THUMB - 1
+_SHRINK = cv2.resize(np.eye(THUMB), (THUMB, _LESS), interpolation=cv2.INTER_AREA).astype(np.float32)
+"""Makes that many of the pixels of a column of grey levels."""
 _ROOM = 2**21
 """Comparisons of hashes at once."""
 _PART = 256
@@ -45,21 +48,21 @@ class Gate:
     Args:
         bits: of 64, in which their perceptual hashes differ at most.
         distance: 1 - correlation of their 16 x 16 grey levels at most.
-        both: that distance, and a fiftieth of the bits, at most: few copies are near the end of either.
-        fit: correlation at the best scale of one inside the other at least; None asks for none.
+        inside: see `fit_levels`, at least; None asks for none, as for the next.
+        fit: correlation at the best scale of one inside the other at least.
     """
 
     bits: int
     distance: float
-    both: float
+    inside: float | None
     fit: float | None
 
 
-PHOTOGRAPHS = Gate(22, 0.35, 0.65, 0.95)
+PHOTOGRAPHS = Gate(22, 0.35, 0.9, 0.95)
 """Set on every other of 3,426 photographs of VOC 2012: 99 % of copies that were cut on every side pass, and no others
-do, of which the best fits by 0.92. Of others an eighth of what passes the first two passes both: they are what takes
-long. docs/data-sheet.md has what it does on the others."""
-GREY = Gate(10, 0.05, 0.25, None)
+do, of which the best fits by 0.92. Of others that pass the first two tests the third lets one in forty through: they
+are what takes long. docs/data-sheet.md has what it does on the others."""
+GREY = Gate(10, 0.05, None, None)
 """Of radiographs, which are all alike: images of the same person are near each other, cut ones are not found."""
 
 
@@ -181,10 +184,12 @@ def candidates(looks: NDArray[Any], gate: Gate, threads: int) -> list[tuple[int,
             i, j = i[i < j], j[i < j]
             for part in range(0, len(i), _ROOM // 256):
                 here = slice(part, part + _ROOM // 256)
-                bits, one, other = differ[i[here], j[here]], i[here] + start, j[here] + start
+                one, other = i[here] + start, j[here] + start
                 distance = 1 - np.einsum("nd,nd->n", thumbs[one], plain[other])
-                likely = (distance <= gate.distance) & (distance + bits / 50 <= gate.both)
-                for k in np.flatnonzero(likely).tolist():
+                likely = np.flatnonzero(distance <= gate.distance)
+                if gate.inside is not None:
+                    likely = likely[fit_levels(thumbs[one[likely]], plain[other[likely]]) >= gate.inside]
+                for k in likely.tolist():
                     pair, value = (int(one[k]), int(other[k])), float(distance[k])
                     if pair not in best or value < best[pair][0]:
                         best[pair] = value, mirrored
@@ -193,6 +198,34 @@ def candidates(looks: NDArray[Any], gate: Gate, threads: int) -> list[tuple[int,
     with ThreadPoolExecutor(threads) as pool:
         blocks = mapped(pool, block, range(0, count, step), "comparing images", count > _MANY)
         return [pair for found in blocks for pair in found]
+
+
+def fit_levels(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Correlation of N pairs of 16 x 16 grey levels, as they are or with one of either shrunk to 15 x 15 pixels.
+
+    That lies in a corner of the other or, between its pixels, in the middle.
+
+    Args:
+        one: float32 (N, 256).
+        other: likewise.
+
+    Returns:
+        float32 (N,).
+    """
+    shape = len(one), _LESS**2
+    best = _correlation(one, other)
+    squares = [levels.reshape(-1, THUMB, THUMB) for levels in (one, other)]
+    for inner, outer in (squares, squares[::-1]):
+        shrunk = np.asarray(_SHRINK @ inner @ _SHRINK.T, np.float32).reshape(shape)
+        corners = [outer[:, y : y + _LESS, x : x + _LESS].reshape(shape) for y in (0, 1) for x in (0, 1)]
+        for part in (*corners, np.mean(corners, axis=0)):
+            best = np.maximum(best, _correlation(shrunk, part))
+    return best
+
+
+def _correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = np.einsum("nd,nd->n", _normed(one), _normed(other))
+    return found
 
 
 def fit(one: NDArray[Any], other: NDArray[Any], sides: Sequence[int] = _SHRUNK) -> float:

@@ -103,7 +103,9 @@ def column_states(table: Table, columns: Sequence[str], codes: Codes, option: st
     return column_labels(table, columns, replace(codes, fractions="raise"), option).states
 
 
-def column_labels(table: Table, columns: Sequence[str], codes: Codes, option: str = "") -> Labels:
+def column_labels(
+    table: Table, columns: Sequence[str], codes: Codes, option: str = "", of_fractions: str = ""
+) -> Labels:
     """Labels of M images and C classes from a column a class.
 
     Args:
@@ -111,6 +113,7 @@ def column_labels(table: Table, columns: Sequence[str], codes: Codes, option: st
         columns: C headers.
         codes: what the cells mean.
         option: the command line's name for `codes`, for errors; none if it has none.
+        of_fractions: likewise, for `codes.fractions`; that of `option` if there is one.
 
     Raises:
         DataError: naming the row and column of a cell that `codes` do not know.
@@ -124,7 +127,7 @@ def column_labels(table: Table, columns: Sequence[str], codes: Codes, option: st
         found = [_understood(cell, meaning, codes.fractions) for cell in spelled.cells]
         if None in found:
             row = min(int(spelled.first[place]) for place, one in enumerate(found) if one is None)
-            raise DataError(_strange_cell(table, row, name, columns, meaning, option))
+            raise DataError(_strange_cell(table, row, name, columns, meaning, option, of_fractions))
         states[:, number] = np.array([one and one[0] for one in found], np.int8)[spelled.codes]
         values = np.array([one and one[1] for one in found], np.float32)
         if not np.isnan(values).all():
@@ -186,12 +189,18 @@ def is_empty(cell: str) -> bool:
 
 
 def _strange_cell(
-    table: Table, row: int, name: str, columns: Sequence[str], meaning: dict[str, int], option: str
+    table: Table, row: int, name: str, columns: Sequence[str], meaning: dict[str, int], option: str, of_fractions: str
 ) -> str:
     cell = table.column(name)[row]
     words = {key: [word for word in meaning if meaning[word] == state] for key, state in _STATES.items()}
     known = [f"{key} ({_some(words[key])})" for key in reversed(_STATES) if words[key]]
     message = f"{table.where(row)}: column {name!r} holds {cell!r}, no word for {', '.join(known[:-1])} or {known[-1]}"
+    of_fractions = of_fractions or (f"{option}.fractions" if option else "")
+    if of_fractions and _fraction(_normal(cell)) is not None:
+        return (
+            f"{message}. A probability or a count of annotators is a label with --{of_fractions} majority, and none "
+            f"with --{of_fractions} unknown"
+        )
     if not option:
         return message
     if re.search(r"[\[\],;|]", cell):

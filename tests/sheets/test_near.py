@@ -7,7 +7,17 @@ from copies import KINDS, planted
 
 from mlcv.data.items import Arrays, Files
 from mlcv.sheets.looks import look_at_all
-from mlcv.sheets.near import GREY, PHOTOGRAPHS, Gate, candidates, exact_pairs, fit, near_pairs, nearest_pairs
+from mlcv.sheets.near import (
+    GREY,
+    PHOTOGRAPHS,
+    Gate,
+    candidates,
+    exact_pairs,
+    fit,
+    fit_levels,
+    near_pairs,
+    nearest_pairs,
+)
 
 SOME = 150
 """Originals of which copies are planted: with 3 % missing 95 % of the time not more than 9 are."""
@@ -69,7 +79,7 @@ def test_candidates_are_those_of_a_comparison_one_by_one(pixels, monkeypatch):
     some[7] = some[3, :, ::-1]
     some[9] = np.clip(some[2].astype(int) + 20, 0, 255)
     looks, _ = look_at_all(Arrays(some), 100, 1)
-    gate, expected = Gate(28, 0.8, 1.2, None), {}
+    gate, expected = Gate(28, 0.8, None, None), {}
     for i in range(12):
         for j in range(i + 1, 12):
             best = []
@@ -78,7 +88,7 @@ def test_candidates_are_those_of_a_comparison_one_by_one(pixels, monkeypatch):
                 thumb = thumb[:, ::-1] if mirrored else thumb
                 bits = bin(int(code) ^ int(looks["hash"][j])).count("1")
                 distance = 1 - np.corrcoef(thumb.ravel(), looks["thumb"][j].ravel())[0, 1]
-                if bits <= 28 and distance <= 0.8 and distance + bits / 50 <= 1.2:
+                if bits <= 28 and distance <= 0.8:
                     best.append((distance, mirrored))
             if best:
                 expected[i, j] = min(best)
@@ -90,6 +100,31 @@ def test_candidates_are_those_of_a_comparison_one_by_one(pixels, monkeypatch):
             assert distance == pytest.approx(expected[pair][0], abs=1e-5)
             assert mirrored == expected[pair][1]
     assert {(3, 7), (2, 9)} <= set(expected)
+
+
+def test_grey_levels_fit_in_a_corner_or_in_the_middle_and_the_gate_asks_how_well(pixels):
+    looks, _ = look_at_all(Arrays(pixels), 100, 1)
+    levels = looks["thumb"].astype(np.float32)
+    one, other = levels[[0, 0, 1, 2, 3]], levels[[0, 1, 2, 2, 4]].copy()
+    other[3] = cv2.resize(one[3][1:, 1:], (16, 16), interpolation=cv2.INTER_CUBIC) * 0.5 + 9
+    expected = []
+    for a, b in zip(one, other, strict=True):
+        found = [np.corrcoef(a.ravel(), b.ravel())[0, 1]]
+        for inner, outer in ((a, b), (b, a)):
+            small = cv2.resize(inner, (15, 15), interpolation=cv2.INTER_AREA).ravel()
+            corners = [outer[y : y + 15, x : x + 15].ravel() for y in (0, 1) for x in (0, 1)]
+            found += [np.corrcoef(small, part)[0, 1] for part in (*corners, np.mean(corners, axis=0))]
+        expected.append(max(found))
+    got = fit_levels(one.reshape(5, -1), other.reshape(5, -1))
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    assert got[3] > 0.97 > got[1]
+    assert fit_levels(one[:0].reshape(0, 256), other[:0].reshape(0, 256)).shape == (0,)
+    fits = {pair[:2]: fit_levels(*looks["thumb"][list(pair[:2]), None].reshape(2, 1, 256).astype(np.float32))[0]
+            for pair in candidates(looks, Gate(64, 2, None, None), 1) if not pair[3]}  # fmt: skip
+    least = float(np.median(list(fits.values())))
+    kept = {pair[:2] for pair in candidates(looks, Gate(64, 2, least, None), 1)}
+    assert {pair for pair, value in fits.items() if value >= least} <= kept
+    assert len(kept) < 66
 
 
 def test_an_image_fits_into_one_that_it_was_cut_from(pixels):
