@@ -93,7 +93,7 @@ def effect(
         raise ConfigError(f"--effect: there is no file {corrections}; the page of `mlcv audit` saves corrections.csv")
     folder = Path(out) if out is not None else Path("runs") / f"effect-{corrections.stem}"
     check_writable(folder, "--out")
-    plan = _plan(corrections, list(options), study, seeds)
+    plan = _of_audited_splits(_plan(corrections, list(options), study, seeds), folder)
     done = run_plan(plan, folder, jobs)
     runs = {run.key: folder / run.place for run in plan.runs(folder)}
     scores: dict[tuple[str, str, str, str], list[float]] = {}
@@ -170,12 +170,19 @@ def _plan(corrections: Path, options: list[str], study: str | Path | None, seeds
     if not configs:
         raise ConfigError("audit: --effect needs --config of an experiment, or --study with several models")
     method = Method(tuple(find_config(config) for config in configs))
-    given = options_of(others)
-    data = data_of(options)
-    if data.draws_splits:
-        logger.info("splits are drawn: all seeds keep those of data.seed %d, which the audit has looked at", data.seed)
-        given["data.seed"] = str(data.seed)
-    return Plan({Path(configs[-1]).stem: method}, conditions, given, RATES, seeds)
+    return Plan({Path(configs[-1]).stem: method}, conditions, options_of(others), RATES, seeds)
+
+
+def _of_audited_splits(plan: Plan, folder: Path) -> Plan:
+    """Where splits are drawn, another seed would test mostly images that nobody has looked at."""
+    first = next(plan.runs(folder))
+    if "data.seed" in {**plan.options, **plan.methods[first.method].options}:
+        return plan
+    data = data_of([word for word in first.arguments[0] if not word.startswith("--data.seed=")])
+    if not data.draws_splits:
+        return plan
+    logger.info("splits are drawn: all seeds keep those of data.seed %d, which the audit has looked at", data.seed)
+    return replace(plan, options={**plan.options, "data.seed": str(data.seed)})
 
 
 def _predictions(folder: Path) -> Path | None:

@@ -498,9 +498,14 @@ def test_splits_that_are_drawn_are_those_of_the_audit_for_all_seeds(config, tmp_
     own["data"]["init_args"]["label_columns"] = ["bright", "other"]
     config.write_text(yaml.safe_dump(own))
     file = write_rows(tmp_path / "c.csv", ["image", "class", "given", "label"], [["0.jpg", "bright", 1, 0]])
-    with pytest.raises(ZeroDivisionError):
-        effect(file, options=["--config", str(config)], out=tmp_path / "effect")
-    assert plans[0].options.get("data.seed") == ("7" if drawn else None)
+    study = tmp_path / "study.yaml"
+    given = {"config": str(config), "methods": {"a": {}, "b": {"model.optim.lr": 0.1}}, "seeds": 2}
+    asked = [{"options": ["--config", str(config)]}, {"study": study}, {"study": study, "options": ["--data.seed=3"]}]
+    study.write_text(yaml.safe_dump(given))
+    for one in asked:
+        with pytest.raises(ZeroDivisionError):
+            effect(file, out=tmp_path / "effect", **one)
+    assert [plan.options.get("data.seed") for plan in plans] == [*(["7", "7"] if drawn else [None, None]), "3"]
 
 
 def test_an_effect_of_other_corrections_than_its_own_is_refused(config, tmp_path):
