@@ -121,7 +121,7 @@ def predict_unseen(
     if not full and data.features is None:
         reads_patches = getattr(getattr(cli.model, "head", None), "features", "pooled") == "patches"
         stored = folder / "features"
-        begin(stored, *options)
+        begin(stored, *options, chosen_by="--out")
         features(options, stored, patches=reads_patches)
         options = [*options, f"--data.features={stored}"]
         data.features = stored
@@ -130,7 +130,8 @@ def predict_unseen(
     for number in range(1, folds + 1):
         run = folder / f"fold-{number}"
         logger.info("fold %d of %d", number, folds)
-        last = train(run, [*options, *_QUIET, f"--data.fold={number}/{folds}", f"--data.seed={data.seed}"])
+        fold = [f"--data.fold={number}/{folds}", f"--data.seed={data.seed}"]
+        last = train(run, [*options, *_QUIET, *fold], "--out")
         models.append(last)
         for split in splits:
             path = run / f"{split}_predictions.csv"

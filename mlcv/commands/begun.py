@@ -11,13 +11,14 @@ from mlcv.errors import ConfigError
 from mlcv.files import read_json, write_text
 
 
-def begin(place: str | Path, *arguments: str | Path) -> None:
+def begin(place: str | Path, *arguments: str | Path, chosen_by: str) -> None:
     """Notes beside a result what it is made of, and refuses one that was begun with anything else.
 
     Args:
         place: path of the result, a folder or a file.
         arguments: of the command that makes it; of those that name files (also behind an option's `=`), the content
             counts, too, with that of the YAML files that a YAML file names.
+        chosen_by: the option that says where the results of the command are.
 
     Raises:
         ConfigError: if it was.
@@ -29,11 +30,15 @@ def begin(place: str | Path, *arguments: str | Path) -> None:
     if not Path(place).exists():  # nothing was begun, or it came to nothing
         write_text(note, json.dumps(now, indent=1) + "\n")
     elif then is None:
-        raise ConfigError(f"{place} is there, and nothing says what made it: choose another folder, or remove it")
+        raise ConfigError(
+            f"{place} is there, and nothing says what made it: choose another folder with {chosen_by}, or remove it"
+        )
     elif then != now:
         changed = [part for part in parts if part not in then.get("arguments", [])] or list(now["files"])[:2]
         new = " ".join(changed[:4]) or "fewer"
-        raise ConfigError(f"{place} was begun with other arguments ({note.name}; new: {new}): choose another folder")
+        raise ConfigError(
+            f"{place} was begun with other arguments ({note.name}; new: {new}): choose another folder with {chosen_by}"
+        )
 
 
 def files_in(arguments: Sequence[str]) -> dict[str, str]:

@@ -39,7 +39,7 @@ class _Extractor(LightningModule):
         self.arrays = {kind: np.load(features.path(kind, are_views), mmap_mode="r+") for kind in arrays}
 
     @torch.no_grad()
-    def predict_step(self, batch: Batch, batch_idx: int) -> None:
+    def predict_step(self, batch: Batch, batch_idx: int) -> int:  # Lightning warns of None
         index = batch["index"].cpu().numpy()
         good = index >= 0
         places = self.backbone.places(batch["image"]) if "places" in self.arrays else None
@@ -47,6 +47,7 @@ class _Extractor(LightningModule):
         for kind, array in self.arrays.items():
             rows = array.reshape(-1, *array.shape[array.ndim - self._dims(kind) :])
             rows[index[good]] = 1 if kind == "done" else found[kind].float().cpu().numpy()[good]  # type: ignore[union-attr]
+        return int(good.sum())
 
     @staticmethod
     def _dims(kind: str) -> int:

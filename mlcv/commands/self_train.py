@@ -38,7 +38,7 @@ def self_train(config: str | Path, folder: str | Path = "runs/self-trained", opt
     with trusting(packages):
         ignoring = ["--data.policy.uncertain=ignore", "--data.policy.soft_labels=null"]
         first = _fit(folder / "ignore", config, [*options, *ignoring])
-        begin(soft, first)
+        begin(soft, first, chosen_by="--folder")
         if not soft.is_file():
             call("predict", f"--ckpt_path={first}", "--split=train", f"--predictions={soft}", "--calibration=none")
         learning = ["--data.policy.uncertain=self_trained", f"--data.policy.soft_labels={soft}"]
@@ -55,6 +55,6 @@ def main(arguments: Sequence[str]) -> None:
 
 def _fit(run_dir: Path, config: str, options: Sequence[str]) -> Path:
     """The best checkpoint, or the last."""
-    last = train(run_dir, [f"--config={config}", *options])
+    last = train(run_dir, [f"--config={config}", *options], "--folder")
     best = last.with_name("best.ckpt")
     return best if best.is_file() else last

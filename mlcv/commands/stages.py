@@ -13,18 +13,19 @@ from mlcv.files import write_text
 _ADVICE = "What is finished is kept: give the same command again to go on"
 
 
-def train(run_dir: Path, options: Sequence[str]) -> Path:
+def train(run_dir: Path, options: Sequence[str], chosen_by: str) -> Path:
     """Trains, or goes on where it was stopped, unless it is finished; the last checkpoint.
 
     Args:
         run_dir: of the run.
         options: of `mlcv fit`.
+        chosen_by: see `begin`.
 
     Raises:
         ConfigError: if the folder holds what was begun with other options, or it fails, which has said why.
     """
     last = run_dir / "checkpoints" / "last.ckpt"
-    begin(run_dir, *options)
+    begin(run_dir, *options, chosen_by=chosen_by)
     finished = run_dir / "finished"
     if not finished.is_file():
         resumed = [f"--ckpt_path={last}"] if last.is_file() else []
