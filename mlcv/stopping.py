@@ -59,7 +59,7 @@ def request() -> Request:
 
 
 @contextmanager
-def asked_to_end() -> Iterator[Request]:
+def asked_to_end() -> Iterator[None]:
     """SIGTERM ends what runs inside as Ctrl-C does: files that were begun are removed, and it says how to go on.
 
     A program that has its own way with a signal keeps it, and so does one that runs this in another thread.
@@ -68,7 +68,7 @@ def asked_to_end() -> Iterator[Request]:
         Stopped: for whatever ends it after a request.
     """
     if _of_command or threading.current_thread() is not threading.main_thread():
-        yield request()
+        yield
         return
     made = Request()
     handlers: dict[int, tuple[Any, Callable[[int, FrameType | None], None]]] = {
@@ -90,7 +90,7 @@ def asked_to_end() -> Iterator[Request]:
         for one in before:
             signal.signal(one, handlers[one][1])
         made.alarms_in = os.getpid() if hasattr(signal, "SIGALRM") and signal.SIGALRM in before else None
-        yield made
+        yield
     except BaseException as error:
         stop = next((one for one in chain_of(error) if isinstance(one, KeyboardInterrupt)), None)
         if stop is None and made.signum is None:
