@@ -14,7 +14,7 @@ from mlcv.collector import imported
 from mlcv.command_line import take
 from mlcv.commands.arguments import PARSERS, parser_of
 from mlcv.errors import ConfigError, Stopped, find_user_error, one_line
-from mlcv.launchers import RUN_DIR_VARIABLE, process_rank
+from mlcv.launchers import RUN_DIR_VARIABLE, STAGE_VARIABLE, process_rank
 from mlcv.short_help import NEXT, SECTIONS, short_help, two_columns
 from mlcv.stopping import asked_to_end, end_at_once, request
 from mlcv.trust import trusting
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             with trusting(packages):
                 return _run(arguments, is_process=argv is None)
     except Stopped as stop:
-        if process_rank() == 0:
+        if process_rank() == 0 and STAGE_VARIABLE not in os.environ:
             print(f"mlcv: stopped. {stop.advice}".strip(), file=sys.stderr)  # noqa: T201
         if argv is None:
             end_at_once()

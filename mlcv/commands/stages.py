@@ -1,5 +1,6 @@
 """Stages of a command, each a call of mlcv in a process of its own: what is done is kept, what was stopped goes on."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from mlcv.commands.begun import begin
 from mlcv.errors import ConfigError, Stopped
 from mlcv.files import write_text
+from mlcv.launchers import STAGE_VARIABLE
 from mlcv.stopping import request
 
 _ADVICE = "What is finished is kept: give the same command again to go on"
@@ -46,7 +48,9 @@ def call(*arguments: str) -> None:
     process = None
     try:
         with request().held():  # or nobody would know of a process that has just begun
-            process = subprocess.Popen([sys.executable, "-m", "mlcv", *arguments])  # noqa: S603  # our own command
+            process = subprocess.Popen(  # noqa: S603  # our own command
+                [sys.executable, "-m", "mlcv", *arguments], env={**os.environ, STAGE_VARIABLE: "1"}
+            )
         status = process.wait()
     except KeyboardInterrupt as stop:
         signum = getattr(stop, "signum", int(signal.SIGINT))

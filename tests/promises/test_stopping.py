@@ -382,6 +382,19 @@ def test_a_stage_that_has_just_begun_is_not_left_behind(tmp_path, capsys, monkey
     assert started[0].poll() == -signal.SIGTERM
 
 
+def test_a_command_of_several_stages_says_in_one_line_how_to_go_on(tmp_path, python):
+    """The stage that was stopped with it would name a command of its own."""
+    config = tmp_path / "config.yaml"
+    config.write_text("trainer: {max_epochs: 500}\n")
+    folder = tmp_path / "both"
+    command = ["self_train", "--config", config, "--folder", folder, *RUN]
+    last = folder / "ignore" / "checkpoints" / "last.ckpt"
+    status, _, error = stop(python, command, signal.SIGINT, last.is_file, tmp_path, whole_group=True)
+    assert status == 130, error
+    assert error.count("mlcv: stopped.") == 1
+    assert "mlcv: stopped. What is finished is kept: give the same command again to go on\n" in error
+
+
 ENDS_SLOWLY = """
 import atexit, sys, time
 import mlcv.commands.calibrate
