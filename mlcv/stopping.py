@@ -148,4 +148,4 @@ def asked_to_end(is_process: bool = False) -> Iterator[Request]:
 def end_at_once() -> None:
     """From now on a request ends this process, which has said all it has to say; Python would show where it came."""
     while _ignored:
-        signal.signal(_ignored.pop(), signal.SIG_DFL)
+        signal.signal(_ignored.pop(), lambda signum, _: os._exit(128 + signum))

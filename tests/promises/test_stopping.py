@@ -421,4 +421,29 @@ def test_a_second_request_as_the_process_ends_shows_no_traceback():
             process.send_signal(signal.SIGINT)
         error = process.communicate(timeout=15)[1]
     assert error == "mlcv: stopped.\n"
-    assert process.returncode == -signal.SIGINT  # 130 to a shell
+    assert process.returncode == 130
+
+
+SPEAKS = """
+import sys, time
+import mlcv.commands.calibrate
+from mlcv.cli import main
+from mlcv.terminal import console
+def command(_):
+    for _ in range(500):
+        console().print("a line")
+        time.sleep(0.02)
+mlcv.commands.calibrate.main = command
+sys.argv = ["mlcv", "calibrate"]
+sys.exit(main())
+"""
+
+
+def test_a_reader_that_has_seen_enough_is_no_failed_check():
+    """As `mlcv data ... --fail-on leakage | head` may say by status 1."""
+    command = [sys.executable, "-c", SPEAKS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "a line\n"
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 128 + signal.SIGPIPE
