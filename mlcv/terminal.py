@@ -16,7 +16,7 @@ from mlcv.launchers import process_rank
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Whoever read has seen enough, which the command line deals with; rich would exit with 1, as a failed check."""
+        """Whoever read has seen enough, which the command line knows of; rich would exit with 1, as a failed check."""
         raise BrokenPipeError
 
 
