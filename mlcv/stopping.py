@@ -136,13 +136,21 @@ def asked_to_end(is_process: bool = False) -> Iterator[Request]:
             raise
         raise stop if isinstance(stop, Stopped) else Stopped(made.signum or signal.SIGINT) from None
     finally:
-        if made.signum is not None and made.has_alarm and os.getpid() == made.process:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        for one, handler in before.items():
-            signal.signal(one, signal.SIG_IGN if is_process and made.signum is not None else handler)
-        _ignored.extend(before if is_process and made.signum is not None else ())
+        _give_back(made, before, is_process)
         sys.unraisablehook = hook
         _of_command.clear()
+
+
+def _give_back(made: Request, before: dict[int, Any], is_process: bool) -> None:
+    """Handlers, as they were; of a process that is to end after a request, none."""
+    ends = is_process and made.signum is not None
+    if made.signum is not None and made.has_alarm and os.getpid() == made.process:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    if ends and hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises that loader processes have ended
+    for one, handler in before.items():
+        signal.signal(one, signal.SIG_IGN if ends else handler)
+    _ignored.extend(before if ends else ())
 
 
 def end_at_once() -> None:

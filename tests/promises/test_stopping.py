@@ -396,15 +396,20 @@ def test_a_command_of_several_stages_says_in_one_line_how_to_go_on(tmp_path, pyt
 
 
 ENDS_SLOWLY = """
-import atexit, sys, time
+import atexit, os, signal, sys, time
 import mlcv.commands.calibrate
 from mlcv.cli import main
 from mlcv.commands.stages import call
 @atexit.register
 def _():
+    os.kill(os.getpid(), signal.SIGCHLD)
+    time.sleep(0.01)
     print("ends", flush=True)
     time.sleep(20)
+def fails(*_):
+    raise RuntimeError("a loader process has ended")
 def command(_):
+    signal.signal(signal.SIGCHLD, fails)  # as torch does
     print("works", flush=True)
     time.sleep(20)
 mlcv.commands.calibrate.main = command
@@ -413,7 +418,7 @@ sys.exit(main())
 """
 
 
-def test_a_second_request_as_the_process_ends_shows_no_traceback():
+def test_neither_a_second_request_nor_a_loader_shows_a_traceback_as_the_process_ends():
     command = [sys.executable, "-c", ENDS_SLOWLY]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         for line in ("works\n", "ends\n"):
