@@ -14,9 +14,9 @@ from mlcv.collector import imported
 from mlcv.command_line import take
 from mlcv.commands.arguments import PARSERS, parser_of
 from mlcv.errors import ConfigError, Stopped, find_user_error, one_line
-from mlcv.launchers import RUN_DIR_VARIABLE, process_rank
+from mlcv.launchers import RUN_DIR_VARIABLE, STAGE_VARIABLE, process_rank
 from mlcv.short_help import NEXT, SECTIONS, short_help, two_columns
-from mlcv.stopping import asked_to_end
+from mlcv.stopping import asked_to_end, end_at_once, request
 from mlcv.trust import trusting
 
 SUBCOMMANDS = {
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        with asked_to_end():
+        with asked_to_end(is_process=argv is None):
             if arguments == ["fit"]:
                 print(NEXT, file=sys.stderr)  # noqa: T201
                 return 2
@@ -90,8 +90,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             with trusting(packages):
                 return _run(arguments, is_process=argv is None)
     except Stopped as stop:
-        if process_rank() == 0:
+        if process_rank() == 0 and STAGE_VARIABLE not in os.environ:
             print(f"mlcv: stopped. {stop.advice}".strip(), file=sys.stderr)  # noqa: T201
+        if argv is None:
+            end_at_once()
         return 128 + stop.signum
     except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at its end
@@ -139,6 +141,7 @@ def _check_subcommand(name: str) -> None:
 
 def _run(arguments: list[str], is_process: bool) -> int:
     module, _ = SUBCOMMANDS[arguments[0]]
-    # Imported now, for it takes seconds, which --help shall not.
-    main_of = imported(f"mlcv.commands.{module}", freezes=is_process).main
+    # Imported now, for it takes seconds, which --help shall not. A library of C++ that is interrupted then may abort.
+    with request().held():
+        main_of = imported(f"mlcv.commands.{module}", freezes=is_process).main
     return main_of(arguments if module == "training" else arguments[1:]) or 0

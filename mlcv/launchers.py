@@ -4,6 +4,8 @@ import os
 
 RUN_DIR_VARIABLE = "MLCV_RUN_DIR"
 """How the first process tells those it starts where the run's folder is."""
+STAGE_VARIABLE = "MLCV_STAGE"
+"""How a command of several stages tells each that it says itself how to go on."""
 
 
 def process_rank() -> int:

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -13,6 +14,8 @@ from mlcv.errors import Stopped, chain_of
 
 REPEATED_EVERY = 0.5
 """Seconds, until a request is seen to be on its way."""
+LEFT_ALONE = 5.0
+"""Seconds that a clean-up has before a second request ends that, too, and that a request is held."""
 
 
 class Request:
@@ -26,31 +29,62 @@ class Request:
 
     signum: int | None = None
     """Of the last request; None without one."""
+    since: float = 0.0
+    """When the first one came."""
+    process: int | None = None
+    """Of the command: those forked from it inherit its handlers."""
     waits: Callable[[], bool] = staticmethod(lambda: False)
     """Whether something else, which knows of a SIGTERM, ends the work at a better moment."""
 
-    alarms_in: int | None = None
-    """The process whose alarm is ours: its loader processes end in a way of their own."""
+    holds = False
+    """Whether it has to wait, see `held`."""
+    has_alarm = False
+    """Whether the process's alarm is ours."""
 
     def take(self, signum: int, _: FrameType | None) -> None:
         """The handler of both signals."""
+        if os.getpid() != self.process:  # a loader process, which the command ends, also after Ctrl-C for both
+            if signum == signal.SIGTERM:
+                raise SystemExit(128 + signum)
+            return
+        if self.signum is None:
+            self.since = time.monotonic()
+        elif _is_on_its_way() and time.monotonic() - self.since < LEFT_ALONE:
+            return  # or it would end the clean-up after the first: a terminal and a parent both pass it on
         self.signum = signum
-        if os.getpid() == self.alarms_in:
+        if self.has_alarm:
             signal.setitimer(signal.ITIMER_REAL, REPEATED_EVERY, REPEATED_EVERY)
         self._end(signum)
 
     def take_again(self, _: int, __: FrameType | None) -> None:
         """The alarm's handler."""
-        handled = chain_of(sys.exc_info()[1])
-        if self.signum is not None and not any(isinstance(one, (KeyboardInterrupt, SystemExit)) for one in handled):
+        if self.signum is not None and not _is_on_its_way():
+            self._end(self.signum)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """A request waits until this is done, or some seconds: for what is lost or breaks if it ends half way."""
+        self.holds = True
+        try:
+            yield
+        finally:
+            self.holds = False
+        if self.signum is not None:
             self._end(self.signum)
 
     def _end(self, signum: int) -> None:
-        if signum != signal.SIGTERM or not self.waits():
+        is_held = self.holds and time.monotonic() - self.since < LEFT_ALONE
+        if not is_held and (signum != signal.SIGTERM or not self.waits()):
             raise Stopped(signum)
 
 
+def _is_on_its_way() -> bool:
+    """Whether what ends the program is being handled, by a clean-up or by whom it was meant for."""
+    return any(isinstance(one, (KeyboardInterrupt, SystemExit)) for one in chain_of(sys.exc_info()[1]))
+
+
 _of_command: list[Request] = []
+_ignored: list[int] = []
 
 
 def request() -> Request:
@@ -59,10 +93,13 @@ def request() -> Request:
 
 
 @contextmanager
-def asked_to_end() -> Iterator[None]:
+def asked_to_end(is_process: bool = False) -> Iterator[None]:
     """SIGTERM ends what runs inside as Ctrl-C does: files that were begun are removed, and it says how to go on.
 
     A program that has its own way with a signal keeps it, and so does one that runs this in another thread.
+
+    Args:
+        is_process: the process ends with what runs inside; after a request more of them are ignored, see `end_at_once`.
 
     Raises:
         Stopped: for whatever ends it after a request.
@@ -71,6 +108,7 @@ def asked_to_end() -> Iterator[None]:
         yield
         return
     made = Request()
+    made.process = os.getpid()
     handlers: dict[int, tuple[Any, Callable[[int, FrameType | None], None]]] = {
         signal.SIGTERM: (signal.SIG_DFL, made.take),
         signal.SIGINT: (signal.default_int_handler, made.take),
@@ -89,17 +127,33 @@ def asked_to_end() -> Iterator[None]:
         sys.unraisablehook = without_ours
         for one in before:
             signal.signal(one, handlers[one][1])
-        made.alarms_in = os.getpid() if hasattr(signal, "SIGALRM") and signal.SIGALRM in before else None
+        made.has_alarm = hasattr(signal, "SIGALRM") and signal.SIGALRM in before
         yield
     except BaseException as error:
-        stop = next((one for one in chain_of(error) if isinstance(one, KeyboardInterrupt)), None)
+        stops = [one for one in chain_of(error) if isinstance(one, KeyboardInterrupt)]
+        stop = next((one for one in stops if getattr(one, "advice", "")), stops[0] if stops else None)
         if stop is None and made.signum is None:
             raise
         raise stop if isinstance(stop, Stopped) else Stopped(made.signum or signal.SIGINT) from None
     finally:
-        if made.signum is not None and os.getpid() == made.alarms_in:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        for one, handler in before.items():
-            signal.signal(one, handler)
+        _give_back(made, before, is_process)
         sys.unraisablehook = hook
         _of_command.clear()
+
+
+def _give_back(made: Request, before: dict[int, Any], is_process: bool) -> None:
+    """Handlers, as they were; of a process that is to end after a request, none."""
+    ends = is_process and made.signum is not None
+    if made.signum is not None and made.has_alarm and os.getpid() == made.process:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    if ends and hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises that loader processes have ended
+    for one, handler in before.items():
+        signal.signal(one, signal.SIG_IGN if ends else handler)
+    _ignored.extend(before if ends else ())
+
+
+def end_at_once() -> None:
+    """From now on a request ends this process, which has said all it has to say; Python would show where it came."""
+    while _ignored:
+        signal.signal(_ignored.pop(), lambda signum, _: os._exit(128 + signum))

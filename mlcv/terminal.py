@@ -14,9 +14,15 @@ from rich.table import Column, Table
 from mlcv.launchers import process_rank
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Whoever read has seen enough, which the command line knows of; rich would exit with 1, as a failed check."""
+        raise BrokenPipeError
+
+
 def console() -> Console:
     """Writes to standard output; `[red]` and `:smile:` in a class's name are letters, not markup."""
-    return Console(markup=False, emoji=False, highlight=False)
+    return _Console(markup=False, emoji=False, highlight=False)
 
 
 MOST_ROWS, LOWEST, HIGHEST = 30, 20, 5

@@ -48,7 +48,7 @@ MAY_IMPORT = {
                   "terminal", "launchers"},
     "posthoc": {"labels", "metrics", "errors", "tables", "data", "files", "plain_config", "terminal"},
     "sheets": {"data", "errors", "files", "labels", "tables"},
-    "studies": {"errors", "files", "plain_config", "shipped_configs", "terminal"},
+    "studies": {"errors", "files", "plain_config", "shipped_configs", "stopping", "terminal"},
     "trainer_settings": {"callbacks", "errors", "plain_config", "trust"},
     "checkpoint_arguments": {"command_line", "data", "plain_config", "runs", "trainer_settings", "errors", "launchers",
                              "shipped_configs"},

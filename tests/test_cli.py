@@ -172,6 +172,11 @@ def test_options_and_configs_come_in_any_order(tmp_path, monkeypatch):
         (["--data.protocol.known_fracton=1"], "did you mean 'data.protocol.known_fraction'?"),
         (["--init_args.codes.positive=1"], "give one of a data set, such as mlcv merge writes, with --data"),
         (["--trainer.max_epohcs=1"], "did you mean 'trainer.max_epochs'?"),
+        (["--model.loss.gamma_neg", "2", "--model.loss", "AsymmetricLoss"], "gamma_neg stands before --model.loss, "),
+        (["--data.codes.blank=negative", "--data=CSVDataModule"], "--data.codes.blank stands before --data, "),
+        (["--data.path=x", "--data=mlcv.data.CSVDataModule"], "--data.path stands before --data, "),
+        (["--data.path=x", "--data=DigitScenesDataModule"], "an option of other classes, not of the chosen one"),
+        (["--data.codes.blank=negative"], "`mlcv fit --config ... --data.help NAME` lists its own"),
         (["--model.optim.lr=fast"], "option 'optim.lr'"),
         (["--data.sampling=classaware"], "option 'sampling': is one of uniform, class_aware, got 'classaware'"),
         (

@@ -175,8 +175,8 @@ def _plan(corrections: Path, options: list[str], study: str | Path | None, seeds
 
 def _of_audited_splits(plan: Plan, folder: Path) -> Plan:
     """Where splits are drawn, another seed would test mostly images that nobody has looked at."""
-    first = next(plan.runs(folder))
-    if "data.seed" in {**plan.options, **plan.methods[first.method].options}:
+    first = next((run for run in plan.runs(folder) if "data.seed" not in plan.methods[run.method].options), None)
+    if first is None or "data.seed" in plan.options:
         return plan
     data = data_of([word for word in first.arguments[0] if not word.startswith("--data.seed=")])
     if not data.draws_splits:

@@ -187,9 +187,11 @@ def _unknown_option(name: str, arguments: Sequence[str], options: Sequence[str])
             "give one of a data set, such as mlcv merge writes, with --data"
         )
     if name in options:
-        whose = name.rpartition(".")[0] or "model"
-        given = [argument.partition("=")[0] for argument in arguments]
-        if f"--{whose}" in given[given.index(f"--{name}") :] if f"--{name}" in given else False:
+        parts = classes_of_parts()
+        whose = max((part for part in parts if name.startswith(f"{part}.")), key=len, default="model")
+        chosen = _chosen_after(name, whose, arguments)
+        public = {cls.__name__: cls for cls in parts[whose]}.get(chosen.rpartition(".")[2])
+        if chosen and (public is None or name.removeprefix(f"{whose}.") in _arguments(public)):
             return f"--{name} stands before --{whose}, and each class's options come after it: exchange the two"
         return (
             f"{name!r} is an option of other classes, not of the chosen one: "
@@ -205,6 +207,15 @@ def _unknown_option(name: str, arguments: Sequence[str], options: Sequence[str])
     near = difflib.get_close_matches(name, endings, n=1, cutoff=0.7)
     hint = f"did you mean {endings[near[0]]!r}? " if near else ""
     return f"there is no option {name!r}; {hint}`mlcv fit --help` lists them, `mlcv fit --model.help NAME` a class's"
+
+
+def _chosen_after(name: str, part: str, arguments: Sequence[str]) -> str:
+    """The class that a command line gives a part of a config after it has given an option; empty if it does not."""
+    given = [argument.partition("=") for argument in arguments]
+    names = [option for option, _, _ in given]
+    behind = names.index(f"--{name}") if f"--{name}" in names else len(names)
+    place = next((place for place in range(behind, len(names)) if names[place] == f"--{part}"), None)
+    return "" if place is None else given[place][2] or " ".join(arguments[place + 1 : place + 2])
 
 
 def _meant(name: str, options: Sequence[str]) -> str | None:

@@ -1,5 +1,6 @@
 """Stages of a command, each a call of mlcv in a process of its own: what is done is kept, what was stopped goes on."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 from mlcv.commands.begun import begin
 from mlcv.errors import ConfigError, Stopped
 from mlcv.files import write_text
+from mlcv.launchers import STAGE_VARIABLE
+from mlcv.stopping import request
 
 _ADVICE = "What is finished is kept: give the same command again to go on"
 
@@ -42,15 +45,20 @@ def call(*arguments: str) -> None:
     Raises:
         ConfigError: if it fails, which has said why.
     """
-    with subprocess.Popen([sys.executable, "-m", "mlcv", *arguments]) as process:  # noqa: S603  # our own command
-        try:
-            status = process.wait()
-        except KeyboardInterrupt as stop:
-            signum = getattr(stop, "signum", int(signal.SIGINT))
+    process = None
+    try:
+        with request().held():  # or nobody would know of a process that has just begun
+            process = subprocess.Popen(  # noqa: S603  # our own command
+                [sys.executable, "-m", "mlcv", *arguments], env={**os.environ, STAGE_VARIABLE: "1"}
+            )
+        status = process.wait()
+    except KeyboardInterrupt as stop:
+        signum = getattr(stop, "signum", int(signal.SIGINT))
+        if process is not None:
             if signum != signal.SIGINT or not sys.stdin.isatty():  # else the terminal has sent it to both
                 process.send_signal(signum)
             process.wait()
-            raise Stopped(signum, _ADVICE) from None
+        raise Stopped(signum, _ADVICE) from None
     if status in (128 + signal.SIGINT, 128 + signal.SIGTERM):
         raise Stopped(status - 128, _ADVICE)
     if status:

@@ -109,7 +109,7 @@ def read_truth(
         counts = ", ".join(f"{count} as {state}" for state, count in count_states(states).items())
         raise DataError(
             f"{path}: no class has a positive and a negative, so there is nothing to judge by; its cells are read "
-            f"{counts}. Say what they mean with --positive, --negative, --uncertain and --blank"
+            f"{counts}. Say what they mean with --positive, --negative, --uncertain, --blank and --fractions"
         )
     own = name_column(table.names, path, names)
     rest = [h for h in table.names if h not in (own, *class_names, *OUR_COLUMNS) and not h.startswith(TRUTH)]

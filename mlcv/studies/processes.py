@@ -12,6 +12,8 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from mlcv.stopping import asked_to_end
+
 Job = TypeVar("Job")
 
 
@@ -90,7 +92,8 @@ def _work(function: Callable[[Any], None], job: Any, log: Path, environment: dic
         os.dup2(file.fileno(), 2)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the study, which ends its processes
         threading.Thread(target=_end_with_parent, daemon=True).start()
-        function(job)
+        with asked_to_end():  # or what it was writing would stay half written
+            function(job)
 
 
 def _end_with_parent() -> None:

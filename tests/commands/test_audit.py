@@ -505,7 +505,11 @@ def test_splits_that_are_drawn_are_those_of_the_audit_for_all_seeds(config, tmp_
     for one in asked:
         with pytest.raises(ZeroDivisionError):
             effect(file, out=tmp_path / "effect", **one)
-    assert [plan.options.get("data.seed") for plan in plans] == [*(["7", "7"] if drawn else [None, None]), "3"]
+    study.write_text(yaml.safe_dump({**given, "methods": {"own": {"data.seed": 3}, **given["methods"]}}))
+    with pytest.raises(ZeroDivisionError):
+        effect(file, study=study, out=tmp_path / "effect")
+    expected = "7" if drawn else None  # also where the first of the methods has a seed of its own
+    assert [plan.options.get("data.seed") for plan in plans] == [expected, expected, "3", expected]
 
 
 def test_an_effect_of_other_corrections_than_its_own_is_refused(config, tmp_path):

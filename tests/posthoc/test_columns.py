@@ -176,7 +176,7 @@ def test_a_truth_that_judges_nothing_says_how_its_cells_are_read(tmp_path):
     assert str(raised.value) == (
         f"{path}: no class has a positive and a negative, so there is nothing to judge by; its cells are read 2 as "
         "positive, 0 as negative, 1 as unknown, 1 as uncertain. Say what they mean with --positive, --negative, "
-        "--uncertain and --blank"
+        "--uncertain, --blank and --fractions"
     )
 
 

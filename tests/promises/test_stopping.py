@@ -4,6 +4,7 @@ import csv
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from mlcv.cli import main
+from mlcv.commands.stages import call
 from mlcv.errors import Stopped, find_user_error
 
 RUN = [
@@ -285,3 +287,168 @@ def test_what_the_system_does_to_a_run_has_a_sentence(error, sentence):
         assert "give the command again" in found or "lower data." in found
     assert find_user_error(ValueError("a mistake of ours")) is None
     assert Stopped().signum == 2
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_libraries_are_imported_to_their_end(capsys, monkeypatch, signum):
+    """Torch, whose C++ has the interpreter run lines of its own while it is imported, aborts at their errors."""
+    whole = []
+
+    def imported(*_, **__):
+        os.kill(os.getpid(), signum)
+        time.sleep(0.7)  # longer than until it is sent again
+        whole.append(True)
+
+    monkeypatch.setattr("mlcv.cli.imported", imported)
+    assert main(["calibrate"]) == 128 + signum
+    assert capsys.readouterr().err == "mlcv: stopped.\n"
+    assert whole
+
+
+def test_what_is_held_for_too_long_ends(capsys, monkeypatch):
+    def imported(*_, **__):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
+        raise AssertionError("it is held for ever")
+
+    monkeypatch.setattr("mlcv.cli.imported", imported)
+    monkeypatch.setattr("mlcv.stopping.LEFT_ALONE", 0.7)
+    assert main(["calibrate"]) == 130
+    assert capsys.readouterr().err == "mlcv: stopped.\n"
+
+
+def test_a_second_request_leaves_the_clean_up_after_the_first_and_its_advice_alone(capsys, monkeypatch):
+    """Both a terminal and a parent may send one; later a clean-up that hangs can be ended."""
+    cleaned = []
+
+    def command(_):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+        except KeyboardInterrupt as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+            cleaned.append(True)
+            raise Stopped(stop.signum, "Go on.") from None
+        finally:
+            monkeypatch.setattr("mlcv.stopping.LEFT_ALONE", 0.0)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+            cleaned.append(False)
+
+    monkeypatch.setattr("mlcv.commands.calibrate.main", command)
+    assert main(["calibrate"]) == 130
+    assert capsys.readouterr().err == "mlcv: stopped. Go on.\n"
+    assert cleaned == [True]
+
+
+def test_processes_forked_from_a_command_end_with_it_and_not_by_themselves(monkeypatch):
+    """A loader process that Ctrl-C met as it began, or as it ended, wrote where it was."""
+    statuses = []
+
+    def command(_):
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            if (child := os.fork()) == 0:
+                status = 1
+                try:
+                    os.kill(os.getpid(), signum)
+                    time.sleep(0.01)
+                    status = 0
+                except SystemExit as end:
+                    status = end.code
+                finally:
+                    os._exit(status)
+            statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    monkeypatch.setattr("mlcv.commands.calibrate.main", command)
+    assert main(["calibrate"]) == 0
+    assert statuses == [0, 143]
+
+
+def test_a_stage_that_has_just_begun_is_not_left_behind(tmp_path, capsys, monkeypatch):
+    started = []
+
+    class Process(subprocess.Popen):
+        def __init__(self, *_, **__):
+            super().__init__([sys.executable, "-c", "import time; time.sleep(60)"])
+            started.append(self)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    monkeypatch.setattr("subprocess.Popen", Process)
+    monkeypatch.setattr("mlcv.commands.calibrate.main", lambda _: call("predict"))
+    assert main(["calibrate"]) == 143
+    assert "mlcv: stopped. What is finished is kept" in capsys.readouterr().err
+    assert started[0].poll() == -signal.SIGTERM
+
+
+def test_a_command_of_several_stages_says_in_one_line_how_to_go_on(tmp_path, python):
+    """The stage that was stopped with it would name a command of its own."""
+    config = tmp_path / "config.yaml"
+    config.write_text("trainer: {max_epochs: 500}\n")
+    folder = tmp_path / "both"
+    command = ["self_train", "--config", config, "--folder", folder, *RUN]
+    last = folder / "ignore" / "checkpoints" / "last.ckpt"
+    status, _, error = stop(python, command, signal.SIGINT, last.is_file, tmp_path, whole_group=True)
+    assert status == 130, error
+    assert error.count("mlcv: stopped.") == 1
+    assert "mlcv: stopped. What is finished is kept: give the same command again to go on\n" in error
+
+
+ENDS_SLOWLY = """
+import atexit, os, signal, sys, time
+import mlcv.commands.calibrate
+from mlcv.cli import main
+from mlcv.commands.stages import call
+@atexit.register
+def _():
+    os.kill(os.getpid(), signal.SIGCHLD)
+    time.sleep(0.01)
+    print("ends", flush=True)
+    time.sleep(20)
+def fails(*_):
+    raise RuntimeError("a loader process has ended")
+def command(_):
+    signal.signal(signal.SIGCHLD, fails)  # as torch does
+    print("works", flush=True)
+    time.sleep(20)
+mlcv.commands.calibrate.main = command
+sys.argv = ["mlcv", "calibrate"]
+sys.exit(main())
+"""
+
+
+def test_neither_a_second_request_nor_a_loader_shows_a_traceback_as_the_process_ends():
+    command = [sys.executable, "-c", ENDS_SLOWLY]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for line in ("works\n", "ends\n"):
+            assert process.stdout.readline() == line
+            process.send_signal(signal.SIGINT)
+        error = process.communicate(timeout=15)[1]
+    assert error == "mlcv: stopped.\n"
+    assert process.returncode == 130
+
+
+SPEAKS = """
+import sys, time
+import mlcv.commands.calibrate
+from mlcv.cli import main
+from mlcv.terminal import console
+def command(_):
+    for _ in range(500):
+        console().print("a line")
+        time.sleep(0.02)
+mlcv.commands.calibrate.main = command
+sys.argv = ["mlcv", "calibrate"]
+sys.exit(main())
+"""
+
+
+def test_a_reader_that_has_seen_enough_is_no_failed_check():
+    """As `mlcv data ... --fail-on leakage | head` may say by status 1."""
+    command = [sys.executable, "-c", SPEAKS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "a line\n"
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 128 + signal.SIGPIPE
