@@ -23,11 +23,17 @@ MOST_FOLDERS = 500
 
 _SPLITS = {"train", "val", "valid", "validation", "test"}
 _GROUPS = re.compile(r"patient|subject|person|case|group|video|scene|session|slide|study|site", re.IGNORECASE)
+_PEOPLE = re.compile(r"patient|subject|person", re.IGNORECASE)
+_OF_PEOPLE = re.compile(
+    r"(patient|subject|person)('?s)?[ _]*(age|sex|gender|birth|race|ethnic|weight|height|size|position|orientation)",
+    re.IGNORECASE,
+)
 _LABELS = re.compile(r"label|tag|class|categor|finding|diagnos|genre|attribute|keyword|species", re.IGNORECASE)
 _SPLIT_HEADS = re.compile(r"(is_?)?(split|subset|fold|partition|phase|train|val|valid|test)(ing|_?set)?", re.IGNORECASE)
 _ID_HEADS = re.compile(r"(.*[ _])?(id|index|nr|no|number)", re.IGNORECASE)
 _DELIMITERS = "|;,"
 _SOFT = re.compile(r"0?\.\d+|(\d+)\s*/\s*[1-9]\d*")
+_SOFT_CODES = re.compile(r"[01](\.0+)?|[01]?\.\d+|\d+\s*/\s*[1-9]\d*")
 _CODES = {*Codes().table(), "-1", "-1.0", "1.0", "0.0"}
 
 
@@ -126,8 +132,14 @@ def look_at(table: Table, image_root: Path | None = None) -> Layout:
     with_role = {role: [name for name in roles if roles[name] == role] for role in ("split", "group", "codes", "names")}
     left_out = {name: why for name, why in roles.items() if why not in with_role}
     splits, groups, by_code, by_name = with_role.values()
-    left_out |= dict.fromkeys([*splits[1:], *groups[1:]], "another column says it")
-    by_name.sort(key=lambda name: not _LABELS.search(name))
+    groups.sort(key=lambda name: not _PEOPLE.search(name))  # a patient's studies belong together, too
+    left_out |= dict.fromkeys(splits[1:], "another column says it")
+    left_out |= dict.fromkeys(groups[1:], f"{groups[0]} is what is kept together" if groups else "")
+    lists = {name for name in by_name if _LABELS.search(name) and _are_lists(table.spelled(name).cells)}
+    by_name.sort(key=lambda name: (name not in lists, not _LABELS.search(name)))
+    if lists:  # as PadChest has them, beside columns of 0 and 1 that describe the file
+        left_out |= dict.fromkeys(by_code, "the labels are taken from elsewhere")
+        by_code = []
     several = several_rows(table, image_column, by_name, by_code)
     if not by_code and by_name and not _LABELS.search(by_name[0]):
         _refuse_words(table, by_name)
@@ -172,9 +184,10 @@ def _role(name: str, cells: dict[str, int]) -> str:
         return "empty"
     if len(filled) > 1 and {cell.lower() for cell in filled} <= _SPLITS:
         return "split"
-    if _SPLIT_HEADS.fullmatch(name):
-        return f"a split by its name, but its cells are {_some(filled)}, and train, val and test are read"
     are_codes = _are_codes(filled)
+    other = _no_role(name, filled, are_codes)
+    if other:
+        return other
     if _GROUPS.search(name) and ((not are_codes and len(filled) > 3) or "patient" in name.lower()):
         return "group"
     if _ID_HEADS.fullmatch(name):
@@ -187,6 +200,17 @@ def _role(name: str, cells: dict[str, int]) -> str:
     if sum(filled[cell] for cell in strange) < 0.2 * sum(filled.values()):
         return f"1 and 0, but for cells such as {strange[0]!r}: no code that is known"
     return "names" if _are_names(name, filled) else f"{_some(filled)}: no labels"
+
+
+def _no_role(name: str, filled: dict[str, int], are_codes: bool) -> str:
+    """Why a column is none of these, by its name or because its cells are soft labels alone; else nothing."""
+    if _SPLIT_HEADS.fullmatch(name):
+        return f"a split by its name, but its cells are {_some(filled)}, and train, val and test are read"
+    if _OF_PEOPLE.match(name):
+        return "says what people are like, not who"
+    if not are_codes and all(map(_SOFT_CODES.fullmatch, filled)):
+        return f"{_some(filled)}: soft labels, if label_columns names it"
+    return ""
 
 
 def _images(table: Table, given: Path | None) -> tuple[str, str, Path | None, tuple[int, int]]:
@@ -280,6 +304,12 @@ def _are_names(header: str, cells: dict[str, int]) -> bool:
     return often >= (1.5 if _LABELS.search(header) else 4) and len(parts) <= 20_000
 
 
+def _are_lists(cells: Iterable[str]) -> bool:
+    """Whether all cells that are not blank are lists, such as ['a', 'b']."""
+    filled = [cell.strip() for cell in cells if not is_empty(cell)]
+    return bool(filled) and all(cell[0] == "[" and cell[-1] == "]" for cell in filled)
+
+
 def _parts(cell: str, delimiter: str) -> set[str]:
     return {part.strip() for part in cell.strip("[] ").split("," if cell.startswith("[") else delimiter)}
 
@@ -319,7 +349,8 @@ def _no_labels(table: Table, image_column: str, left_out: dict[str, str]) -> str
     return (
         f"{printable(table.path)}: no column holds labels beside the images in {image_column!r}; seen: "
         f"{seen or 'no other'}. Needed is a column for each class with 1, 0 or blank, or one column with names, such "
-        "as cat|dog; cells in other words need a config with label_columns and codes (docs/data-formats.md)"
+        "as cat|dog; soft labels, and cells in other words, need a config with label_columns or codes "
+        "(docs/data-formats.md)"
     )
 
 
