@@ -209,7 +209,7 @@ def _no_role(name: str, filled: dict[str, int], are_codes: bool) -> str:
     if _OF_PEOPLE.match(name):
         return "says what people are like, not who"
     if not are_codes and all(map(_SOFT_CODES.fullmatch, filled)):
-        return f"{_some(filled)}: soft labels, if label_columns names it"
+        return f"{_some(filled)}: no labels, but soft ones if label_columns names it"
     return ""
 
 

@@ -199,5 +199,7 @@ def test_lists_of_labels_go_before_columns_of_one_number(tmp_path):
 @pytest.mark.parametrize("cells", [["0/5", "3/5", "5/5"], [".25", "0.750", "1.000"]])
 def test_soft_labels_alone_are_no_names_and_no_groups(tmp_path, cells):
     columns = [images(tmp_path, 12), cells * 4, cells * 4]
-    with pytest.raises(DataError, match="soft labels, if label_columns names it.*soft labels, and cells in other"):
+    with pytest.raises(
+        DataError, match="no labels, but soft ones if label_columns names it.*soft labels, and cells in other"
+    ):
         look_at(table_of(tmp_path, ["image", "cat", "person"], columns))
