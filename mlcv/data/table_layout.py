@@ -35,6 +35,7 @@ _DELIMITERS = "|;,"
 _SOFT = re.compile(r"0?\.\d+|(\d+)\s*/\s*[1-9]\d*")
 _SOFT_CODES = re.compile(r"[01](\.0+)?|[01]?\.\d+|\d+\s*/\s*[1-9]\d*")
 _CODES = {*Codes().table(), "-1", "-1.0", "1.0", "0.0"}
+_NO_FRACTION = re.compile(r"(?<=\d)\.0*$")  # 1.00 is 1
 
 
 @dataclass(frozen=True)
@@ -290,7 +291,9 @@ def _children(folder: Path) -> list[Path]:
 def _are_codes(cells: Iterable[str]) -> bool:
     """Whether all are codes, or besides some soft labels: counts such as 3/5, and probabilities."""
     strange = [cell for cell in cells if cell.lower() not in _CODES]
-    return not strange or (len(strange) < len(list(cells)) and all(map(_SOFT.fullmatch, strange)))
+    return all(_NO_FRACTION.sub("", cell) in _CODES for cell in strange) or (
+        len(strange) < len(list(cells)) and all(map(_SOFT.fullmatch, strange))
+    )
 
 
 def _are_names(header: str, cells: dict[str, int]) -> bool:
@@ -334,9 +337,9 @@ def _given(long: Long) -> dict[str, Any]:
 def _meanings(table: Table, columns: Sequence[str]) -> dict[str, Any]:
     """What -1 and blank cells say, by what else there is."""
     known = Codes().table()
-    cells = {cell.strip().lower() for name in columns for cell in table.spelled(name).cells}
-    states = {known.get(cell, known.get(cell.removesuffix(".0"))) for cell in cells if not is_empty(cell)}
-    minus = tuple(cell for cell in ("-1", "-1.0") if cell in cells)[:1]
+    cells = {_NO_FRACTION.sub("", cell.strip().lower()) for name in columns for cell in table.spelled(name).cells}
+    states = {known.get(cell) for cell in cells if not is_empty(cell)}
+    minus = ("-1",) if "-1" in cells else ()
     if minus and NEGATIVE not in states:
         return {"negative": minus}  # as PASCAL VOC's lists have it
     if NEGATIVE not in states and POSITIVE in states and any(is_empty(cell) for cell in cells):

@@ -203,3 +203,21 @@ def test_soft_labels_alone_are_no_names_and_no_groups(tmp_path, cells):
         DataError, match="no labels, but soft ones if label_columns names it.*soft labels, and cells in other"
     ):
         look_at(table_of(tmp_path, ["image", "cat", "person"], columns))
+
+
+@pytest.mark.parametrize("ending", ["", ".", ".0", ".00"])
+def test_codes_are_codes_with_any_number_of_decimals(tmp_path, ending):
+    """As columns of decimals, and tables with two digits everywhere, have them."""
+    cells = [f"{code}{ending}" for code in ("1", "0", "-1")] * 4
+    table = table_of(tmp_path, ["image", "cat"], [images(tmp_path, 12), cells])
+    layout = look_at(table)
+    assert (layout.label_columns, layout.uncertain, layout.negative) == (("cat",), ("-1",), ())
+    states = (
+        CSVDataModule(
+            **{**layout.arguments(str(table.path)), "codes": Codes(uncertain=("uncertain", *layout.uncertain))},
+            fractions=[1, 0, 0],
+        )
+        .read_split("train")
+        .states
+    )
+    assert np.bincount(states[:, 0] + 2).tolist() == [4, 0, 4, 4]
