@@ -168,6 +168,7 @@ def _numbers(
         "about": about,
         "protocol": _said(data.protocol) or "none",
         "policy": _said(data.policy) or "as is usual: uncertain labels are left out",
+        "blank": getattr(getattr(data, "codes", None), "blank", "unknown"),
         "group": collection.group,
         "splits": {
             name: {

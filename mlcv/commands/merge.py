@@ -214,6 +214,7 @@ def _join(merged: Merged, sources: Sequence[Source]) -> None:
         merged.conflicts += conflicts
     merged.images, merged.splits = [row.image for row in joint], [row.split for row in joint]
     merged.sources, merged.groups = [row.source for row in joint], _united([row.group for row in joint], alike)
+    _hold_out_groups(merged)
     merged.states = np.stack([row.states for row in joint]) if joint else np.empty((0, count), np.int8)
     if any(row.soft is not None for row in joint):
         none = np.full(count, np.nan, np.float32)
@@ -268,6 +269,21 @@ def _united(groups: Sequence[str], alike: Sequence[tuple[str, str]]) -> list[str
         if first != second:
             head[second] = first
     return [find(name) for name in groups]
+
+
+def _hold_out_groups(merged: Merged) -> None:
+    """An image that is held out takes its whole group with it: to test if any of it is there, else to val."""
+    held: dict[str, int] = {}
+    for row, (group, split) in enumerate(zip(merged.groups, merged.splits, strict=True)):
+        if group and split != "train" and (group not in held or split == "test"):
+            held[group] = row
+    for row, group in enumerate(merged.groups):
+        first = held.get(group, row)
+        split = merged.splits[first]
+        if merged.splits[row] == "train" != split:
+            what = f"it is in train, and another image of its group {group} in {split} ({merged.images[first]})"
+            merged.conflicts.append(Conflict(row, None, what))
+        merged.splits[row] = split
 
 
 def _groups(source: Source, labeled: LabeledImages) -> list[str]:

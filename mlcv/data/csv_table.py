@@ -159,7 +159,8 @@ class CSVDataModule(MultiLabelDataModule):
         read = self._read_table(table)
         chosen = self._images(table, read, split)
         if not len(chosen):
-            raise AbsentError(f"{printable(table.path)}: no row is in the {split} split")
+            by = "" if self.split_column is None else f" by column {self.split_column!r}"
+            raise AbsentError(f"{printable(table.path)}: no row is in the {split} split{by}")
         rows = read.rows[chosen]
         if read.owners is None:
             images = list(image_paths(self.image_root, table, self.image_column, rows.tolist(), self.image_suffix))

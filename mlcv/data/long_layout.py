@@ -68,6 +68,8 @@ def several_rows(table: Table, image_column: str, names: Sequence[str], labels: 
     )
     absent: Literal["unknown", "negative"] = "unknown" if says_absent else "negative"
     long = Long(names[0], absent, confidence, source, annotator_column=annotator)
+    if source and any(cell.strip().lower() in long.machines for cell in table.spelled(source).cells):
+        why += f"; what a machine says ({source}) is unknown, or a soft label with long.machine soft"
     if annotator is not None:
         return SeveralRows(
             long, "majority", f"{why}; annotators ({annotator}) are put together by majority, a tie is uncertain"

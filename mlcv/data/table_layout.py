@@ -23,12 +23,19 @@ MOST_FOLDERS = 500
 
 _SPLITS = {"train", "val", "valid", "validation", "test"}
 _GROUPS = re.compile(r"patient|subject|person|case|group|video|scene|session|slide|study|site", re.IGNORECASE)
+_PEOPLE = re.compile(r"patient|subject|person", re.IGNORECASE)
+_OF_PEOPLE = re.compile(
+    r"(patient|subject|person)('?s)?[ _]*(age|sex|gender|birth|race|ethnic|weight|height|size|position|orientation)",
+    re.IGNORECASE,
+)
 _LABELS = re.compile(r"label|tag|class|categor|finding|diagnos|genre|attribute|keyword|species", re.IGNORECASE)
 _SPLIT_HEADS = re.compile(r"(is_?)?(split|subset|fold|partition|phase|train|val|valid|test)(ing|_?set)?", re.IGNORECASE)
 _ID_HEADS = re.compile(r"(.*[ _])?(id|index|nr|no|number)", re.IGNORECASE)
 _DELIMITERS = "|;,"
 _SOFT = re.compile(r"0?\.\d+|(\d+)\s*/\s*[1-9]\d*")
+_SOFT_CODES = re.compile(r"[01](\.0+)?|[01]?\.\d+|\d+\s*/\s*[1-9]\d*")
 _CODES = {*Codes().table(), "-1", "-1.0", "1.0", "0.0"}
+_NO_FRACTION = re.compile(r"(?<=\d)\.0*$")  # 1.00 is 1
 
 
 @dataclass(frozen=True)
@@ -126,8 +133,14 @@ def look_at(table: Table, image_root: Path | None = None) -> Layout:
     with_role = {role: [name for name in roles if roles[name] == role] for role in ("split", "group", "codes", "names")}
     left_out = {name: why for name, why in roles.items() if why not in with_role}
     splits, groups, by_code, by_name = with_role.values()
-    left_out |= dict.fromkeys([*splits[1:], *groups[1:]], "another column says it")
-    by_name.sort(key=lambda name: not _LABELS.search(name))
+    groups.sort(key=lambda name: not _PEOPLE.search(name))  # a patient's studies belong together, too
+    left_out |= dict.fromkeys(splits[1:], "another column says it")
+    left_out |= dict.fromkeys(groups[1:], f"{groups[0]} is what is kept together" if groups else "")
+    lists = {name for name in by_name if _LABELS.search(name) and _are_lists(table.spelled(name).cells)}
+    by_name.sort(key=lambda name: (name not in lists, not _LABELS.search(name)))
+    if lists:  # as PadChest has them, beside columns of 0 and 1 that describe the file
+        left_out |= dict.fromkeys(by_code, "the labels are taken from elsewhere")
+        by_code = []
     several = several_rows(table, image_column, by_name, by_code)
     if not by_code and by_name and not _LABELS.search(by_name[0]):
         _refuse_words(table, by_name)
@@ -172,9 +185,10 @@ def _role(name: str, cells: dict[str, int]) -> str:
         return "empty"
     if len(filled) > 1 and {cell.lower() for cell in filled} <= _SPLITS:
         return "split"
-    if _SPLIT_HEADS.fullmatch(name):
-        return f"a split by its name, but its cells are {_some(filled)}, and train, val and test are read"
     are_codes = _are_codes(filled)
+    other = _no_role(name, filled, are_codes)
+    if other:
+        return other
     if _GROUPS.search(name) and ((not are_codes and len(filled) > 3) or "patient" in name.lower()):
         return "group"
     if _ID_HEADS.fullmatch(name):
@@ -187,6 +201,17 @@ def _role(name: str, cells: dict[str, int]) -> str:
     if sum(filled[cell] for cell in strange) < 0.2 * sum(filled.values()):
         return f"1 and 0, but for cells such as {strange[0]!r}: no code that is known"
     return "names" if _are_names(name, filled) else f"{_some(filled)}: no labels"
+
+
+def _no_role(name: str, filled: dict[str, int], are_codes: bool) -> str:
+    """Why a column is none of these, by its name or because its cells are soft labels alone; else nothing."""
+    if _SPLIT_HEADS.fullmatch(name):
+        return f"a split by its name, but its cells are {_some(filled)}, and train, val and test are read"
+    if _OF_PEOPLE.match(name):
+        return "says what people are like, not who"
+    if not are_codes and all(map(_SOFT_CODES.fullmatch, filled)):
+        return f"{_some(filled)}: no labels, but soft ones if label_columns names it"
+    return ""
 
 
 def _images(table: Table, given: Path | None) -> tuple[str, str, Path | None, tuple[int, int]]:
@@ -266,7 +291,9 @@ def _children(folder: Path) -> list[Path]:
 def _are_codes(cells: Iterable[str]) -> bool:
     """Whether all are codes, or besides some soft labels: counts such as 3/5, and probabilities."""
     strange = [cell for cell in cells if cell.lower() not in _CODES]
-    return not strange or (len(strange) < len(list(cells)) and all(map(_SOFT.fullmatch, strange)))
+    return all(_NO_FRACTION.sub("", cell) in _CODES for cell in strange) or (
+        len(strange) < len(list(cells)) and all(map(_SOFT.fullmatch, strange))
+    )
 
 
 def _are_names(header: str, cells: dict[str, int]) -> bool:
@@ -278,6 +305,12 @@ def _are_names(header: str, cells: dict[str, int]) -> bool:
         parts.update(dict.fromkeys(_parts(cell, delimiter), count))
     often = sum(parts.values()) / len(parts)
     return often >= (1.5 if _LABELS.search(header) else 4) and len(parts) <= 20_000
+
+
+def _are_lists(cells: Iterable[str]) -> bool:
+    """Whether all cells that are not blank are lists, such as ['a', 'b']."""
+    filled = [cell.strip() for cell in cells if not is_empty(cell)]
+    return bool(filled) and all(cell[0] == "[" and cell[-1] == "]" for cell in filled)
 
 
 def _parts(cell: str, delimiter: str) -> set[str]:
@@ -304,9 +337,9 @@ def _given(long: Long) -> dict[str, Any]:
 def _meanings(table: Table, columns: Sequence[str]) -> dict[str, Any]:
     """What -1 and blank cells say, by what else there is."""
     known = Codes().table()
-    cells = {cell.strip().lower() for name in columns for cell in table.spelled(name).cells}
-    states = {known.get(cell, known.get(cell.removesuffix(".0"))) for cell in cells if not is_empty(cell)}
-    minus = tuple(cell for cell in ("-1", "-1.0") if cell in cells)[:1]
+    cells = {_NO_FRACTION.sub("", cell.strip().lower()) for name in columns for cell in table.spelled(name).cells}
+    states = {known.get(cell) for cell in cells if not is_empty(cell)}
+    minus = ("-1",) if "-1" in cells else ()
     if minus and NEGATIVE not in states:
         return {"negative": minus}  # as PASCAL VOC's lists have it
     if NEGATIVE not in states and POSITIVE in states and any(is_empty(cell) for cell in cells):
@@ -319,7 +352,8 @@ def _no_labels(table: Table, image_column: str, left_out: dict[str, str]) -> str
     return (
         f"{printable(table.path)}: no column holds labels beside the images in {image_column!r}; seen: "
         f"{seen or 'no other'}. Needed is a column for each class with 1, 0 or blank, or one column with names, such "
-        "as cat|dog; cells in other words need a config with label_columns and codes (docs/data-formats.md)"
+        "as cat|dog; soft labels, and cells in other words, need a config with label_columns or codes "
+        "(docs/data-formats.md)"
     )
 
 

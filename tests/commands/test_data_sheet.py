@@ -70,6 +70,13 @@ def test_nothing_is_said_of_data_that_are_all_right(tmp_path, rows, capsys):
     assert not re.search(r'(src|href)="(?!data:)', page)
 
 
+@pytest.mark.parametrize("blank", ["unknown", "negative"])
+def test_the_page_says_where_blank_cells_count_as_absent(tmp_path, rows, blank):
+    """They are known there, but nobody said so."""
+    found = mlcv.data_sheet(config(tmp_path, rows, codes={"blank": blank}), tmp_path / "s.html", images=False)
+    assert ("blank cells" in found.path.read_text()) == (blank == "negative")
+
+
 def test_what_is_planted_is_found_and_fails_what_it_should(tmp_path, rows, capsys):
     shutil.copy(tmp_path / "images/0.png", tmp_path / "images/30.png")  # of training, in validation, with other labels
     rows[30][3:] = [1, 0]

@@ -162,6 +162,27 @@ def test_an_image_that_one_source_trains_on_and_another_tests_on_is_tested(two, 
     assert next(row["split"] for row in rows if row["image"].endswith("a.jpg")) == "test"
 
 
+def test_an_image_that_is_held_out_takes_its_patient_with_it(two, tmp_path):
+    """Else the patient's other images train, and no command reads the table."""
+    one = table(tmp_path, "one.csv", ["cat"], [
+        ["a.jpg", "train", "p", 1], ["b.jpg", "train", "p", 0], ["c.jpg", "train", "q", 0], ["d.jpg", "val", "s", 1],
+        ["e.jpg", "val", "s", 0],
+    ])  # fmt: skip
+    again = table(tmp_path, "again.csv", ["sofa"], [
+        ["a.jpg", "test", "t", 1], ["f.jpg", "train", "u", 0], ["d.jpg", "test", "v", 0], ["g.jpg", "val", "w", 0],
+    ], first=30)  # fmt: skip
+    sources = {"one": source(one, ["cat"]), "again": source(again, ["sofa"])}
+    rows = read_merged(plan(tmp_path, sources, conflicts="unknown"), tmp_path)
+    assert {row["image"].rpartition("/")[2]: row["split"] for row in rows} == {
+        "a.jpg": "test", "b.jpg": "test", "c.jpg": "train", "d.jpg": "test", "e.jpg": "test", "f.jpg": "train",
+        "g.jpg": "val",
+    }  # fmt: skip
+    told = {row["image"].rpartition("/")[2]: row for row in read(tmp_path / "m_conflicts.csv")}
+    assert set(told) == {"a.jpg", "b.jpg"}
+    assert "it is in train, and another image of its group one:p in test" in told["b.jpg"]["what"]
+    assert (told["b.jpg"]["class"], told["b.jpg"]["done"]) == ("", "never trains")
+
+
 def test_official_data_sets_are_joined_by_their_own_readers(tmp_path):
     write_voc(tmp_path / "voc")
     write_coco(tmp_path / "coco", year=2017)

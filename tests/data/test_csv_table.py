@@ -342,5 +342,5 @@ def test_a_file_whose_name_has_a_backslash_or_blank_is_found_by_it(tmp_path):
 
 def test_an_empty_split_is_named_with_its_table(table):
     table.write_text(table.read_text().replace("val", "train").replace("test", "train"))
-    with pytest.raises(DataError, match="table.csv: no row is in the val split"):
+    with pytest.raises(DataError, match="table.csv: no row is in the val split by column 'split'"):
         module(table).read_split("val")

@@ -86,6 +86,17 @@ def test_what_is_guessed_of_a_long_table_is_said(tmp_path):
     assert (kept["long"], kept["stratify"]) == ({"label_column": "label", "absent": "negative"}, True)
 
 
+@pytest.mark.parametrize("source", ["machine", "crowdsource-verification"])
+def test_init_says_that_what_a_machine_says_is_left_out(tmp_path, source):
+    for n in range(24):
+        write_image(tmp_path / f"{n}.jpg", (100, 100), n)
+    rows = [f"{n}.jpg,{['verification', source][n % 2]},{label},{n % 3 // 2}\n" for n in range(24) for label in "ab"]
+    (tmp_path / "t.csv").write_text("ImageID,Source,LabelName,Confidence\n" + "".join(rows))
+    started = init(tmp_path / "t.csv", tmp_path / "a.yaml")
+    said = any("what a machine says (Source) is unknown, or a soft label" in text for text in started.warnings)
+    assert said == (source == "machine")
+
+
 def test_soft_labels_of_machines_need_their_confidence(tmp_path):
     """Else what no person has verified would be present."""
     (tmp_path / "t.csv").write_text("image,label,source,confidence\na.jpg,cat,machine,0.4\n")

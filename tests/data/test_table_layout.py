@@ -162,3 +162,62 @@ def test_a_column_is_walked_through_once_not_once_a_cell(tmp_path, monkeypatch):
     monkeypatch.setattr(table_layout, "_delimiter", lambda cells: looked.append(len(list(cells))) or "|")
     assert table_layout._role("comment", {f"note {n} by hand": 1 for n in range(500)}).endswith("no labels")
     assert looked == [500]
+
+
+@pytest.mark.parametrize("header", [["StudyID", "PatientID"], ["PatientID", "StudyID"]])
+def test_a_patient_is_kept_together_not_only_a_study(tmp_path, header):
+    """Each of a patient's two studies has an image: by study, a patient's images would be in two splits."""
+    cells = {"StudyID": [f"s{n}" for n in range(12)], "PatientID": [f"p{n // 2}" for n in range(12)]}
+    columns = [images(tmp_path, 12), *map(cells.get, header), ["1", "0"] * 6]
+    layout = look_at(table_of(tmp_path, ["image", *header, "cat"], columns))
+    assert layout.group_column == "PatientID"
+    assert layout.left_out == {"StudyID": "PatientID is what is kept together"}
+
+
+@pytest.mark.parametrize("header", ["Patient Age", "PatientSex_DICOM", "PatientBirth", "patient_gender"])
+def test_what_a_patient_is_like_keeps_nothing_together(tmp_path, header):
+    columns = [images(tmp_path, 12), ["61", "62", "63", "64"] * 3, [f"p{n // 2}" for n in range(12)], ["1", "0"] * 6]
+    layout = look_at(table_of(tmp_path, ["image", header, "patient", "cat"], columns))
+    assert (layout.group_column, layout.label_columns) == ("patient", ("cat",))
+    assert look_at(table_of(tmp_path, ["image", header, "who", "cat"], columns)).group_column is None
+
+
+def test_lists_of_labels_go_before_columns_of_one_number(tmp_path):
+    """As PadChest has them: beside its lists a column says 0 of each file, and another by what they were made."""
+    lists = ["['cat', 'dog']", "[]", "['dog']"] * 4
+    columns = [images(tmp_path, 12), ["0"] * 12, ["Physician", "RNN"] * 6, lists]
+    table = table_of(tmp_path, ["ImageID", "PixelRepresentation", "MethodLabel", "Labels"], columns)
+    layout = look_at(table)
+    assert (layout.labels_column, layout.label_columns) == ("Labels", ())
+    assert layout.left_out["PixelRepresentation"] == "the labels are taken from elsewhere"
+    module = CSVDataModule(fractions=[0.5, 0.25, 0.25], **layout.arguments(str(table.path)))
+    states = np.concatenate([module.read_split(split).states for split in ("train", "val", "test")])
+    assert (states == POSITIVE).sum(0).tolist() == [4, 8]
+    assert (states == NEGATIVE).sum(0).tolist() == [8, 4]
+
+
+@pytest.mark.parametrize("cells", [["0/5", "3/5", "5/5"], [".25", "0.750", "1.000"]])
+def test_soft_labels_alone_are_no_names_and_no_groups(tmp_path, cells):
+    columns = [images(tmp_path, 12), cells * 4, cells * 4]
+    with pytest.raises(
+        DataError, match="no labels, but soft ones if label_columns names it.*soft labels, and cells in other"
+    ):
+        look_at(table_of(tmp_path, ["image", "cat", "person"], columns))
+
+
+@pytest.mark.parametrize("ending", ["", ".", ".0", ".00"])
+def test_codes_are_codes_with_any_number_of_decimals(tmp_path, ending):
+    """As columns of decimals, and tables with two digits everywhere, have them."""
+    cells = [f"{code}{ending}" for code in ("1", "0", "-1")] * 4
+    table = table_of(tmp_path, ["image", "cat"], [images(tmp_path, 12), cells])
+    layout = look_at(table)
+    assert (layout.label_columns, layout.uncertain, layout.negative) == (("cat",), ("-1",), ())
+    states = (
+        CSVDataModule(
+            **{**layout.arguments(str(table.path)), "codes": Codes(uncertain=("uncertain", *layout.uncertain))},
+            fractions=[1, 0, 0],
+        )
+        .read_split("train")
+        .states
+    )
+    assert np.bincount(states[:, 0] + 2).tolist() == [4, 0, 4, 4]
