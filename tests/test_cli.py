@@ -197,6 +197,14 @@ def test_a_mistake_is_told_in_one_sentence(capsys, monkeypatch, arguments, sente
     assert sentence in complaint(capsys)
 
 
+@pytest.mark.parametrize("option", ["--data", "--config"])
+def test_a_plan_of_merge_is_told_from_data(tmp_path, capsys, option):
+    path = tmp_path / "plan.yaml"
+    path.write_text("# two\nsources:\n  one: {path: a.csv}\nclasses: {traffic light: [light]}\n")
+    assert main(["fit", "--model=Classifier", f"{option}={path}"]) == 2
+    assert f"is a plan of mlcv merge: mlcv merge {path} --out merged.csv, then --data merged.yaml" in complaint(capsys)
+
+
 def test_a_wrong_key_in_a_config_file_is_told_with_the_right_one(tmp_path, capsys):
     path = tmp_path / "c.yaml"
     path.write_text("model: {class_path: Classifier, init_args: {backbon: resnet18}}\ndata: DigitScenesDataModule\n")

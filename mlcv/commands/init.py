@@ -249,10 +249,12 @@ def _doubts(layout: Layout, names: Sequence[str], states: dict[Split, States]) -
         for name, why in layout.left_out.items()
         if why.startswith(("a split by", "1 and 0, but", "holds"))
     ]
-    if layout.found[0] < layout.found[1]:
-        found.append(
-            f"{layout.found[1] - layout.found[0]} of {layout.found[1]} images are missing, and will be skipped"
-        )
+    there, looked = layout.found
+    if there < looked:
+        text = f"{looked - there} of {looked} images are missing, and will be skipped"
+        if there < looked / 2:
+            text += "; so many that a training may end for it: give --image_root, or take their rows out of the table"
+        found.append(text)
     return found
 
 

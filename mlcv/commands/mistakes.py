@@ -7,9 +7,11 @@ import pydoc
 import re
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
+from mlcv.command_line import take
 from mlcv.errors import ConfigError, chain_of, files_of, find_user_error, one_line
 from mlcv.methods.base import OF_THE_DATA
 from mlcv.plain_config import parameters, takes_none
@@ -49,6 +51,8 @@ def explain(message: str, arguments: Sequence[str], options: Sequence[str]) -> s
         arguments: of the command line; nested parsers report an option without its first part, which is found here.
         options: names of all options that exist.
     """
+    if plan := _merge_plan(arguments):
+        return f"{plan} is a plan of mlcv merge: mlcv merge {plan} --out merged.csv, then --data merged.yaml"
     if match := re.search(r"arguments are required: (.+)", message):
         parts = " and ".join(sorted({name.rpartition(".")[2] for name in match[1].split(", ")}))
         return f"there is no {parts}: name a config that has it (`mlcv configs` lists ours), or give --data and --model"
@@ -66,6 +70,17 @@ def explain(message: str, arguments: Sequence[str], options: Sequence[str]) -> s
     if match := _WRONG_VALUE.search(message):
         return f"option {match[1]!r}: {_one_of(match[2].strip())}"
     return message
+
+
+def _merge_plan(arguments: Sequence[str]) -> str | None:
+    """The file given as data or config that says what is to be merged, if one does."""
+    for path in take(arguments, "--data", "--config", "-c")[0]:
+        with suppress(OSError, UnicodeDecodeError):
+            if Path(path).suffix in (".yaml", ".yml") and re.search(
+                r"^sources\s*:", Path(path).read_text("utf-8"), re.M
+            ):
+                return path
+    return None
 
 
 def _one_of(said: str) -> str:

@@ -30,7 +30,7 @@ from mlcv.fingerprints import check_note
 from mlcv.labels.cooccurrence import cooccurrence
 from mlcv.labels.policies import Policy
 from mlcv.labels.protocols import Protocol, fingerprint
-from mlcv.labels.states import UNKNOWN, check_states, count_states
+from mlcv.labels.states import UNKNOWN, check_states, count_states, evaluable
 from mlcv.tables import check_class_names
 
 logger = logging.getLogger(__name__)
@@ -258,12 +258,12 @@ class MultiLabelDataModule(LightningDataModule):
         self.label_summary[split] = {"images": len(labeled), **counts, "fingerprint": fingerprint(states, soft)}
         if self._corrections is not None:
             self.label_summary[split] |= self._corrections.facts(split)
-        shares = ", ".join(
-            f"{100 * count / max(states.size, 1):.1f} % {name}" for name, count in counts.items() if count
-        )
+        shares = ", ".join(f"{100 * n / max(states.size, 1):.1f} % {name}" for name, n in counts.items() if n)
         if counts["unknown"] == states.size:
             logger.info("%d images without labels", len(labeled))
         else:
+            judges = training or evaluable(torch.from_numpy(states)).any()
+            shares += "" if judges else "; no class has a known positive and a known negative, so nothing can be judged"
             logger.info("%s: %d images, %d classes; %s", split, len(labeled), self.num_classes, shares)
         make = training_transform if training else evaluation_transform
         transform = make(self.image_size, self.augment, self.statistics)

@@ -90,8 +90,12 @@ def test_missing_images_are_skipped_and_told(tmp_path, unconnected):
     table = write_table(tmp_path)
     (tmp_path / "photos" / "3.jpg").unlink()
     started = mlcv.init(table, tmp_path / "a.yaml")
-    assert any("1 of 40 images are missing" in doubt for doubt in started.warnings)
+    assert "1 of 40 images are missing, and will be skipped" in started.warnings
     assert read(started.config)["data"]["init_args"]["on_error"] == "skip"
+    for n in range(4, 25):
+        (tmp_path / "photos" / f"{n}.jpg").unlink()
+    warnings = mlcv.init(table, tmp_path / "b.yaml").warnings
+    assert any("22 of 40 images are missing, and will be skipped; so many that" in doubt for doubt in warnings)
 
 
 @pytest.mark.parametrize(("size", "is_large"), [((1400, 1600), True), ((300, 400), False)])

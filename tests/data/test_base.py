@@ -101,6 +101,17 @@ def test_a_skipped_image_is_logged_and_counted(tmp_path, caplog):
     assert "1 unreadable images were skipped in all" in caplog.text
 
 
+@pytest.mark.parametrize(("cells", "judges"), [(["0.3"] * 4, False), (["1"] * 4, False), (["1", "0"] * 2, True)])
+def test_a_split_that_judges_nothing_is_told(tmp_path, caplog, cells, judges):
+    csv_images(tmp_path)
+    rows = [f"images/{n}.jpg,val,{cell}" for n, cell in enumerate(cells)] + ["images/5.jpg,train,1"]
+    (tmp_path / "t.csv").write_text("image,split,a\n" + "\n".join(rows))
+    caplog.set_level(logging.INFO)
+    CSVDataModule(str(tmp_path / "t.csv"), split_column="split", label_columns=["a"], image_size=32).setup("validate")
+    line = next(record.getMessage() for record in caplog.records if record.getMessage().startswith("val: 4 images"))
+    assert line.endswith("so nothing can be judged") is not judges
+
+
 def test_a_batch_without_a_readable_image_is_an_error():
     with pytest.raises(DataError, match="a whole batch of 2 images cannot be read; the first: a.jpg"):
         Collate(None)([{"error": "a.jpg: empty"}, {"error": "b.jpg: empty"}])
