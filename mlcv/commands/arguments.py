@@ -51,6 +51,7 @@ def _init() -> argparse.ArgumentParser:
     help_ = "the config (default: the table's name, .yaml)"
     parser.add_argument("--out", "--output", type=Path, metavar="FILE", dest="output", help=help_)
     parser.add_argument("--image_root", type=Path, metavar="FOLDER", help="that the paths start from (default: found)")
+    parser.add_argument("--draw_splits", action="store_true", help="whatever a column of the table says")
     return parser
 
 

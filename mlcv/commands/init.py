@@ -4,7 +4,7 @@ import logging
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +58,20 @@ class _Network:
 
 
 @read_once()
-def init(table: str | Path, output: str | Path | None = None, image_root: str | Path | None = None) -> Started:
+def init(
+    table: str | Path,
+    output: str | Path | None = None,
+    image_root: str | Path | None = None,
+    *,
+    draw_splits: bool = False,
+) -> Started:
     """Writes a config that trains on a table.
 
     Args:
         table: file of a table, or a folder with a folder for each class.
         output: the config; the table's name with .yaml, in the working folder, if None.
         image_root: folder that the images' paths start from; looked for if None.
+        draw_splits: whatever a column says, such as one by which a patient is in two splits.
 
     Raises:
         UserError: if the table cannot be understood (saying what was seen, and what is needed), or the config exists.
@@ -79,6 +86,8 @@ def init(table: str | Path, output: str | Path | None = None, image_root: str | 
         layout = layout_of_folders(content)
     else:
         layout = look_at(content, Path(image_root) if image_root is not None else None)
+    if draw_splits:
+        layout = replace(layout, split_column=None)
     arguments = layout.arguments(str(table))
     if arguments.get("image_root") == ".":  # which would be another folder where the config is used from one
         arguments["image_root"] = str(Path.cwd())
@@ -126,7 +135,7 @@ def main(arguments: Sequence[str]) -> None:
     """As the command line calls it."""
     options = parser_of("init").parse_args(arguments)
     logging.getLogger("mlcv").setLevel(logging.WARNING)
-    started = init(options.table, options.output, options.image_root)
+    started = init(options.table, options.output, options.image_root, draw_splits=options.draw_splits)
     print(f"{options.table}\n{two_columns(started.understood)}")  # noqa: T201
     print("".join(f"note: {text}\n" for text in started.warnings), end="")  # noqa: T201
     print(f"\nwrote {started.config}; read it, change it, then\n  mlcv fit --config {started.config}")  # noqa: T201

@@ -227,7 +227,7 @@ def check_apart(splits: dict[Split, LabeledImages], group: str | None) -> None:
         raise DataError(
             f"{group} {str(one.about[group][first])!r} is in {names} ({one.where(first)} and {other.where(row)}), as "
             f"that of {len(twice)} of the {len(keys)} {_NAMES[other_name]} images is; results would be too good. Leave "
-            f"each {group} in one split, or draw the splits by it"
+            f"each {group} in one split, or have splits drawn by it: data.split_column null, mlcv init --draw_splits"
         )
 
 

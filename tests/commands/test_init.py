@@ -39,6 +39,23 @@ def test_its_config_trains_and_says_what_was_understood(tmp_path, monkeypatch, c
     assert (tmp_path / "runs" / "my" / "0" / "test.json").is_file()
 
 
+def test_a_patient_in_two_splits_is_told_and_splits_can_be_drawn_by_it(tmp_path, capsys, unconnected):
+    table = write_table(tmp_path)
+    header, *rows = table.read_text().splitlines()
+    splits = ("train", "train", "val", "test")
+    rows = [f"{row},p{n % 7},{splits[n % 4]}" for n, row in enumerate(rows)]
+    table.write_text("\n".join([f"{header},patient,split", *rows]))
+    line = ["init", str(table), "--out", str(tmp_path / "a.yaml")]
+    assert main(line) == 2
+    assert "data.split_column null, mlcv init --draw_splits" in capsys.readouterr().err
+    assert not (tmp_path / "a.yaml").exists()
+    assert main([*line, "--draw_splits"]) == 0
+    given = read(tmp_path / "a.yaml")["data"]["init_args"]
+    assert given["group_column"] == "patient"
+    assert given.get("split_column") is None
+    assert given["stratify"]
+
+
 def test_without_network_and_weights_it_takes_a_network_that_needs_none_and_says_so(tmp_path, unconnected):
     started = mlcv.init(write_table(tmp_path), tmp_path / "a.yaml")
     assert "no weights can be downloaded here, and none are installed" in started.understood["network"]

@@ -342,7 +342,7 @@ def test_what_two_splits_share_is_counted_and_its_first_is_told(numpy_rng, pair,
             expected = (
                 f"who {one.about['who'][a].item()!r} is in {where} (t.csv:{a + 2} and t.csv:{b + 2}), as that of "
                 f"{len(people)} of the 6 {LONG[pair[1]]} images is; results would be too good. Leave each who in one "
-                "split, or draw the splits by it"
+                "split, or have splits drawn by it: data.split_column null, mlcv init --draw_splits"
             )
         else:
             expected = None
