@@ -19,7 +19,7 @@ from mlcv.data.corrections import Corrections, read_corrections
 from mlcv.data.features import FeatureDataset, Features, Kind
 from mlcv.data.images import MAX_MEGAPIXELS
 from mlcv.data.items import Files
-from mlcv.data.loading import PREFETCH, as_it_is, check_shared_memory, one_thread
+from mlcv.data.loading import PREFETCH, as_it_is, check_shared_memory, set_up_worker
 from mlcv.data.prepared import prepared_files
 from mlcv.data.samplers import SAMPLERS, Sampling
 from mlcv.data.samples import Batch, Collate, LabeledImages, MultiLabelDataset, Normalize, OnError, Sample, Split
@@ -352,7 +352,7 @@ class MultiLabelDataModule(LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
             prefetch_factor=PREFETCH if workers else None,
-            worker_init_fn=one_thread,
+            worker_init_fn=set_up_worker,
         )
 
     def _filler(self, dataset: MultiLabelDataset) -> Sample:

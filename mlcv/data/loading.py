@@ -1,6 +1,7 @@
 """What loader processes need besides samples."""
 
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,13 @@ def as_it_is(batch: Any) -> Any:
     return batch
 
 
-def one_thread(_worker: int) -> None:
-    """Each worker is one core's work; OpenCV's own threads would fight with the other workers."""
-    cv2.setNumThreads(0)
+def set_up_worker(_worker: int) -> None:
+    """Each worker is one core's work, and a command that ends while one hands it a batch is no error of the worker."""
+    cv2.setNumThreads(0)  # OpenCV's own threads would fight with the other workers
+    hook = threading.excepthook
+
+    def without_the_commands_end(ended: threading.ExceptHookArgs) -> None:
+        if not isinstance(ended.exc_value, ConnectionError):
+            hook(ended)
+
+    threading.excepthook = without_the_commands_end

@@ -1,6 +1,7 @@
 import csv
 import json
 import logging
+import threading
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from lightning.pytorch import Trainer
 from mlcv import Classifier
 from mlcv.cli import main
 from mlcv.data import CSVDataModule, DigitScenesDataModule
+from mlcv.data.loading import set_up_worker
 from mlcv.data.samples import Collate, Normalize
 from mlcv.data.transforms import ImageStatistics
 from mlcv.errors import ConfigError, DataError, find_user_error
@@ -110,6 +112,22 @@ def test_a_split_that_judges_nothing_is_told(tmp_path, caplog, cells, judges):
     CSVDataModule(str(tmp_path / "t.csv"), split_column="split", label_columns=["a"], image_size=32).setup("validate")
     line = next(record.getMessage() for record in caplog.records if record.getMessage().startswith("val: 4 images"))
     assert line.endswith("so nothing can be judged") is not judges
+
+
+def test_a_worker_whose_command_has_ended_is_no_traceback_and_other_errors_are(capsys, monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+    set_up_worker(0)
+
+    def fails(error):
+        raise error
+
+    for error in (ConnectionResetError(), BrokenPipeError(), ValueError("a mistake")):
+        thread = threading.Thread(target=fails, args=(error,))
+        thread.start()
+        thread.join()
+    said = capsys.readouterr().err
+    assert said.count("Traceback") == 1
+    assert "a mistake" in said
 
 
 def test_a_batch_without_a_readable_image_is_an_error():
