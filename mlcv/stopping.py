@@ -44,8 +44,9 @@ class Request:
     def take(self, signum: int, _: FrameType | None) -> None:
         """The handler of both signals."""
         if os.getpid() != self.process:  # a loader process, which the command ends, also after Ctrl-C for both
-            if signum == signal.SIGTERM:
-                raise SystemExit(128 + signum)
+            if signum == signal.SIGTERM:  # at once: as it ends in order, it may wait for a reader of its batches
+                signal.signal(signum, signal.SIG_DFL)
+                os.kill(os.getpid(), signum)
             return
         if self.signum is None:
             self.since = time.monotonic()
