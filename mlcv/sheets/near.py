@@ -116,7 +116,7 @@ def near_pairs(
     """Copies that are not exact, and exact ones; of an image with nothing in it exact ones alone.
 
     All pairs are compared by their hashes; what passes is compared by 256 grey levels, and what passes that is read
-    again. The first takes a minute and a half for 100,000 images, and grows with their square. With features each image
+    again. The first takes a minute for 100,000 images, and grows with their square. With features each image
     is compared with the one nearest to it, too, where a gate asks for a fit: more may be cut off then.
 
     Args:
