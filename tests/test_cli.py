@@ -183,6 +183,8 @@ def test_options_and_configs_come_in_any_order(tmp_path, monkeypatch):
             ["--model.loss=ELRLoss", "--model.loss.lamb=3"],
             "`mlcv fit --config ... --model.loss.help NAME` lists its own",
         ),
+        (["--model.optim.lr=.nan"], "option 'model.optim.lr' is no finite number: nan"),
+        (["--model.head=CSRAHead", "--model.head.lam=.inf"], "option 'model.head.lam' is no finite number: inf"),
         (["--data.protocol.known_fraction=2"], "protocol.known_fraction lies in (0, 1], got 2"),
         (["--model.backbone=resnet8"], "timm knows no model 'resnet8'; similar names:"),
         (["--config=nowhere.yaml"], "--config: no file nowhere.yaml, nor a config of that name"),

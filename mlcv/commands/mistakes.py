@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import inspect
+import math
 import pydoc
 import re
 import traceback
@@ -90,7 +91,9 @@ def _one_of(said: str) -> str:
 
 
 def check_values(given: Any, where: str, cls: Any = None) -> None:
-    """Refuses what the configuration library lets through: null for what cannot be left out.
+    """Refuses what the configuration library lets through: null for what cannot be left out, and nan.
+
+    Infinity has a meaning for the Trainer alone.
 
     Args:
         given: a parsed configuration, or a part of it.
@@ -100,6 +103,8 @@ def check_values(given: Any, where: str, cls: Any = None) -> None:
     Raises:
         ConfigError: naming the option.
     """
+    if isinstance(given, float) and (math.isnan(given) or (math.isinf(given) and not where.startswith("trainer"))):
+        raise ConfigError(f"option '{where}' is no finite number: {given}")
     if isinstance(given, (list, tuple)):
         for number, value in enumerate(given):
             check_values(value, f"{where}[{number}]")

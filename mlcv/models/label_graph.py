@@ -74,6 +74,8 @@ class SemanticGraphHead(Head):
         label_embeddings: Tensor | None = None,
     ) -> None:
         super().__init__()
+        if pool < 1:
+            raise ConfigError(f"pool is the side of a square of patches, at least 1; got {pool}")
         self.pool = pool
         self.label_embeddings: Tensor
         if label_embeddings is None:

@@ -1,3 +1,4 @@
+import inspect
 import itertools
 import math
 
@@ -6,7 +7,7 @@ import torch
 from torch import nn
 
 from mlcv.errors import ConfigError
-from mlcv.models import CSRAHead, LinearHead, MLDecoderHead, Query2LabelHead
+from mlcv.models import CSRAHead, LinearHead, MLDecoderHead, Query2LabelHead, SemanticGraphHead
 from mlcv.models.query2label import sine_positions
 
 HEADS = [
@@ -15,6 +16,19 @@ HEADS = [
     lambda d, c: MLDecoderHead(d, c, width=32, hidden=48),
     lambda d, c: Query2LabelHead(d, c, width=32, hidden=48),
 ]
+
+
+@pytest.mark.parametrize("head", [CSRAHead, LinearHead, MLDecoderHead, Query2LabelHead, SemanticGraphHead])
+def test_a_size_below_one_is_refused_when_the_head_is_built_or_works(head):
+    parameters = inspect.signature(head).parameters
+    small = {name: 16 for name in ("width", "hidden") if name in parameters}
+    sizes = [name for name, parameter in parameters.items() if type(parameter.default) is int]
+    for name, value in itertools.product(sizes, (0, -1)):
+        try:
+            module = head(8, 5, **{**small, name: value})
+        except (ConfigError, ValueError, RuntimeError, ZeroDivisionError, AssertionError):
+            continue  # which is told as an error of the head's options
+        module(torch.randn(4, 16, 8) if module.features == "patches" else torch.randn(4, 8))
 
 
 @pytest.mark.parametrize("head", HEADS)
