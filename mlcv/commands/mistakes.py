@@ -75,12 +75,11 @@ def explain(message: str, arguments: Sequence[str], options: Sequence[str]) -> s
 
 def _merge_plan(arguments: Sequence[str]) -> str | None:
     """The file given as data or config that says what is to be merged, if one does."""
-    for path in take(arguments, "--data", "--config", "-c")[0]:
+    for name in take(arguments, "--data", "--config", "-c")[0]:
+        path = Path(name)
         with suppress(OSError, UnicodeDecodeError):
-            if Path(path).suffix in (".yaml", ".yml") and re.search(
-                r"^sources\s*:", Path(path).read_text("utf-8"), re.M
-            ):
-                return path
+            if path.suffix in (".yaml", ".yml") and re.search(r"^sources\s*:", path.read_text("utf-8"), re.MULTILINE):
+                return name
     return None
 
 
@@ -231,11 +230,9 @@ def _unknown_option(name: str, arguments: Sequence[str], options: Sequence[str])
 
 def _chosen_after(name: str, part: str, arguments: Sequence[str]) -> str:
     """The class that a command line gives a part of a config after it has given an option; empty if it does not."""
-    given = [argument.partition("=") for argument in arguments]
-    names = [option for option, _, _ in given]
-    behind = names.index(f"--{name}") if f"--{name}" in names else len(names)
-    place = next((place for place in range(behind, len(names)) if names[place] == f"--{part}"), None)
-    return "" if place is None else given[place][2] or " ".join(arguments[place + 1 : place + 2])
+    given = [argument.partition("=")[0] for argument in arguments]
+    behind = arguments[given.index(f"--{name}") :] if f"--{name}" in given else []
+    return next(iter(take(behind, f"--{part}")[0]), "")
 
 
 def _meant(name: str, options: Sequence[str]) -> str | None:

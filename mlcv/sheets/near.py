@@ -29,7 +29,7 @@ sky fit by 0.97. Of all 3,426 photographs of VOC 2012 and the nearest to each, t
 0.67 at most; those of 900 cut copies by 0.77 at least."""
 _COARSE, _LIKELY = (32, 30, 29), 0.8
 """Likewise, of 32; and how well an image fits there at least if it is to be looked at in full, which takes seven times
-as long. Of 800 cut copies all fitted by 0.82, of what passed the other tests and was no copy 8 % by 0.8."""
+as long. Of 800 cut copies all fitted by 0.82. It is for the nearest by features: what passes `fit_levels` does."""
 _LESS = THUMB - 1
 _SHRINK = cv2.resize(np.eye(THUMB), (THUMB, _LESS), interpolation=cv2.INTER_AREA).astype(np.float32)
 """Makes that many of the pixels of a column of grey levels."""
@@ -185,7 +185,7 @@ def candidates(looks: NDArray[Any], gate: Gate, threads: int) -> list[tuple[int,
             for part in range(0, len(i), _ROOM // 256):
                 here = slice(part, part + _ROOM // 256)
                 one, other = i[here] + start, j[here] + start
-                distance = 1 - np.einsum("nd,nd->n", thumbs[one], plain[other])
+                distance = 1 - _products(thumbs[one], plain[other])
                 likely = np.flatnonzero(distance <= gate.distance)
                 if gate.inside is not None:
                     likely = likely[fit_levels(thumbs[one[likely]], plain[other[likely]]) >= gate.inside]
@@ -213,18 +213,19 @@ def fit_levels(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[
         float32 (N,).
     """
     shape = len(one), _LESS**2
-    best = _correlation(one, other)
+    best = _products(_normed(one), _normed(other))
     squares = [levels.reshape(-1, THUMB, THUMB) for levels in (one, other)]
     for inner, outer in (squares, squares[::-1]):
-        shrunk = np.asarray(_SHRINK @ inner @ _SHRINK.T, np.float32).reshape(shape)
+        shrunk = _normed(np.asarray(_SHRINK @ inner @ _SHRINK.T, np.float32).reshape(shape))
         corners = [outer[:, y : y + _LESS, x : x + _LESS].reshape(shape) for y in (0, 1) for x in (0, 1)]
         for part in (*corners, np.mean(corners, axis=0)):
-            best = np.maximum(best, _correlation(shrunk, part))
+            best = np.maximum(best, _products(shrunk, _normed(part)))
     return best
 
 
-def _correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = np.einsum("nd,nd->n", _normed(one), _normed(other))
+def _products(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of each row of one and the same of the other."""
+    found: NDArray[np.float32] = np.einsum("nd,nd->n", one, other)
     return found
 
 

@@ -393,11 +393,15 @@ def test_a_command_of_several_stages_says_in_one_line_how_to_go_on(tmp_path, pyt
     assert "mlcv: stopped. What is finished is kept: give the same command again to go on\n" in error
 
 
+def program(lines):
+    """A process of its own whose command is theirs."""
+    head = "import atexit, os, signal, sys, time, mlcv.commands.calibrate\nfrom mlcv.cli import main\n"
+    tail = "mlcv.commands.calibrate.main = command\nsys.argv = ['mlcv', 'calibrate']\nsys.exit(main())\n"
+    command = [sys.executable, "-c", head + lines + tail]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
 ENDS_SLOWLY = """
-import atexit, os, signal, sys, time
-import mlcv.commands.calibrate
-from mlcv.cli import main
-from mlcv.commands.stages import call
 @atexit.register
 def _():
     os.kill(os.getpid(), signal.SIGCHLD)
@@ -410,15 +414,11 @@ def command(_):
     signal.signal(signal.SIGCHLD, fails)  # as torch does
     print("works", flush=True)
     time.sleep(20)
-mlcv.commands.calibrate.main = command
-sys.argv = ["mlcv", "calibrate"]
-sys.exit(main())
 """
 
 
 def test_neither_a_second_request_nor_a_loader_shows_a_traceback_as_the_process_ends():
-    command = [sys.executable, "-c", ENDS_SLOWLY]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with program(ENDS_SLOWLY) as process:
         for line in ("works\n", "ends\n"):
             assert process.stdout.readline() == line
             process.send_signal(signal.SIGINT)
@@ -428,24 +428,17 @@ def test_neither_a_second_request_nor_a_loader_shows_a_traceback_as_the_process_
 
 
 SPEAKS = """
-import sys, time
-import mlcv.commands.calibrate
-from mlcv.cli import main
 from mlcv.terminal import console
 def command(_):
     for _ in range(500):
         console().print("a line")
         time.sleep(0.02)
-mlcv.commands.calibrate.main = command
-sys.argv = ["mlcv", "calibrate"]
-sys.exit(main())
 """
 
 
 def test_a_reader_that_has_seen_enough_is_no_failed_check():
     """As `mlcv data ... --fail-on leakage | head` may say by status 1."""
-    command = [sys.executable, "-c", SPEAKS]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with program(SPEAKS) as process:
         assert process.stdout.readline() == "a line\n"
         process.stdout.close()
         assert process.stderr.read() == ""
